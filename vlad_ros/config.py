@@ -88,7 +88,7 @@ class BevConfig(Checked):
     @property
     def size(self) -> int:
         """Rows and columns, H = W."""
-        return int(round(self.extent / self.resolution))
+        return round(self.extent / self.resolution)
 
     @property
     def channels(self) -> int:

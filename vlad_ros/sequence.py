@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sequence format: a drive's scans, and its poses and stamps where known, in one `.npz`.
 
-Arrays: ``xyz`` int16 (sum_n, 3), times ``scale`` metres; ``offsets`` int64 (scans + 1), scan i is
-``xyz[offsets[i]:offsets[i + 1]]``; optional ``intensity`` float16 (sum_n,), ``poses`` float64 (scans, 4, 4) T_map_sensor,
-``stamps`` float64 seconds.
+Arrays: ``xyz`` int16 (sum_n, 3), times ``scale`` [m]; ``offsets`` int64 (scans + 1), scan i is
+``xyz[offsets[i]:offsets[i + 1]]``; optional ``intensity`` float16 (sum_n,), ``poses`` float64 (scans, 4, 4)
+T_map_sensor, ``stamps`` float64 [s].
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +38,8 @@ class Sequence:
     def stamps_ns(self, rate: float = 10.0) -> list[int]:
         """Integer nanoseconds of each scan; where the file has no stamps, evenly at `rate` from one second on."""
         if self.stamps is None:
-            return [int(round(1e9 * (1.0 + i / rate))) for i in range(len(self))]
-        return [int(round(s * 1e9)) for s in self.stamps]
+            return [round(1e9 * (1.0 + i / rate)) for i in range(len(self))]
+        return [round(s * 1e9) for s in self.stamps]
 
 
 def load_sequence(path: str | os.PathLike[str]) -> Sequence:
@@ -63,7 +65,7 @@ def load_sequence(path: str | os.PathLike[str]) -> Sequence:
     points[:, :3] = arrays["xyz"].astype(np.float32) * np.float32(arrays["scale"])
     if "intensity" in arrays:
         points[:, 3] = arrays["intensity"]
-    scans = [points[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    scans = [points[a:b] for a, b in itertools.pairwise(offsets)]
     return Sequence(path.stem, scans, arrays.get("poses"), arrays.get("stamps"))
 
 
@@ -73,7 +75,7 @@ def save_sequence(path: str | os.PathLike[str], sequence: Sequence, scale: float
     quantised = np.round(points[:, :3] / scale)
     if len(points) and np.abs(quantised).max() > MAX_RANGE_INT16:
         raise ValueError(f"{path}: points beyond {MAX_RANGE_INT16 * scale:.0f} m do not fit scale {scale}")
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "xyz": quantised.astype(np.int16),
         "scale": np.float32(scale),
         "offsets": np.cumsum([0] + [len(scan) for scan in sequence.scans]),
@@ -85,5 +87,5 @@ def save_sequence(path: str | os.PathLike[str], sequence: Sequence, scale: float
         arrays["stamps"] = sequence.stamps
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, **arrays)
     os.replace(temporary, path)
