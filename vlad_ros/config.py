@@ -175,3 +175,47 @@ class NodeConfig(Checked):
     map_path: str = option("", "map file that the services use; loaded at configure when it exists")
     save_on_exit: bool = option(False, "save the map at deactivation and exit")
     autosave_period: float = option(0.0, "save the map every so often; 0: off", "s", 0.0, 86400.0)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Checked):
+    """What `vlad evaluate` measures; the protocol is printed beside every number."""
+
+    protocol: str = option(
+        "causal", "causal: revisits in one drive; sparse: one pass, interleaved", "", choices=("causal", "sparse")
+    )
+    radius: float = option(5.0, "a match this near is right", "m", 0.01, 1000.0)
+    gap: int = option(50, "causal: this many newest frames are no candidates", "frames", 0)
+    stride: int = option(2, "sparse: every stride-th frame is in the map", "frames", 2)
+    descriptor: str = option(
+        "fusion",
+        "what is compared: the network's descriptor, one of its heads, or the baseline",
+        choices=("fusion", "bev", "points", "scan-context"),
+    )
+    local_maps: bool = option(False, "describe local maps joined by drifting odometry instead of single scans")
+    drift_scale: float = option(0.01, "local maps: error of the odometry's distances, as a share of them", "", 0.0, 0.5)
+    drift_yaw: float = option(0.5, "local maps: random walk of its heading in 10 m of travel", "deg", 0.0, 90.0)
+    seed: int = option(0, "seed of the drift, the queries' turns and the bootstrap", "", 0)
+
+
+@dataclass(frozen=True)
+class ImportConfig(Checked):
+    """What `vlad import` writes."""
+
+    rate: float = option(10.0, "scans a second where the source has no stamps", "1/s", 0.01, 1000.0)
+    storage: str = option("mcap", "storage of the bag", "", choices=("mcap", "sqlite3"))
+    points_topic: str = option("/points", "topic of the clouds")
+    odom_topic: str = option("/odom", "topic of the odometry")
+    frame: str = option("lidar", "frame of the clouds, and child frame of the odometry")
+    odom_frame: str = option("odom", "frame of the odometry")
+    drift: bool = option(False, "let the odometry drift as in the evaluation instead of the true poses")
+
+
+@dataclass(frozen=True)
+class ReplayConfig(Checked):
+    """How `vlad replay` plays a bag."""
+
+    rate: float = option(1.0, "times the recorded speed", "", 0.01, 1000.0)
+    wait: float = option(10.0, "wait at most this long for subscribers", "s", 0.0, 600.0)
+    clock_rate: float = option(100.0, "messages on /clock a second of wall time", "1/s", 1.0, 1000.0)
+    depth: int = option(100, "messages that a publisher keeps for slow subscribers", "", 1, 10000)
