@@ -164,6 +164,9 @@ class NodeConfig(Checked):
     keyframe_tolerance: float = option(
         0.01, "keyframe_source topic: an announced stamp names a scan this near", "s", 0.0, 1.0
     )
+    keyframe_timeout: float = option(
+        0.5, "keyframe_source topic: a scan waits this long (stamp time) to be announced", "s", 0.0, 10.0
+    )
     use_bev: bool = option(False, "take the raster from the bev topic (set by the launch file when bev is given)")
     bev_tolerance: float = option(0.05, "stamps of cloud and BEV at most this far apart", "s", 0.0, 5.0)
     bev_missing: str = option("process", "a scan whose BEV never comes", "", choices=("process", "drop"))
@@ -175,6 +178,11 @@ class NodeConfig(Checked):
     map_path: str = option("", "map file that the services use; loaded at configure when it exists")
     save_on_exit: bool = option(False, "save the map at deactivation and exit")
     autosave_period: float = option(0.0, "save the map every so often; 0: off", "s", 0.0, 86400.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.mounting_xyz_rpy) not in (0, 6):
+            raise ValueError(f"mounting_xyz_rpy must hold six numbers or none, not {self.mounting_xyz_rpy!r}")
 
 
 @dataclass(frozen=True)

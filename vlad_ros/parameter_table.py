@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parameters as the README's table and as `config/vlad.yaml`, both made from the dataclasses.
+
+    python -m vlad_ros.parameter_table          # Markdown
+    python -m vlad_ros.parameter_table --yaml   # config/vlad.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from vlad_ros.config import NodeConfig, RecognizerConfig
+
+Field = dataclasses.Field[Any]
+
+
+def parameter_fields() -> list[Field]:
+    """Every ROS parameter of the node, in the order of the documentation."""
+    return [*dataclasses.fields(NodeConfig), *dataclasses.fields(RecognizerConfig)]
+
+
+def limits(field: Field) -> str:
+    """What a value may be, for people: "0.0 .. 50.0 m" or "own, all, topic"."""
+    metadata = field.metadata
+    if metadata["choices"]:
+        return ", ".join(metadata["choices"])
+    low, high = metadata["low"], metadata["high"]
+    if low is None and high is None:
+        return str(metadata["unit"])
+    low, high = ("" if bound is None else f"{bound:g}" for bound in (low, high))
+    return f"{low} .. {high} {metadata['unit']}".strip()
+
+
+def value_text(value: Any) -> str:
+    """A default as YAML would have it; a tuple as a list."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def markdown() -> str:
+    """The README's table."""
+    lines = ["| parameter | default | range or unit | what it does |", "|---|---|---|---|"]
+    for field in parameter_fields():
+        lines.append(
+            f"| `{field.name}` | `{value_text(field.default)}` | {limits(field)} | {field.metadata['help']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def yaml_text() -> str:
+    """`config/vlad.yaml`: every parameter with its default."""
+    lines = [
+        "# SPDX-License-Identifier: Apache-2.0",
+        "# Every parameter with its default; copy the lines you want to change into a file of your own.",
+        "# Made by `python -m vlad_ros.parameter_table --yaml`. Decimal numbers need their point: 1.0, not 1.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    for field in parameter_fields():
+        allowed = limits(field)
+        lines.append(f"    # {field.metadata['help']}" + (f" [{allowed}]" if allowed else ""))
+        lines.append(f"    {field.name}: {value_text(field.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the one or the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--yaml", action="store_true", help="print config/vlad.yaml instead of the Markdown table")
+    print(yaml_text() if parser.parse_args().yaml else markdown(), end="")
+
+
+if __name__ == "__main__":
+    main()
