@@ -19,7 +19,7 @@ from vlad_ros.types import F32, F64
 GRID = 30  # cells a side
 CELLS = (2.0, 0.5, 8.0)  # [m] side of a cell; the others are tried where the first leaves too few cells
 FEW_CELLS = 12
-SLOPES = np.array([0.0, -0.15, 0.15, -0.3, 0.3])
+SLOPES = np.array(sorted(np.arange(-6, 7) * 0.1, key=abs))
 HYPOTHESES = 5  # coarse planes that are refined
 GATES = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3])  # [m]
 STEP = 0.2  # [m] of the coarse offsets
@@ -27,9 +27,9 @@ DEEPEST = 30.0  # [m] below the body that the ground is looked for
 HIGHEST = 0.5  # [m] above the body's origin: no body is under ground, an upside-down scan has no ground
 NEAR = 10.0  # [m] at which a cell counts half: the ground under the body matters, not the one over the edge
 BELOW = 0.5  # a cell below the plane speaks against it half as loud as one on it speaks for it
-SLOPE_COST = 2.0  # of the total weight, times the slope squared
-RIDGE = 200.0  # [m^2] prior toward the horizontal
-STEEPEST = 0.6  # rise over run; steeper planes are walls
+SLOPE_COST = 0.5  # of the total weight, times the slope squared
+RIDGE = 50.0  # [m^2] how much a step of the refinement keeps to the slopes before it
+STEEPEST = 0.8  # rise over run; steeper planes are walls
 MIN_SUPPORT = 2.0  # weight of the cells that must agree; with less the scan has no ground
 
 
@@ -90,11 +90,11 @@ def _coarse(cells: F64, weights: F64, a: float, b: float, deepest: float, highes
 
 @kernel
 def _refine(cells: F64, weights: F64, plane: F64, gates: F64, ridge: float) -> F64:
-    """Re-weighted least squares of z = a x + b y + c with shrinking gates and a ridge on a and b."""
+    """Re-weighted least squares of z = a x + b y + c with shrinking gates; a ridge keeps a and b near the last step's."""
     for gate in gates:
         A = np.zeros((3, 3))
         A[0, 0] = A[1, 1] = ridge
-        right = np.zeros(3)
+        right = np.array([ridge * plane[0], ridge * plane[1], 0.0])
         for k in range(len(cells)):
             x, y, z = cells[k]
             u = (z - plane[0] * x - plane[1] * y - plane[2]) / gate
