@@ -90,7 +90,7 @@ def _coarse(cells: F64, weights: F64, a: float, b: float, deepest: float, highes
 
 @kernel
 def _refine(cells: F64, weights: F64, plane: F64, gates: F64, ridge: float) -> F64:
-    """Re-weighted least squares of z = a x + b y + c with shrinking gates; a ridge keeps a and b near the last step's."""
+    """Re-weighted least squares of z = a x + b y + c, shrinking gates; a ridge keeps a, b near the last step's."""
     for gate in gates:
         A = np.zeros((3, 3))
         A[0, 0] = A[1, 1] = ridge
