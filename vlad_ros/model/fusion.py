@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keypoint features that know their points and their surroundings, and the learnt mixture of the two descriptors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlad_ros.config import ModelConfig
+
+RANGE_PERIODS = (160.0, 80.0, 40.0, 20.0, 10.0)
+
+
+class RangeEncoding(nn.Module):
+    """Distance to the sensor as sines through a linear layer that starts at zero.
+
+    NetVLAD forgets where a feature was; the range is the one coordinate that a turn of the vehicle leaves alone.
+    """
+
+    def __init__(self, fea_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * len(RANGE_PERIODS), fea_size, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, xy: Tensor) -> Tensor:
+        """``xy`` (..., 2) [m] -> (..., fea_size)."""
+        periods = torch.tensor(RANGE_PERIODS, device=xy.device)
+        phase = 2 * torch.pi * xy.norm(dim=-1, keepdim=True) / periods
+        return self.linear(torch.cat([phase.sin(), phase.cos()], dim=-1))
+
+
+class CrossAttention(nn.Module):
+    """Keypoints, as their points show them, ask the BEV features of the occupied cells (Vaswani et al., 2017).
+
+    Both additions start at zero, so that training starts from the BEV features themselves.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.query_norm = nn.LayerNorm(config.fea_size)
+        self.attention = nn.MultiheadAttention(config.fea_size, 4, batch_first=True)
+        self.mix = nn.Sequential(
+            nn.Linear(3 * config.fea_size, config.fea_size), nn.ReLU(), nn.Linear(config.fea_size, config.fea_size)
+        )
+        nn.init.zeros_(self.mix[2].weight)
+        nn.init.zeros_(self.mix[2].bias)
+
+    def forward(self, features: Tensor, points: Tensor, cells: Tensor, cell_mask: Tensor) -> Tensor:
+        """``features``, ``points`` (B, K, C), ``cells`` (B, N, C), ``cell_mask`` (B, N) bool -> unit (B, K, C)."""
+        empty = ~cell_mask.any(dim=1, keepdim=True)
+        query = self.query_norm(features + points)
+        answer, _ = self.attention(query, cells, cells, key_padding_mask=~(cell_mask | empty), need_weights=False)
+        return F.normalize(features + self.mix(torch.cat([features, points, answer], dim=2)), dim=2)
+
+
+class LearnableFusion(nn.Module):
+    """``sigmoid(w) * vlad_fusion + (1 - sigmoid(w)) * vlad_bev``, L2-normalised; w starts at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+    def forward(self, vlad_fusion: Tensor, vlad_bev: Tensor) -> Tensor:
+        """Two (B, D) -> (B, D), unit norm."""
+        share = torch.sigmoid(self.w)
+        return F.normalize(share * vlad_fusion + (1 - share) * vlad_bev, dim=1)

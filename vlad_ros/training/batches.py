@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of rasters from simulated views; thinning, heading and the views that are joined are drawn anew each step."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlad_ros.bev import Bev, rasterize
+from vlad_ros.config import BevConfig
+from vlad_ros.local_map import voxel_thin
+from vlad_ros.training.recipe import StageRecipe
+from vlad_ros.types import F32, F64
+
+VOXEL = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rasters of a batch. Sample n belongs to group ``group[n]`` (the same points may be in it), ``world[n]``, and was
+    seen from ``pose[n]`` (x, y [m], yaw [rad]) in that world. The first half of a place's samples comes from one group
+    of its views, the second from the other: sample n and n + len / 2 are two visits to one place."""
+
+    bevs: list[Bev]
+    pose: F64
+    world: np.ndarray
+    group: np.ndarray
+
+
+class Views:
+    """Simulated views of places, as `vlad_ros.simulation.views` writes them."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        with np.load(path, allow_pickle=False) as data:
+            self.xyz, self.offsets, self.scale = data["xyz"], data["offsets"], float(data["scale"])
+            self.pose, self.place, self.world = data["pose"].astype(np.float64), data["place"], data["world"]
+        self.of_place = [np.flatnonzero(self.place == p) for p in range(self.place.max() + 1)]
+        self.place_world = np.array([self.world[views[0]] for views in self.of_place])
+
+    def points(self, index: int) -> F32:
+        """(N, 3) of one view, in its sensor frame."""
+        return self.xyz[self.offsets[index] : self.offsets[index + 1]].astype(np.float32) * np.float32(self.scale)
+
+    def draw_places(self, stage: StageRecipe, rng: np.random.Generator) -> np.ndarray:
+        """Places of a batch: half of them from `stage.worlds` worlds, the rest from anywhere."""
+        chosen: list[int] = []
+        if stage.worlds:
+            for world in rng.choice(np.unique(self.place_world), stage.worlds, replace=False):
+                here = np.flatnonzero(self.place_world == world)
+                share = min(len(here), max(1, stage.places // (2 * stage.worlds)))
+                chosen += rng.choice(here, share, replace=False).tolist()
+        others = np.setdiff1d(np.arange(len(self.of_place)), chosen)
+        return np.array(chosen + rng.choice(others, stage.places - len(chosen), replace=False).tolist())
+
+
+def thin(points: F32, views: int, rng: np.random.Generator) -> F32:
+    """Half of the time all points, else a random 1,200 to 8,000 a view."""
+    count = int(np.exp(rng.uniform(np.log(1200), np.log(8000)))) * views
+    if rng.random() < 0.5 or count >= len(points):
+        return points
+    return points[rng.choice(len(points), count, replace=False)]
+
+
+def turn(points: F32, angle: float) -> F32:
+    """Points turned about z by `angle` [rad]."""
+    c, s = np.cos(angle), np.sin(angle)
+    turned = points.copy()
+    turned[:, :2] = points[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
+    return turned
+
+
+def joined(views: Views, indices: np.ndarray, bev: BevConfig, rng: np.random.Generator) -> F32:
+    """Several views as a local map in the frame of the first: each levelled, placed by its pose as odometry would."""
+    if len(indices) == 1:
+        return views.points(indices[0])
+    clouds = []
+    for index in indices:
+        placed = turn(np.asarray(rasterize(views.points(index), bev).points)[:, :3], views.pose[index, 2])
+        placed[:, :2] += (views.pose[index, :2] - views.pose[indices[0], :2]).astype(np.float32)
+        if index != indices[0]:  # odometry drifts by about 1 % and half a degree in 10 m
+            placed = turn(placed, rng.normal(0, 0.005))
+            placed[:, :2] += rng.normal(0, 0.08, 2).astype(np.float32)
+        clouds.append(turn(placed, -views.pose[indices[0], 2]))
+    return voxel_thin(np.concatenate(clouds), VOXEL)
+
+
+def draw(views: Views, stage: StageRecipe, bev: BevConfig, rng: np.random.Generator) -> Batch:
+    """One batch of ``2 * stage.places * stage.anchors`` rasters."""
+    halves: list[list[tuple[Bev, F64, int, int]]] = [[], []]
+    for place in views.draw_places(stage, rng):
+        order = rng.permutation(views.of_place[place])
+        for side, group in enumerate(np.array_split(order, 2)):
+            for anchor in range(stage.anchors):
+                members = np.roll(group, -anchor)[: rng.integers(1, min(stage.merge, len(group)) + 1)]
+                angle = rng.uniform(-np.pi, np.pi)
+                points = turn(thin(joined(views, members, bev, rng), len(members), rng), angle)
+                pose = views.pose[members[0]] - np.array([0.0, 0.0, angle])
+                sample = (rasterize(points, bev), pose, int(views.place_world[place]), 2 * int(place) + side)
+                halves[side].append(sample)
+    bevs, poses, worlds, groups = zip(*(halves[0] + halves[1]), strict=True)
+    return Batch(list(bevs), np.array(poses), np.array(worlds), np.array(groups))

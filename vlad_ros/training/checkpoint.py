@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that resume exactly: network, optimiser moments and position, as safetensors.
+
+Randomness needs no saving: every step seeds its own generators from the recipe's seed, the stage and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+
+def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, stage: int, step: int) -> None:
+    """Write atomically; `step` steps of stage number `stage` are done."""
+    tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in state.items()}
+    position = json.dumps({"stage": stage, "step": step})
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(save(tensors, {"position": position}))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_position(path: Path) -> tuple[int, int]:
+    """(stage, step) of a checkpoint; ValueError where it is not one."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    try:
+        position = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["position"])
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a training checkpoint ({error})") from error
+    return position["stage"], position["step"]
+
+
+def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> None:
+    """Restore the network and, where given, the optimiser of the same stage."""
+    tensors = load(path.read_bytes())
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    if optimiser is None:
+        return
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimiser."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

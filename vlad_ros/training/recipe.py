@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training recipe: one YAML file, checked, that makes the shipped weights from nothing but simulation."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlad_ros.config import BevConfig, Checked, ModelConfig, from_mapping, option
+
+
+@dataclass(frozen=True)
+class ViewsRecipe(Checked):
+    """One simulated set of views: places seen several times by different sensors."""
+
+    spread: str = option("near", "views within 3.5 m of a place, or along 18 m of street", "", choices=("near", "far"))
+    worlds: int = option(80, "worlds", "", 1, 100_000)
+    places: int = option(40, "places in a world", "", 1, 10_000)
+    views: int = option(4, "views of a place", "", 2, 100)
+    seed: int = option(20, "seed of the worlds", "", 0)
+
+
+@dataclass(frozen=True)
+class StageRecipe(Checked):
+    """One stage of training. A batch holds `places` places, two groups of views each, `anchors` rasters a group."""
+
+    name: str = option("dense", "name in the log and of the checkpoint")
+    views: str = option("near", "which set of views")
+    steps: int = option(1000, "optimiser steps", "", 1)
+    places: int = option(8, "places a batch", "", 1, 1000)
+    worlds: int = option(0, "half of the places come from this many worlds, so that negatives are hard", "", 0, 100)
+    anchors: int = option(1, "rasters of each of the two groups of a place", "", 1, 100)
+    merge: int = option(1, "up to this many views are joined before the raster", "", 1, 100)
+    rate: float = option(2e-3, "peak learning rate of the backbone", "", 0.0, 1.0)
+    head_rate: float = option(2e-3, "peak learning rate of everything else", "", 0.0, 1.0)
+    dense_weight: float = option(1.0, "weight of the dense and the score loss", "", 0.0, 100.0)
+    global_weight: float = option(0.0, "weight of the descriptor losses", "", 0.0, 100.0)
+    sigma: float = option(2.0, "the descriptor's target falls off with distance as a Gaussian", "m", 0.1, 100.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole: model, raster, simulated views and stages, one seed."""
+
+    seed: int
+    model: ModelConfig
+    bev: BevConfig
+    views: dict[str, ViewsRecipe]
+    held_out: ViewsRecipe
+    stages: list[StageRecipe]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the weights' metadata."""
+        return dataclasses.asdict(self)
+
+
+def load_recipe(path: str | os.PathLike[str] | None = None) -> Recipe:
+    """Read a recipe; None: the one that made the shipped weights. ValueError names the file and the setting."""
+    source = Path(path) if path else Path(__file__).parent / "recipe.yaml"
+    try:
+        values = yaml.safe_load(source.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{source}: not a readable recipe ({error})") from error
+    try:
+        unknown = set(values) - {field.name for field in dataclasses.fields(Recipe)}
+        if unknown:
+            raise ValueError(f"unknown setting {', '.join(sorted(unknown))}")
+        recipe = Recipe(
+            seed=int(values["seed"]),
+            model=from_mapping(ModelConfig, values.get("model") or {}),
+            bev=from_mapping(BevConfig, values.get("bev") or {}),
+            views={name: from_mapping(ViewsRecipe, each) for name, each in values["views"].items()},
+            held_out=from_mapping(ViewsRecipe, values["held_out"]),
+            stages=[from_mapping(StageRecipe, each) for each in values["stages"]],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{source}: {error}") from error
+    for stage in recipe.stages:
+        if stage.views not in recipe.views:
+            raise ValueError(f"{source}: stage {stage.name} asks for the views {stage.views!r}, which the recipe lacks")
+    return recipe

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: dense supervision first, then NetVLAD's centroids from the features, then the descriptors end to end."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vlad_ros.bev import Bev, rasterize
+from vlad_ros.model.network import Description, PlaceNetwork
+from vlad_ros.training.batches import Batch, Views, draw, thin, turn
+from vlad_ros.training.checkpoint import load_checkpoint, read_position, save_checkpoint
+from vlad_ros.training.clusters import seed_heads
+from vlad_ros.training.losses import dense_losses, distances, graded_loss, within
+from vlad_ros.training.recipe import Recipe, StageRecipe
+
+SAVE_EVERY, VALIDATE_EVERY = 50, 200
+DENSE_WITHIN = 8.0  # m: views farther apart share too few cells for the dense loss
+HEAD_SHARE = 0.5  # each head's own descriptor loss beside the fused one's, so that neither idles
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Factor of the peak rate: a linear rise over a tenth of the steps, then a half cosine to nearly nothing."""
+    rise = max(1, steps // 10)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) + 1e-3
+
+
+def held_out_bevs(views: Views, recipe: Recipe) -> list[Bev]:
+    """One fixed raster of every held-out view: thinned and turned at random, always the same."""
+    rng = np.random.default_rng(recipe.seed)
+    return [
+        rasterize(turn(thin(views.points(i), 1, rng), rng.uniform(-np.pi, np.pi)), recipe.bev)
+        for i in range(len(views.place))
+    ]
+
+
+@torch.inference_mode()
+def describe_all(network: PlaceNetwork, bevs: list[Bev], batch: int = 32) -> list[Description]:
+    """Descriptions of many rasters, in eval mode."""
+    network.eval()
+    return [network.describe(bevs[i : i + batch]) for i in range(0, len(bevs), batch)]
+
+
+def validate(network: PlaceNetwork, bevs: list[Bev], place: np.ndarray) -> dict[str, float]:
+    """recall@1 among the held-out views, of the fused descriptor and of each head."""
+    outs = describe_all(network, bevs)
+    same = torch.from_numpy(place)
+    figures = {}
+    for name in ("descriptor", "vlad_bev", "vlad_fusion"):
+        descriptors = torch.cat([getattr(out, name) for out in outs])
+        similarity = (descriptors @ descriptors.T).fill_diagonal_(-9.0)
+        figures[name] = float((same[similarity.argmax(dim=1)] == same).float().mean())
+    return figures
+
+
+class Trainer:
+    """Runs a recipe in a folder: `checkpoint.safetensors`, `log.csv`, `validation.csv`; run again, it goes on."""
+
+    def __init__(self, recipe: Recipe, folder: Path, views: dict[str, Path], held_out: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.views = {name: Views(path) for name, path in views.items()}
+        self.held_out = Views(held_out)
+        self.bevs = held_out_bevs(self.held_out, recipe)
+        torch.manual_seed(recipe.seed)
+        self.network = PlaceNetwork(recipe.model, recipe.bev).to(memory_format=torch.channels_last)
+        self.network.half = torch.bfloat16
+        self.validation: dict[str, float] = {}
+        self.checkpoint = folder / "checkpoint.safetensors"
+
+    def run(self) -> PlaceNetwork:
+        """All stages, from the checkpoint on where there is one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stage, step = (0, 0)
+        if self.checkpoint.exists():
+            stage, step = read_position(self.checkpoint)
+        for number in range(stage, len(self.recipe.stages)):
+            self._stage(number, step if number == stage else 0)
+        if stage == len(self.recipe.stages):
+            load_checkpoint(self.checkpoint, self.network)
+        self.validation = validate(self.network, self.bevs, self.held_out.place)
+        return self.network
+
+    def _optimiser(self, stage: StageRecipe) -> torch.optim.AdamW:
+        backbone = list(self.network.backbone.parameters())
+        rest = [p for name, p in self.network.named_parameters() if not name.startswith("backbone.")]
+        groups = [{"params": backbone, "peak": stage.rate}, {"params": rest, "peak": stage.head_rate}]
+        return torch.optim.AdamW(groups, lr=stage.rate, weight_decay=1e-4)
+
+    def _batches(self, number: int, start: int) -> Iterator[Batch]:
+        """Batches of a stage, drawn one ahead in a thread (the numba kernels let go of the interpreter)."""
+        stage = self.recipe.stages[number]
+
+        def make(step: int) -> Batch:
+            rng = np.random.default_rng([self.recipe.seed, number, step])
+            return draw(self.views[stage.views], stage, self.recipe.bev, rng)
+
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(make, start)
+            for step in range(start, stage.steps):
+                batch = ahead.result()
+                if step + 1 < stage.steps:
+                    ahead = pool.submit(make, step + 1)
+                yield batch
+
+    def _stage(self, number: int, start: int) -> None:
+        stage = self.recipe.stages[number]
+        optimiser = self._optimiser(stage)
+        if self.checkpoint.exists():
+            load_checkpoint(self.checkpoint, self.network, optimiser if start else None)
+        if start == 0 and stage.global_weight and not self.recipe.stages[number - 1].global_weight:
+            seed_heads(self.network, describe_all(self.network, self.bevs), self.recipe.seed)
+        bar = tqdm(total=stage.steps, initial=start, desc=stage.name, unit="step")
+        began = time.monotonic()
+        for step, batch in enumerate(self._batches(number, start), start):
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * learning_rate(step, stage.steps)
+            torch.manual_seed(hash((self.recipe.seed, number, step)))
+            figures = self._step(stage, batch, optimiser)
+            last = step + 1 == stage.steps
+            if (step + 1) % VALIDATE_EVERY == 0 or last:
+                self.validation = validate(self.network, self.bevs, self.held_out.place)
+                self._log("validation.csv", {"stage": stage.name, "step": step + 1, **self.validation})
+            if (step + 1) % SAVE_EVERY == 0 or last:
+                position = (number + 1, 0) if last else (number, step + 1)
+                save_checkpoint(self.checkpoint, self.network, optimiser, *position)
+            seconds = time.monotonic() - began
+            self._log("log.csv", {"stage": stage.name, "step": step + 1, "seconds": round(seconds, 2), **figures})
+            shown = {
+                name: f"{value:.3f}" for name, value in figures.items() if name in ("loss", "matched", "within_5m")
+            }
+            bar.set_postfix(shown | {"recall@1": f"{self.validation.get('descriptor', math.nan):.3f}"}, refresh=False)
+            bar.update()
+        bar.close()
+
+    def _step(self, stage: StageRecipe, batch: Batch, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+        """One step of the optimiser; its figures."""
+        self.network.train()
+        raster = torch.stack([torch.as_tensor(bev.raster, dtype=torch.float32) for bev in batch.bevs])
+        out = self.network(raster, [np.asarray(bev.points) for bev in batch.bevs])
+        pose, group = torch.from_numpy(batch.pose).float(), torch.from_numpy(batch.group)
+        half = len(pose) // 2
+        pairs = [(i, i + half) for i in range(half) if (pose[i, :2] - pose[i + half, :2]).norm() < DENSE_WITHIN]
+        dense, score, matched = dense_losses(out, pose, pairs, self.recipe.bev)
+        loss = stage.dense_weight * (dense + score)
+        figures = {"dense": dense.item(), "score": score.item(), "matched": matched}
+        if stage.global_weight:
+            distance = distances(pose, torch.from_numpy(batch.world))
+            fused, *heads = (
+                graded_loss(each, distance, group, stage.sigma)
+                for each in (out.descriptor, out.vlad_bev, out.vlad_fusion)
+            )
+            loss = loss + stage.global_weight * (fused + HEAD_SHARE * (heads[0] + heads[1]))
+            figures |= {"global": fused.item(), "global_bev": heads[0].item(), "global_fusion": heads[1].item()}
+            figures |= {"within_5m": within(out.descriptor.detach(), distance, group)}
+            figures |= {"sigmoid_w": float(torch.sigmoid(self.network.fusion.w))}
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        optimiser.step()
+        return {"loss": loss.item(), **figures}
+
+    def _log(self, name: str, row: dict[str, object]) -> None:
+        """Append a row; the columns of a stage are the keys of its first row."""
+        path = self.folder / f"{row['stage']}_{name}"
+        new = not path.exists() or os.path.getsize(path) == 0
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def provenance(self, commit: str) -> dict[str, object]:
+        """What the weights' metadata says of their making."""
+        return {
+            "data": "simulated LiDAR views only (vlad_ros.simulation); no real scan was used",
+            "recipe": self.recipe.as_dict(),
+            "commit": commit,
+            "held_out_recall@1": self.validation,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "torch": torch.__version__,
+        }
