@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The map on disk: a safetensors file, written atomically, whose checksum covers every byte of it.
+
+The checksum stands in the file's own metadata: it is the SHA-256 of the file with those 64 digits set to zero. So one
+rule notices a cut, a flipped bit or a foreign byte anywhere, before anything of the file is believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+FORMAT = "vlad_ros_map"
+VERSION = "1"
+BLANK = "0" * 64
+CHECKSUM = re.compile(rb'"sha256"\s*:\s*"([0-9a-f]{64})"')
+DTYPES = {"|u1": "U8", "<u4": "U32", "<i8": "I64", "<f4": "F32", "<f8": "F64"}  # what a map is made of
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
+
+
+class MapError(ValueError):
+    """A map cannot be used; the message is a sentence for the person who asked for it."""
+
+
+class MapLock:
+    """Holds a map for one process with ``flock`` on ``<path>.lock``, until `release` or the end of the process.
+
+    MapError names the path when another process (or another lock of this one) holds it. The holder is the only one
+    who saves, so it also sweeps away what a killed save has left.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        lock_path = self.path.with_name(self.path.name + ".lock")
+        try:
+            self._file = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise MapError(f"the map {self.path} cannot be locked: {error.strerror} ({lock_path})") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise MapError(f"the map {self.path} is in use by another node") from error
+        for left_over in self.path.parent.glob(f"{self.path.name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                left_over.unlink()
+
+    def release(self) -> None:
+        """Let others have the map. The lock file stays: removing it would race with the next holder."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> MapLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+def write_map(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Replace the map at `path` by `arrays` and `metadata`: temporary file beside it, fsync, rename, fsync the folder.
+
+    The arrays are written from where they lie, none is copied. MapError when the file cannot be written (no such
+    folder, not permitted, disk full): the old file is untouched then, and the temporary one removed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    ordered = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))  # so that each one lies aligned
+    header = _header(ordered, {**metadata, "format": FORMAT, "version": VERSION, "sha256": BLANK})
+    try:
+        with open(temporary, "wb") as file:
+            file.write(_with_checksum(header, ordered))
+            for array in ordered.values():
+                file.write(_bytes(array))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MapError(f"the map could not be saved to {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of the map at `path`; MapError when it is missing, no map, of another version or damaged."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at, written = _find_checksum(content)
+            if _checksum(content, at) != written:
+                raise MapError(f"the map {path} is damaged: its checksum does not fit its content")
+        with safe_open(path, framework="np") as tensors:
+            metadata = dict(tensors.metadata())
+            if metadata.get("format") != FORMAT:
+                raise MapError(f"{path} is not a map of vlad_ros")
+            if metadata.get("version") != VERSION:
+                raise MapError(
+                    f"the map {path} has format version {metadata.get('version')}; this program reads {VERSION}"
+                )
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}, metadata  # noqa: SIM118 (no mapping)
+    except FileNotFoundError as error:
+        raise MapError(f"there is no map at {path}") from error
+    except MapError:
+        raise
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: an empty file, or no checksum
+        raise MapError(f"{path} is not a map of vlad_ros, or damaged: {error}") from error
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """The contiguous, little-endian array's own memory as bytes."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The head of a safetensors file: length, JSON, spaces up to a multiple of 8 bytes."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    begin = 0
+    for name, array in arrays.items():
+        end = begin + array.nbytes
+        entries[name] = {"dtype": DTYPES[array.dtype.str], "shape": array.shape, "data_offsets": (begin, end)}
+        begin = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _with_checksum(header: bytes, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """`header` with the checksum of the whole file in its blank place."""
+    digest = hashlib.sha256(header)
+    for array in arrays.values():
+        digest.update(_bytes(array))
+    at, _ = _find_checksum(header)
+    return header[:at] + digest.hexdigest().encode() + header[at + len(BLANK) :]
+
+
+def _find_checksum(content: bytes | mmap.mmap) -> tuple[int, str]:
+    """Where in the file the 64 digits of the checksum stand, and what they say; ValueError when there are none."""
+    end = 8 + int.from_bytes(content[:8], "little")  # a safetensors file begins with the length of its JSON header
+    found = CHECKSUM.search(content[8 : min(end, MAX_HEADER)])
+    if found is None:
+        raise ValueError("it has no checksum")
+    return 8 + found.start(1), found[1].decode()
+
+
+def _checksum(content: mmap.mmap, at: int) -> str:
+    """SHA-256 of the file as it is with blank digits at `at`."""
+    digest = hashlib.sha256()
+    with memoryview(content) as view, view[:at] as head, view[at + len(BLANK) :] as tail:
+        digest.update(head)
+        digest.update(BLANK.encode())
+        digest.update(tail)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
