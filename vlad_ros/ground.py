@@ -19,17 +19,21 @@ from vlad_ros.types import F32, F64
 GRID = 30  # cells a side
 CELLS = (2.0, 0.5, 8.0)  # [m] side of a cell; the others are tried where the first leaves too few cells
 FEW_CELLS = 12
-SLOPES = np.array(sorted(np.arange(-6, 7) * 0.1, key=abs))
-HYPOTHESES = 5  # coarse planes that are refined
-GATES = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3])  # [m]
+SLOPES = np.array(sorted(np.arange(-6, 7) * 0.1, key=abs))  # a hand-held sensor leans by 30 degrees
+STEEPEST = 0.8  # rise over run; steeper planes are walls
 STEP = 0.2  # [m] of the coarse offsets
 DEEPEST = 30.0  # [m] below the body that the ground is looked for
 HIGHEST = 0.5  # [m] above the body's origin: no body is under ground, an upside-down scan has no ground
-NEAR = 10.0  # [m] at which a cell counts half: the ground under the body matters, not the one over the edge
-BELOW = 0.5  # a cell below the plane speaks against it half as loud as one on it speaks for it
-SLOPE_COST = 0.5  # of the total weight, times the slope squared
+HYPOTHESES = 8  # coarse planes that are refined
+GATES = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3])  # [m]
 RIDGE = 50.0  # [m^2] how much a step of the refinement keeps to the slopes before it
-STEEPEST = 0.8  # rise over run; steeper planes are walls
+NEAR = 15.0  # [m] at which a cell counts half: the ground around the body matters, not the one over the edge
+BELOW = (
+    2.0  # a cell just below a plane speaks against it twice as loud as one on it speaks for it: nothing is under ground
+)
+LEVEL = 1.5  # [m] from here down it is another level, over an edge,
+DEEP = 0.5  # or a reflection, and speaks less loud
+SLOPE_COST = 0.5  # of the total weight, times the slope squared
 MIN_SUPPORT = 2.0  # weight of the cells that must agree; with less the scan has no ground
 
 
@@ -69,23 +73,37 @@ def _lowest(points: F32, cell: float, grid: int) -> F64:
 
 
 @kernel
-def _coarse(cells: F64, weights: F64, a: float, b: float, deepest: float, highest: float, step: float) -> tuple:
-    """Best offset c of a plane with slopes a, b, and its score: weight on it minus BELOW times the weight under it."""
-    bins = int((highest + deepest) / step)
+def _offset(cells: F64, weights: F64, a: float, b: float) -> tuple[float, float]:
+    """Score and offset c of the best plane with slopes a, b: the weight on it less the cost of the weight under it."""
+    bins = int((HIGHEST + DEEPEST) / STEP)
+    level = int(LEVEL / STEP)
     histogram = np.zeros(bins)
     for k in range(len(cells)):
-        u = (cells[k, 2] - a * cells[k, 0] - b * cells[k, 1] + deepest) / step
+        u = (cells[k, 2] - a * cells[k, 0] - b * cells[k, 1] + DEEPEST) / STEP
         if u >= 0 and u < bins:
             histogram[int(u)] += weights[k]
-    best_score, best_offset, below = -1.0, 0.0, 0.0
+    best_score, best_offset, cost = -np.inf, 0.0, 0.0
     for k in range(1, bins - 1):
-        support = histogram[k - 1] + histogram[k] + histogram[k + 1]
         if k >= 2:
-            below += histogram[k - 2]
-        score = support - BELOW * below
-        if support > 0 and score > best_score:
-            best_score, best_offset = score, (k + 0.5) * step - deepest
+            cost += BELOW * histogram[k - 2]
+        if k >= 2 + level:
+            cost -= (BELOW - DEEP) * histogram[k - 2 - level]
+        score = histogram[k] + 0.5 * (histogram[k - 1] + histogram[k + 1]) - cost
+        if histogram[k] > 0.0 and score > best_score:
+            best_score, best_offset = score, (k + 0.5) * STEP - DEEPEST
     return best_score, best_offset
+
+
+@kernel
+def _coarse(cells: F64, weights: F64) -> F64:
+    """The best plane of every pair of slopes, (S * S, 4) rows of score, a, b, c."""
+    total = weights.sum()
+    out = np.empty((len(SLOPES) ** 2, 4))
+    for k in range(len(out)):
+        a, b = SLOPES[k // len(SLOPES)], SLOPES[k % len(SLOPES)]
+        score, offset = _offset(cells, weights, a, b)
+        out[k] = score - SLOPE_COST * total * (a * a + b * b), a, b, offset
+    return out
 
 
 @kernel
@@ -133,9 +151,9 @@ def _solve(A: F64, b: F64) -> F64:
 def _score(cells: F64, weights: F64, plane: F64) -> float:
     """How much the cells speak for a refined plane."""
     residual = cells[:, 2] - cells[:, :2] @ plane[:2] - plane[2]
-    support = weights[np.abs(residual) < GATES[-1]].sum()
-    below = weights[residual < -GATES[0]].sum()
-    return float(support - BELOW * below - SLOPE_COST * weights.sum() * (plane[0] ** 2 + plane[1] ** 2))
+    support = weights @ np.maximum(1.0 - (residual / GATES[-1]) ** 2, 0.0) ** 2
+    under = BELOW * (residual < -GATES[-1]) - (BELOW - DEEP) * (residual < -LEVEL)
+    return float(support - weights @ under - SLOPE_COST * weights.sum() * (plane[0] ** 2 + plane[1] ** 2))
 
 
 def fit_ground(points: np.ndarray) -> F64:
@@ -154,13 +172,9 @@ def fit_ground(points: np.ndarray) -> F64:
     if len(cells) == 0:
         raise ValueError(f"no finite points within {CELLS[-1] * GRID / 2:.0f} m among the {len(points)} points")
     weights = 1.0 / (1.0 + (cells[:, 0] ** 2 + cells[:, 1] ** 2) / NEAR**2)
-    coarse = []
-    for a in SLOPES:
-        for b in SLOPES:
-            score, offset = _coarse(cells, weights, a, b, DEEPEST, HIGHEST, STEP)
-            coarse.append((score - SLOPE_COST * weights.sum() * (a * a + b * b), (a, b, offset)))
-    coarse.sort(key=lambda entry: -entry[0])  # stable: among equals the more level slopes, which come first
-    planes = [_refine(cells, weights, np.array(plane), GATES, RIDGE) for _, plane in coarse[:HYPOTHESES]]
+    coarse = _coarse(cells, weights)
+    order = np.argsort(-coarse[:, 0], kind="stable")  # among equals the more level slopes, which come first
+    planes = [_refine(cells, weights, start, GATES, RIDGE) for start in coarse[order[:HYPOTHESES], 1:]]
     planes = [plane for plane in planes if math.hypot(plane[0], plane[1]) < STEEPEST]
     best = max(planes, key=lambda plane: _score(cells, weights, plane), default=None)
     if best is None or _score(cells, weights, best) < MIN_SUPPORT:
