@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ray caster: one LiDAR sweep over walls and cylinders on flat ground, compiled by numba.
+
+Walls and cylinders are entered into the azimuth columns that they span, each with its distance there; a column's hits
+are sorted once, and every ray of the column takes the nearest whose height range it meets. That makes the cost follow
+what is visible instead of columns times objects.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+GROUND, WALL, CYLINDER, FOLIAGE, CEILING = 0.2, 0.5, 0.4, 0.3, 0.6  # intensities, so that materials can be told apart
+
+
+@numba.njit(cache=True, fastmath=True)
+def _span(low: float, high: float, first: float, step: float) -> tuple[int, int]:
+    """First and one past the last column whose azimuth lies in [low, high] [rad]; columns may wrap around."""
+    return math.ceil((low - first) / step), math.floor((high - first) / step) + 1
+
+
+@numba.njit(cache=True, fastmath=True)
+def _enter(hits, count, column, distance, chord, z0, z1, kind):  # type: ignore[no-untyped-def]
+    """Insert a hit into its column, nearest first; the farthest falls out when the column is full."""
+    n = count[column]
+    if n == hits.shape[1]:
+        if hits[column, n - 1, 0] <= distance:
+            return
+        n -= 1
+    while n > 0 and hits[column, n - 1, 0] > distance:
+        hits[column, n] = hits[column, n - 1]
+        n -= 1
+    hits[column, n, 0] = distance
+    hits[column, n, 1] = z0
+    hits[column, n, 2] = z1
+    hits[column, n, 3] = kind
+    hits[column, n, 4] = chord
+    count[column] = min(count[column] + 1, hits.shape[1])
+
+
+@numba.njit(cache=True, fastmath=True)
+def _enter_walls(walls, px, py, first, step, columns, reach, hits, count):  # type: ignore[no-untyped-def]
+    turn = round(2 * math.pi / step)
+    for k in range(len(walls)):
+        ax, ay = walls[k, 0] - px, walls[k, 1] - py
+        ex, ey = walls[k, 2] - walls[k, 0], walls[k, 3] - walls[k, 1]
+        length2 = max(ex * ex + ey * ey, 1e-12)
+        u = min(1.0, max(0.0, -(ax * ex + ay * ey) / length2))
+        if (ax + u * ex) ** 2 + (ay + u * ey) ** 2 > reach * reach:
+            continue
+        cross = ax * ey - ay * ex  # of the wall's start with its direction
+        if abs(cross) < 1e-9:
+            continue
+        a0 = math.atan2(ay, ax)
+        a1 = math.atan2(ay + ey, ax + ex)
+        sweep = (a1 - a0 + math.pi) % (2 * math.pi) - math.pi
+        low, high = _span(min(a0, a0 + sweep), max(a0, a0 + sweep), first, step)
+        for c in range(low, high):
+            column = c % turn
+            if column >= columns:
+                continue
+            azimuth = first + c * step
+            distance = cross / (math.cos(azimuth) * ey - math.sin(azimuth) * ex)
+            if 0.0 < distance < reach:
+                _enter(hits, count, column, distance, 0.0, walls[k, 4], walls[k, 5], WALL)
+
+
+@numba.njit(cache=True, fastmath=True)
+def _enter_cylinders(cylinders, foliage, px, py, first, step, columns, reach, hits, count):  # type: ignore[no-untyped-def]
+    turn = round(2 * math.pi / step)
+    for k in range(len(cylinders)):
+        wx, wy, r = cylinders[k, 0] - px, cylinders[k, 1] - py, cylinders[k, 2]
+        d = math.hypot(wx, wy)
+        if d > reach + r or d <= r:
+            continue
+        half = math.asin(r / d)
+        azimuth = math.atan2(wy, wx)
+        low, high = _span(azimuth - half, azimuth + half, first, step)
+        for c in range(low, high):
+            column = c % turn
+            if column >= columns:
+                continue
+            off = first + c * step - azimuth
+            b = d * math.cos(off)
+            chord = math.sqrt(max(0.0, r * r - (d * math.sin(off)) ** 2))
+            kind = FOLIAGE if foliage[k] else CYLINDER
+            if b - chord < reach:
+                _enter(hits, count, column, b - chord, 2 * chord, cylinders[k, 3], cylinders[k, 4], kind)
+
+
+@numba.njit(cache=True, fastmath=True)
+def _nearest(hits, n, height, slope, ceiling):  # type: ignore[no-untyped-def]
+    """Horizontal distance and material of what a ray of this slope meets first among a column's hits and the floor."""
+    best, kind = 1e9, GROUND
+    if slope < -1e-4:
+        best = -height / slope
+    elif slope > 1e-4 and ceiling > height:
+        best, kind = (ceiling - height) / slope, CEILING
+    for q in range(n):
+        t = hits[q, 0]
+        if t >= best:
+            break
+        z = height + t * slope
+        if z < hits[q, 1] or z > hits[q, 2]:
+            continue
+        if hits[q, 3] == FOLIAGE:
+            if np.random.random() < 0.3:  # a gap between the leaves
+                continue
+            return t + hits[q, 4] * 0.5 * np.random.random() ** 2, FOLIAGE
+        return t, hits[q, 3]
+    return best, kind
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def sweep(walls, cylinders, foliage, ceiling, pose, tilt, slopes, first, step, columns, limits, noise, seed):  # type: ignore[no-untyped-def]
+    """Cast `columns` columns of rays from ``pose`` = (x, y, height, yaw) over flat ground.
+
+    tilt (roll, pitch) [rad]: to first order it changes the slope of the rays, not their azimuth. slopes (columns, rays)
+    or (1, rays): tangents of the elevations. Azimuths [rad] in the sensor frame: ``first + c * step``, with a whole
+    number of steps in a full turn. ceiling [m], 0: none. limits = (min_range, max_range) [m], noise = (range sigma [m],
+    drop-out, rain), the latter two probabilities. Returns (N, 4) float64: x y z in the world over flat ground, material.
+    """
+    np.random.seed(seed)
+    min_range, max_range = limits
+    sigma, dropout, rain = noise
+    px, py, height, yaw = pose
+    hits = np.empty((columns, 48, 5), np.float32)
+    count = np.zeros(columns, np.int64)
+    _enter_walls(walls, px, py, first + yaw, step, columns, max_range, hits, count)
+    _enter_cylinders(cylinders, foliage, px, py, first + yaw, step, columns, max_range, hits, count)
+    rays = slopes.shape[1]
+    out = np.empty((columns * rays, 4))
+    n = 0
+    for c in range(columns):
+        azimuth = first + c * step
+        lean = math.tan(tilt[0]) * math.sin(azimuth) - math.tan(tilt[1]) * math.cos(azimuth)
+        dx, dy = math.cos(azimuth + yaw), math.sin(azimuth + yaw)
+        for e in range(rays):
+            slope = slopes[c % slopes.shape[0], e] + lean
+            stretch = math.sqrt(1 + slope * slope)  # range per horizontal distance
+            t, kind = _nearest(hits[c], count[c], height, slope, ceiling)
+            if rain > 0.0 and np.random.random() < rain:
+                t, kind = min(t, np.random.uniform(min_range, 12.0) / stretch), 0.05
+            distance = t * stretch
+            if distance < min_range or distance > max_range:
+                continue
+            if np.random.random() < dropout + 0.3 * (distance / max_range) ** 2:
+                continue
+            distance = min(max(distance + sigma * np.random.normal(), min_range), max_range)
+            t = distance / stretch
+            out[n, 0], out[n, 1], out[n, 2], out[n, 3] = px + t * dx, py + t * dy, height + t * slope, kind
+            n += 1
+    return out[:n]

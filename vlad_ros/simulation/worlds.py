@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Worlds by kind and seed, and what changes in them from visit to visit."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from vlad_ros.simulation.indoors import carpark, indoor
+from vlad_ros.simulation.outdoors import campus, park, plaza, riverside, street
+from vlad_ros.simulation.paths import arc_length, locate
+from vlad_ros.simulation.world import World, box_walls
+from vlad_ros.types import F32, F64
+
+KINDS: dict[str, Callable[[np.random.Generator, float], World]] = {
+    "street": street,
+    "campus": campus,
+    "park": park,
+    "indoor": indoor,
+    "carpark": carpark,
+    "plaza": plaza,
+    "riverside": riverside,
+}
+
+
+def make_world(kind: str, seed: int, size: float = 300.0) -> World:
+    """The static world of this kind and seed; `size` [m] is the side of its square. ValueError for unknown kinds."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if size < 60.0:
+        raise ValueError(f"size must be at least 60 m, not {size}")
+    return KINDS[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
+
+
+def visit(world: World, seed: int, time: float = 0.0, clear: F64 | None = None, radius: float = 3.0) -> World:
+    """The world as found on one visit: other cars parked and moving, pedestrians, another season's foliage.
+
+    `time` [s] moves what moves, the rest stays as it is for the same seed. Cars and people within `radius` metres of
+    the points `clear` (K, 2) are left out: that is where the sensor goes.
+    """
+    rng = np.random.default_rng(seed)
+    cars = np.concatenate([_parked(world, rng), _moving(world, rng, time)])
+    people = _pedestrians(world, rng, time)
+    if clear is not None and len(clear):
+        cars = cars[_away(cars[:, :2], clear, radius)]
+        people = people[_away(people[:, :2], clear, radius)]
+    cylinders, foliage = _season(world, rng)
+    walkers = np.zeros((len(people), 5), np.float32)
+    walkers[:, :2], walkers[:, 2], walkers[:, 4] = people[:, :2], people[:, 2], people[:, 3]
+    return replace(
+        world,
+        walls=np.concatenate([world.walls, _car_walls(cars)]),
+        cylinders=np.concatenate([cylinders, walkers]),
+        foliage=np.concatenate([foliage, np.zeros(len(people), bool)]),
+    )
+
+
+def _away(points: F64, clear: F64, radius: float) -> np.ndarray:
+    if not len(points):
+        return np.zeros(0, bool)
+    squared = ((points[:, None] - clear[None]) ** 2).sum(axis=2).min(axis=1)
+    return np.asarray(squared > radius**2)
+
+
+def _sizes(rng: np.random.Generator, n: int) -> F64:
+    """Length, width, height [m] of n vehicles, one of seven a van or lorry, (n, 3)."""
+    size = rng.uniform((3.6, 1.6, 1.4), (5.2, 2.0, 1.8), (n, 3))
+    large = rng.random(n) < 0.15
+    size[large] = rng.uniform((5.0, 1.9, 2.0), (9.0, 2.4, 3.4), (int(large.sum()), 3))
+    return size
+
+
+def _parked(world: World, rng: np.random.Generator) -> F64:
+    """Cars (n, 6) x y yaw length width height in some of the slots."""
+    share = world.traffic * rng.uniform(0.3, 1.2)
+    slots = world.slots[rng.random(len(world.slots)) < share]
+    slots = slots + rng.normal(0.0, 1.0, slots.shape) * (0.25, 0.25, 0.04)
+    slots[:, 2] += np.pi * (rng.random(len(slots)) < 0.5)
+    return np.hstack([slots, _sizes(rng, len(slots))])
+
+
+def _moving(world: World, rng: np.random.Generator, time: float) -> F64:
+    """Cars (n, 6) on the right-hand side of the roads, at constant speeds."""
+    cars = [np.zeros((0, 6))]
+    if world.half_width < 2.5:
+        return cars[0]
+    for road in world.roads:
+        end = arc_length(road)[-1]
+        n = rng.poisson(world.traffic * end / 80.0)
+        start, speed, size = rng.uniform(0, end, n), rng.uniform(0.0, 12.0, n), _sizes(rng, n)
+        forward = rng.random(n) < 0.5
+        s = (start + np.where(forward, 1, -1) * speed * time) % end
+        where = locate(road, s, np.where(forward, -0.5, 0.5) * world.half_width)
+        cars.append(np.hstack([where, size]))
+    return np.concatenate(cars)
+
+
+def _pedestrians(world: World, rng: np.random.Generator, time: float) -> F64:
+    """People (n, 4) x y radius height walking beside the roads, or in aisles."""
+    people = [np.zeros((0, 4))]
+    for road in world.roads:
+        end = arc_length(road)[-1]
+        n = rng.poisson(end / 60.0 * rng.random())
+        start, speed = rng.uniform(0, end, n), rng.uniform(-1.5, 1.5, n)
+        lateral = rng.choice([-1.0, 1.0], n) * world.half_width * rng.uniform(0.6, 1.3, n)
+        where = locate(road, (start + speed * time) % end, lateral)
+        people.append(np.column_stack([where[:, :2], rng.uniform(0.15, 0.3, n), rng.uniform(1.2, 1.9, n)]))
+    return np.concatenate(people)
+
+
+def _season(world: World, rng: np.random.Generator) -> tuple[F32, np.ndarray]:
+    """Crowns and bushes of another season: all a little larger or smaller, some pieces gone."""
+    shrink, lost = rng.uniform(0.65, 1.05), rng.uniform(0.0, 0.35)
+    kept = ~(world.foliage & (rng.random(len(world.foliage)) < lost))
+    cylinders = world.cylinders[kept]
+    foliage = world.foliage[kept]
+    cylinders[foliage, 2] *= np.float32(shrink)
+    return cylinders, foliage
+
+
+def _car_walls(cars: F64) -> F32:
+    """Walls of the cars: a low body under a shorter cabin, vans and lorries straight up."""
+    x, y, yaw, length, width, top = cars.T
+    tall = top > 1.9
+    body = np.column_stack([x, y, length, width, yaw, np.full(len(cars), 0.25), np.where(tall, top, 0.95)])
+    cabin = np.column_stack([x, y, 0.55 * length, 0.88 * width, yaw, np.full(len(cars), 0.9), top])
+    return box_walls(np.concatenate([body, cabin[~tall]]))
