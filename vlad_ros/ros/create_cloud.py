@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`create_cloud` of sensor_msgs_py, or where that is not installed (it is in no Python registry) as little as we need."""
+
+from __future__ import annotations
+
+import array
+import sys
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+
+def stand_in(header: Header, fields: list[PointField], points: np.ndarray) -> PointCloud2:
+    """An unorganised cloud of the structured array `points` (N,), whose dtype agrees with `fields`."""
+    step = points.dtype.itemsize
+    cloud = PointCloud2(
+        header=header,
+        height=1,
+        width=len(points),
+        fields=fields,
+        is_bigendian=sys.byteorder == "big",
+        point_step=step,
+        row_step=step * len(points),
+        is_dense=False,
+    )
+    # An array.array is handed over as it is; a numpy array would be copied number by number.
+    cloud.data = array.array("B", points.tobytes())
+    return cloud
+
+
+create_cloud: Any
+try:
+    from sensor_msgs_py.point_cloud2 import create_cloud
+except ImportError:
+    create_cloud = stand_in
