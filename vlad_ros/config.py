@@ -169,6 +169,7 @@ class NodeConfig(Checked):
     )
     use_bev: bool = option(False, "take the raster from the bev topic (set by the launch file when bev is given)")
     bev_tolerance: float = option(0.05, "stamps of cloud and BEV at most this far apart", "s", 0.0, 5.0)
+    bev_timeout: float = option(0.3, "a scan waits this long (stamp time) for its BEV", "s", 0.0, 10.0)
     bev_missing: str = option("process", "a scan whose BEV never comes", "", choices=("process", "drop"))
     points_reliable: bool = option(False, "subscribe to points reliably instead of best effort")
     queue_size: int = option(10, "scans that may wait; the oldest is dropped", "", 1, 1000)
