@@ -28,9 +28,7 @@ HYPOTHESES = 8  # coarse planes that are refined
 GATES = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3])  # [m]
 RIDGE = 50.0  # [m^2] how much a step of the refinement keeps to the slopes before it
 NEAR = 15.0  # [m] at which a cell counts half: the ground around the body matters, not the one over the edge
-BELOW = (
-    2.0  # a cell just below a plane speaks against it twice as loud as one on it speaks for it: nothing is under ground
-)
+BELOW = 2.0  # nothing lies under ground: a cell just below a plane costs twice what one on it brings
 LEVEL = 1.5  # [m] from here down it is another level, over an edge,
 DEEP = 0.5  # or a reflection, and speaks less loud
 SLOPE_COST = 0.5  # of the total weight, times the slope squared
