@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Point clouds as they arrive -> (N, 4) float32 x y z intensity.
+
+The bytes of a PointCloud2 are read through one strided, read-only view and are never changed. Everything is checked
+before anything is touched; what cannot be read is a `CloudError` of one sentence that names the fault and its remedy.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from vlad_ros.jit import kernel
+from vlad_ros.types import F32
+
+Reason = Literal["empty", "layout", "fields", "not_finite", "out_of_range"]
+
+# sensor_msgs/PointField: INT8 = 1 ... FLOAT64 = 8
+DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+FLOATS = (7, 8)
+INTENSITY = ("intensity", "i", "reflectivity")  # the first of these that the cloud has; with none it is 0
+LARGEST = 2**32 - 1  # of the message's unsigned numbers
+
+
+class CloudError(ValueError):
+    """A cloud that nothing can be made of; `reason` is the short name under which diagnostics counts it."""
+
+    def __init__(self, reason: Reason, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason: Reason = reason
+
+
+class Field(Protocol):
+    """What `decode` reads of a sensor_msgs/PointField."""
+
+    name: str
+    offset: int
+    datatype: int
+    count: int
+
+
+def decode_message(msg: Any) -> F32:
+    """`decode` of a sensor_msgs/PointCloud2, or of anything with its attributes."""
+    return decode(
+        msg.fields,
+        msg.data,
+        height=msg.height,
+        width=msg.width,
+        point_step=msg.point_step,
+        row_step=msg.row_step,
+        is_bigendian=msg.is_bigendian,
+    )
+
+
+def decode(
+    fields: Sequence[Field],
+    data: Any,
+    *,
+    height: int,
+    width: int,
+    point_step: int,
+    row_step: int,
+    is_bigendian: bool,
+) -> F32:
+    """The points (N, 4) float32 [m, m, m, intensity] with finite coordinates, N >= 1, row by row; a new array.
+
+    Coordinates are float32 or float64, intensity is of any type, or absent: 0, as it is where it is not finite. Other
+    fields are not looked at, and neither is `row_step` where there is one row (some drivers leave it 0), nor what
+    `data` (bytes-like) holds beyond the last row. CloudError as the module says.
+    """
+    height, width = _whole("height", height), _whole("width", width)
+    point_step, row_step = _whole("point_step", point_step), _whole("row_step", row_step)
+    if height * width == 0:
+        raise CloudError("empty", f"the cloud is empty (width {width}, height {height}): is the sensor sending yet?")
+    if height == 1:
+        row_step = width * point_step
+    dtype = _point_type(fields, point_step, ">" if is_bigendian else "<")
+    buffer = _buffer(data, height, width, point_step, row_step)
+    view = np.ndarray((height, width), dtype, buffer, strides=(row_step, point_step))
+    return _finite(view)
+
+
+def _whole(name: str, value: Any) -> int:
+    """`value` as an int that a uint32 can hold."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise CloudError("layout", f"{name} must be a whole number, not {value!r}") from error
+    if not 0 <= number <= LARGEST:
+        raise CloudError("layout", f"{name} must lie in 0..{LARGEST}, not {number}")
+    return number
+
+
+def _point_type(fields: Sequence[Field], point_step: int, order: str) -> np.dtype:
+    """The structured type of one point: x, y, z and, where there is one, intensity, at their offsets."""
+    by_name: dict[str, list[Field]] = {}
+    for field in fields:
+        by_name.setdefault(str(getattr(field, "name", "")), []).append(field)
+    wanted = {axis: axis for axis in "xyz"}
+    wanted |= {"intensity": name for name in [name for name in INTENSITY if name in by_name][:1]}
+    missing = [name for name in wanted.values() if name not in by_name]
+    if missing:
+        have = ", ".join(map(repr, by_name)) or "none"
+        raise CloudError("fields", f"the cloud has no field {', '.join(missing)} (it has {have}): publish x, y and z")
+    formats, offsets = [], []
+    for role, name in wanted.items():
+        if len(by_name[name]) > 1:
+            raise CloudError("fields", f"the cloud has {len(by_name[name])} fields called {name!r}: name each once")
+        datatype, offset = _field(by_name[name][0], name, point_step, coordinate=role != "intensity")
+        formats.append(order + DATATYPES[datatype])
+        offsets.append(offset)
+    return np.dtype({"names": list(wanted), "formats": formats, "offsets": offsets, "itemsize": point_step})
+
+
+def _field(field: Field, name: str, point_step: int, coordinate: bool) -> tuple[int, int]:
+    """Datatype and offset of a field, checked."""
+    datatype, offset, count = (
+        _whole(f"{key} of field {name!r}", getattr(field, key, None)) for key in ("datatype", "offset", "count")
+    )
+    if datatype not in DATATYPES:
+        raise CloudError("fields", f"field {name!r} has the unknown datatype {datatype}: use 1 (INT8) to 8 (FLOAT64)")
+    if coordinate and datatype not in FLOATS:
+        raise CloudError("fields", f"field {name!r} has datatype {datatype}: publish it as FLOAT32 (7) or FLOAT64 (8)")
+    if count != 1:
+        raise CloudError("fields", f"field {name!r} has count {count}: publish one number a point")
+    end = offset + int(DATATYPES[datatype][1])
+    if end > point_step:
+        raise CloudError("layout", f"field {name!r} ends at byte {end} of a point, but point_step is {point_step}")
+    return datatype, offset
+
+
+def _buffer(data: Any, height: int, width: int, point_step: int, row_step: int) -> memoryview:
+    """The bytes of `data`, read-only, long enough for all rows."""
+    if row_step < width * point_step:
+        raise CloudError(
+            "layout", f"row_step is {row_step}, but {width} points of {point_step} bytes need {width * point_step}"
+        )
+    try:
+        buffer = memoryview(data).cast("B").toreadonly()
+    except (TypeError, ValueError, BufferError) as error:
+        raise CloudError("layout", f"data must be contiguous bytes, not {type(data).__name__}") from error
+    if len(buffer) < height * row_step:
+        raise CloudError(
+            "layout", f"data holds {len(buffer)} bytes, but {height} rows of {row_step} need {height * row_step}"
+        )
+    return buffer
+
+
+def _finite(view: np.ndarray) -> F32:
+    """The points of a structured view (height, width) whose coordinates are finite."""
+    points = np.zeros((view.size, 4), np.float32)
+    # Beyond float32 is infinite, and dropped; a signalling NaN is a NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column, name in enumerate(view.dtype.names or ()):
+            points[:, column].reshape(view.shape)[...] = view[name]
+    count = _compact(points, 0.0, np.inf)
+    if count == 0:
+        raise CloudError("not_finite", f"none of the {len(points)} points has finite coordinates")
+    return points[:count]
+
+
+@kernel
+def _compact(points: F32, nearest: float, farthest: float) -> int:
+    """Move the finite points with nearest <= range <= farthest [m] to the front, in order; returns their number."""
+    low, high = nearest * nearest, farthest * farthest
+    count = 0
+    for k in range(len(points)):
+        x, y, z, i = points[k, 0], points[k, 1], points[k, 2], points[k, 3]
+        if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+            continue
+        squared = float(x) * float(x) + float(y) * float(y) + float(z) * float(z)
+        if squared < low or squared > high:
+            continue
+        points[count, 0], points[count, 1], points[count, 2] = x, y, z
+        points[count, 3] = i if np.isfinite(i) else np.float32(0)
+        count += 1
+    return count
+
+
+def clean(points: np.ndarray, min_range: float, max_range: float) -> F32:
+    """The finite points (N, 4) float32 with min_range <= distance from the origin <= max_range [m]; a new array.
+
+    `points` is (N, 3), then intensity is 0, or wider, then columns beyond the fourth are dropped. CloudError when
+    there are fewer columns or nothing is left.
+    """
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind not in "fiu":
+        raise CloudError("layout", f"points must be numbers (N, 3) or wider, not {points.dtype} {points.shape}")
+    if len(points) == 0:
+        raise CloudError("empty", "the cloud is empty: is the sensor sending yet?")
+    out = np.zeros((len(points), 4), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        out[:, : min(4, points.shape[1])] = points[:, :4]
+    if not np.isfinite(out[:, :3]).all(axis=1).any():
+        raise CloudError("not_finite", f"none of the {len(out)} points has finite coordinates")
+    count = _compact(out, min_range, max_range)
+    if count == 0:
+        raise CloudError("out_of_range", f"none of the {len(out)} points lies {min_range:g}..{max_range:g} m away")
+    return out[:count]
