@@ -79,7 +79,7 @@ def decode(
         row_step = width * point_step
     dtype = _point_type(fields, point_step, ">" if is_bigendian else "<")
     buffer = _buffer(data, height, width, point_step, row_step)
-    view = np.ndarray((height, width), dtype, buffer, strides=(row_step, point_step))
+    view: np.ndarray = np.ndarray((height, width), dtype, buffer, strides=(row_step, point_step))
     return _finite(view)
 
 
@@ -99,8 +99,10 @@ def _point_type(fields: Sequence[Field], point_step: int, order: str) -> np.dtyp
     by_name: dict[str, list[Field]] = {}
     for field in fields:
         by_name.setdefault(str(getattr(field, "name", "")), []).append(field)
-    wanted = {axis: axis for axis in "xyz"}
-    wanted |= {"intensity": name for name in [name for name in INTENSITY if name in by_name][:1]}
+    wanted = {"x": "x", "y": "y", "z": "z"}
+    intensity = next((name for name in INTENSITY if name in by_name), None)
+    if intensity is not None:
+        wanted["intensity"] = intensity
     missing = [name for name in wanted.values() if name not in by_name]
     if missing:
         have = ", ".join(map(repr, by_name)) or "none"
@@ -139,7 +141,8 @@ def _buffer(data: Any, height: int, width: int, point_step: int, row_step: int) 
             "layout", f"row_step is {row_step}, but {width} points of {point_step} bytes need {width * point_step}"
         )
     try:
-        buffer = memoryview(data).cast("B").toreadonly()
+        view = memoryview(data).toreadonly()
+        buffer = view.cast("B") if view.nbytes else memoryview(b"")
     except (TypeError, ValueError, BufferError) as error:
         raise CloudError("layout", f"data must be contiguous bytes, not {type(data).__name__}") from error
     if len(buffer) < height * row_step:
