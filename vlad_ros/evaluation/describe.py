@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Similarities between clouds: by the network's descriptors, all heads at once, or by the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vlad_ros.evaluation import scan_context
+from vlad_ros.types import F32
+
+if TYPE_CHECKING:
+    from vlad_ros.model.network import PlaceNetwork
+
+BATCH = 16
+HEADS = {"fusion": "descriptor", "bev": "vlad_bev", "points": "vlad_fusion"}
+
+
+def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32]) -> dict[str, F32]:
+    """Unit descriptors (n, D) of clouds (N, >=3) in the body frame, of the whole network and of each of its heads."""
+    from vlad_ros.bev import rasterize
+
+    parts: dict[str, list[F32]] = {name: [] for name in HEADS}
+
+    def describe(batch: list[F32]) -> None:
+        description = network.describe([rasterize(cloud, network.bev) for cloud in batch])
+        for name, attribute in HEADS.items():
+            parts[name].append(getattr(description, attribute).float().cpu().numpy())
+
+    batch: list[F32] = []
+    for cloud in clouds:
+        batch.append(cloud)
+        if len(batch) == BATCH:
+            describe(batch)
+            batch = []
+    if batch:
+        describe(batch)
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+
+def network_similarities(network: PlaceNetwork, queries: Iterable[F32], maps: Iterable[F32] | None) -> dict[str, F32]:
+    """(Q, M) inner products by name of the head; `maps` None: the queries against themselves."""
+    left = network_descriptors(network, queries)
+    right = left if maps is None else network_descriptors(network, maps)
+    return {name: left[name] @ right[name].T for name in HEADS}
+
+
+def scan_context_similarity(queries: Iterable[F32], maps: Iterable[F32] | None) -> F32:
+    """(Q, M) of the baseline; `maps` None: the queries against themselves."""
+    left = np.stack([scan_context.describe(cloud) for cloud in queries])
+    right = left if maps is None else np.stack([scan_context.describe(cloud) for cloud in maps])
+    return scan_context.similarity(left, right)

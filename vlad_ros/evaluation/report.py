@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder that a run leaves: configuration, commit, seed, metrics with units, and a CSV row for each query."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlad_ros.config import EvaluationConfig
+from vlad_ros.evaluation.protocols import NO_HIT, Outcome
+from vlad_ros.evaluation.task import Task
+
+UNITS = {"frames": "frames", "queries": "frames", "reverse_queries": "frames"}
+
+
+def commit() -> str | None:
+    """The commit of the source tree that this runs from, marked where it has changes; None in an installed copy."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    try:
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True
+        )
+        answer = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return None
+    return answer.stdout.strip() if tracked.returncode == 0 and answer.returncode == 0 else None
+
+
+def document(
+    config: EvaluationConfig, task: Task, numbers: dict[str, Any], sequence: str, map: str | None, weights: str | None
+) -> dict[str, Any]:
+    """Everything that a reader of the numbers must know, as one JSON object."""
+    return {
+        "sequence": sequence,
+        "map": map,
+        "protocol": task.label,
+        "descriptor": config.descriptor,
+        "weights_sha256": weights,
+        "commit": commit(),
+        "seed": config.seed,
+        "configuration": dataclasses.asdict(config),
+        "metrics": numbers,
+    }
+
+
+def write_run(folder: str | os.PathLike[str], document: dict[str, Any], task: Task, outcome: Outcome) -> None:
+    """Write configuration.json, metrics.json and queries.csv into `folder`, which is made where it is missing."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {key: value for key, value in document.items() if key != "metrics"}
+    (folder / "configuration.json").write_text(json.dumps(about, indent=2) + "\n")
+    metrics = {
+        name: {"value": value, "unit": UNITS.get(name, "share, 0..1")} for name, value in document["metrics"].items()
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    with open(folder / "queries.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["frame", "is_query", "reverse", "match", "similarity", "distance_m", "correct", "rank"])
+        table.writerows(_rows(task, outcome))
+
+
+def _rows(task: Task, outcome: Outcome) -> list[list[Any]]:
+    rows = []
+    for i, best in enumerate(outcome.best):
+        match: list[Any] = ["", "", ""]
+        if best >= 0:
+            distance = float(np.linalg.norm(task.query_positions[i] - task.map_positions[best]))
+            match = [int(task.map_frames[best]), f"{outcome.similarity[i]:.6f}", f"{distance:.3f}"]
+        rank = "" if outcome.rank[i] == NO_HIT else int(outcome.rank[i]) + 1
+        flags = [int(outcome.is_query[i]), int(outcome.reverse[i])]
+        rows.append([int(task.query_frames[i]), *flags, *match, int(outcome.correct()[i]), rank])
+    return rows
