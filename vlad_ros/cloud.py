@@ -197,9 +197,9 @@ def clean(points: np.ndarray, min_range: float, max_range: float) -> F32:
     out = np.zeros((len(points), 4), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         out[:, : min(4, points.shape[1])] = points[:, :4]
-    if not np.isfinite(out[:, :3]).all(axis=1).any():
-        raise CloudError("not_finite", f"none of the {len(out)} points has finite coordinates")
     count = _compact(out, min_range, max_range)
+    if count == 0 and not np.isfinite(out[:, :3]).all(axis=1).any():
+        raise CloudError("not_finite", f"none of the {len(out)} points has finite coordinates")
     if count == 0:
         raise CloudError("out_of_range", f"none of the {len(out)} points lies {min_range:g}..{max_range:g} m away")
     return out[:count]
