@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's publishers: what is said of each keyframe, once, on all of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from vlad_ros.config import BevConfig
+from vlad_ros.pipeline import Described, PlaceRecognizer
+from vlad_ros.ros import messages
+from vlad_ros.ros.frames import Frames
+from vlad_ros.ros.markers import MarkerBoard
+from vlad_ros.types import F32, F64
+
+RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+PICTURES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+MARKER_PERIOD = 1.0  # s on the steady clock
+
+
+class Outputs:
+    """Made at configure, closed at cleanup; `publish` is called by the worker alone."""
+
+    def __init__(self, node: LifecycleNode, recognizer: PlaceRecognizer, bev: BevConfig, frames: Frames) -> None:
+        self._node = node
+        self._recognizer = recognizer
+        self._bev_config = bev
+        self._frames = frames
+        self._board = MarkerBoard()
+        self._drawn = 0.0
+        self.odom_frame = ""
+        self._descriptor = node.create_publisher(PointCloud2, "~/descriptor", RELIABLE)
+        self._closures = node.create_publisher(PointCloud2, "~/loop_closures", RELIABLE)
+        self._bev = node.create_publisher(Image, "~/bev", PICTURES)
+        self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", LATCHED)
+
+    def close(self) -> None:
+        """Take the topics away."""
+        for publisher in (self._descriptor, self._closures, self._bev, self._preview, self._markers):
+            self._node.destroy_publisher(publisher)
+
+    def publish(self, described: list[Described]) -> None:
+        """Descriptor, closures, raster and marker of each keyframe."""
+        for item in described:
+            header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._frames.body)
+            self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
+            self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
+            self._publish_raster(header, item.raster)
+            self._board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
+        self.draw()
+
+    def draw(self, now: bool = False) -> None:
+        """Publish the markers when they have changed, at most once in `MARKER_PERIOD` unless `now`."""
+        if not now and time.monotonic() - self._drawn < MARKER_PERIOD:
+            return
+        stamp = self._node.get_clock().now().to_msg()
+        drawing = self._board.message(Header(stamp=stamp, frame_id=self.odom_frame or self._frames.body))
+        if drawing is not None:
+            self._drawn = time.monotonic()
+            self._markers.publish(drawing)
+
+    def wipe(self) -> None:
+        """The map has been cleared or replaced."""
+        self._board.clear()
+        self.draw(now=True)
+
+    def _pose_of(self, keyframe_id: int) -> F64 | None:
+        return self._recognizer.database.keyframe(keyframe_id).T_odom_base
+
+    def _publish_raster(self, header: Header, raster: Any) -> None:
+        """The raster is asked for, and fetched from the GPU, only when somebody listens."""
+        wanted = [p.get_subscription_count() > 0 for p in (self._bev, self._preview)]
+        if not any(wanted):
+            return
+        cells: F32 = np.asarray(raster if isinstance(raster, np.ndarray) else raster.cpu().numpy(), np.float32)
+        if wanted[0]:
+            self._bev.publish(messages.bev_message(header, cells, self._bev_config))
+        if wanted[1]:
+            self._preview.publish(messages.preview_message(header, cells, self._bev_config))

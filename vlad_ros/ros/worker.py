@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread that owns network, database and local map; everybody else puts scans and jobs into its queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from vlad_ros.cloud import CloudError, decode_message
+from vlad_ros.config import BevConfig, NodeConfig
+from vlad_ros.geometry import transform
+from vlad_ros.pipeline import Described, PlaceRecognizer
+from vlad_ros.ros.diagnostics import Statistics
+from vlad_ros.ros.frames import FrameError, Frames
+from vlad_ros.ros.inputs import Scan
+from vlad_ros.ros.messages import raster_of
+from vlad_ros.types import F32, F64
+
+
+class Job:
+    """Something to do between two scans; `wait` gives whether it went well, and the sentence that says how."""
+
+    def __init__(self, action: Callable[[], str]) -> None:
+        self._action = action
+        self._done = threading.Event()
+        self._answer = (False, "")
+
+    def run(self) -> None:
+        """Do it, in the worker's thread."""
+        try:
+            self.refuse_or_accept(True, self._action())
+        except (ValueError, OSError) as error:
+            self.refuse_or_accept(False, str(error))
+
+    def refuse_or_accept(self, success: bool, sentence: str) -> None:
+        """Answer whoever waits."""
+        self._answer = (success, sentence)
+        self._done.set()
+
+    def wait(self) -> tuple[bool, str]:
+        """Block until the job was done or refused."""
+        self._done.wait()
+        return self._answer
+
+
+class WorkQueue:
+    """First in, first out; at most `size` scans, the oldest is dropped; jobs never are."""
+
+    def __init__(self, size: int, dropped: Callable[[], None]) -> None:
+        self._size = size
+        self._dropped = dropped
+        self._items: deque[Scan | Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, item: Scan | Job) -> bool:
+        """Append; False when the queue is closed."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._items.append(item)
+            if self.scans() > self._size:
+                self._items.remove(next(i for i in self._items if isinstance(i, Scan)))
+                self._dropped()
+            self._changed.notify()
+            return True
+
+    def scans(self) -> int:
+        """How many scans wait."""
+        with self._changed:
+            return sum(isinstance(item, Scan) for item in self._items)
+
+    def get(self) -> Scan | Job | None:
+        """The oldest item, waited for; None when the queue is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed)
+            return None if self._closed else self._items.popleft()
+
+    def close(self) -> list[Scan | Job]:
+        """Take no more; what was still waiting."""
+        with self._changed:
+            self._closed = True
+            left = list(self._items)
+            self._items.clear()
+            self._changed.notify_all()
+            return left
+
+
+class Listener(Protocol):
+    """Who hears what the worker has found out."""
+
+    def publish(self, described: list[Described]) -> None:
+        """Keyframes with their descriptors and closures."""
+
+    def reject(self, reason: str, detail: str) -> None:
+        """Something was not used: count it and warn."""
+
+    def failed(self, trace: str) -> None:
+        """An error of the program itself."""
+
+
+class Worker(threading.Thread):
+    """Processes scans and jobs until `finish`."""
+
+    def __init__(
+        self,
+        recognizer: PlaceRecognizer,
+        bev: BevConfig,
+        config: NodeConfig,
+        frames: Frames,
+        listener: Listener,
+        statistics: Statistics,
+    ) -> None:
+        super().__init__(name="vlad_worker", daemon=True)
+        self._recognizer = recognizer
+        self._bev = bev
+        self._config = config
+        self._frames = frames
+        self._listener = listener
+        self._statistics = statistics
+        self._counters: Counter[str] = Counter(recognizer.counters)
+        self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""))
+
+    def run(self) -> None:
+        """The thread's loop; an error of the program itself costs one scan, never the loop."""
+        while (item := self.queue.get()) is not None:
+            try:
+                item.run() if isinstance(item, Job) else self._process(item)
+            except Exception:
+                self._listener.failed(traceback.format_exc())
+                if isinstance(item, Job):
+                    item.refuse_or_accept(False, "internal error, see the node's log")
+
+    def finish(self) -> int:
+        """End after the item in hand, and answer the keyframes that still wait; the number of scans dropped."""
+        left = self.queue.close()
+        self.join()
+        for item in left:
+            if isinstance(item, Job):
+                item.refuse_or_accept(False, "the node was deactivated before this was done")
+        self.flush()
+        return sum(isinstance(item, Scan) for item in left)
+
+    def flush(self) -> str:
+        """Publish the keyframes whose windows are still open."""
+        described = self._recognizer.finish()
+        self._listener.publish(described)
+        return f"{len(described)} waiting keyframes answered"
+
+    def _process(self, scan: Scan) -> None:
+        started = time.monotonic()
+        self._statistics.took("wait", started - scan.arrival)
+        points = self._points(scan)
+        if points is None:
+            return
+        usable, raster = self._raster(scan)
+        if not usable:
+            return
+        pose = self._pose(scan)
+        decoded = time.monotonic()
+        self._statistics.took("decode", decoded - started)
+        try:
+            described = self._recognizer.step(points, scan.stamp, raster, pose, scan.is_keyframe)
+        except CloudError as error:
+            self._listener.reject(f"cloud_{error.reason}", str(error))
+            return
+        except ValueError as error:
+            self._listener.reject("unusable", str(error))
+            return
+        finally:
+            self._relay_counters()
+        stepped = time.monotonic()
+        self._statistics.took("recognise" if described else "scan without keyframe", stepped - decoded)
+        self._listener.publish(described)
+        if described:
+            self._statistics.took("publish", time.monotonic() - stepped)
+            self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
+
+    def _points(self, scan: Scan) -> F32 | None:
+        """The cloud (N, 4) in the body frame; None, with the reason told, when it cannot be used."""
+        try:
+            self._frames.check(scan.message.header.frame_id)
+            points = decode_message(scan.message)
+            self._frames.settle(scan.message.header.frame_id)
+        except CloudError as error:
+            self._listener.reject(f"cloud_{error.reason}", str(error))
+        except FrameError as error:
+            self._listener.reject(error.reason, str(error))
+        else:
+            return transform(points, self._frames.T_base_sensor) if self._frames.moves else points
+        return None
+
+    def _pose(self, scan: Scan) -> F64 | None:
+        try:
+            return self._frames.body_pose(scan)
+        except FrameError as error:
+            self._listener.reject(error.reason, str(error))
+            return None
+
+    def _raster(self, scan: Scan) -> tuple[bool, F32 | None]:
+        """Whether the scan is to be used, and the raster that came with it."""
+        if not self._config.use_bev:
+            return True, None
+        try:
+            if scan.bev is not None:
+                return True, raster_of(scan.bev, self._bev)
+            self._listener.reject("bev_missing", f"{self._config.bev_missing}ed")
+        except ValueError as error:
+            self._listener.reject("bad_bev", str(error))
+        return self._config.bev_missing == "process", None
+
+    def _relay_counters(self) -> None:
+        """Tell what the pipeline has counted since the last scan."""
+        counters: Counter[str] = Counter(self._recognizer.counters)
+        news, self._counters = counters - self._counters, counters
+        for event, number in news.items():
+            if event == "no_odometry" and self._config.odom_source == "none":
+                continue
+            for _ in range(number):
+                self._listener.reject(event, "")
