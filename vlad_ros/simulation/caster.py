@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from vlad_ros.jit import kernel
 
 GROUND, WALL, CYLINDER, FOLIAGE, CEILING = 0.2, 0.5, 0.4, 0.3, 0.6  # intensities, so that materials can be told apart
 
 
-@numba.njit(cache=True, fastmath=True)
+@kernel
 def _span(low: float, high: float, first: float, step: float) -> tuple[int, int]:
     """First and one past the last column whose azimuth lies in [low, high] [rad]; columns may wrap around."""
     return math.ceil((low - first) / step), math.floor((high - first) / step) + 1
 
 
-@numba.njit(cache=True, fastmath=True)
-def _enter(hits, count, column, distance, chord, z0, z1, kind):  # type: ignore[no-untyped-def]
+@kernel
+def _enter(
+    hits: np.ndarray, count: np.ndarray, column: int, distance: float, chord: float, z0: float, z1: float, kind: float
+) -> None:
     """Insert a hit into its column, nearest first; the farthest falls out when the column is full."""
     n = count[column]
     if n == hits.shape[1]:
@@ -41,8 +44,19 @@ def _enter(hits, count, column, distance, chord, z0, z1, kind):  # type: ignore[
     count[column] = min(count[column] + 1, hits.shape[1])
 
 
-@numba.njit(cache=True, fastmath=True)
-def _enter_walls(walls, px, py, first, step, columns, reach, hits, count):  # type: ignore[no-untyped-def]
+@kernel
+def _enter_walls(
+    walls: np.ndarray,
+    origin: tuple[float, float],
+    first: float,
+    step: float,
+    columns: int,
+    reach: float,
+    hits: np.ndarray,
+    count: np.ndarray,
+) -> None:
+    """Enter every wall within `reach` into the columns that see it."""
+    px, py = origin
     turn = round(2 * math.pi / step)
     for k in range(len(walls)):
         ax, ay = walls[k, 0] - px, walls[k, 1] - py
@@ -68,8 +82,20 @@ def _enter_walls(walls, px, py, first, step, columns, reach, hits, count):  # ty
                 _enter(hits, count, column, distance, 0.0, walls[k, 4], walls[k, 5], WALL)
 
 
-@numba.njit(cache=True, fastmath=True)
-def _enter_cylinders(cylinders, foliage, px, py, first, step, columns, reach, hits, count):  # type: ignore[no-untyped-def]
+@kernel
+def _enter_cylinders(
+    cylinders: np.ndarray,
+    foliage: np.ndarray,
+    origin: tuple[float, float],
+    first: float,
+    step: float,
+    columns: int,
+    reach: float,
+    hits: np.ndarray,
+    count: np.ndarray,
+) -> None:
+    """Enter every cylinder within `reach` into the columns that see it; one that stands around the origin is none."""
+    px, py = origin
     turn = round(2 * math.pi / step)
     for k in range(len(cylinders)):
         wx, wy, r = cylinders[k, 0] - px, cylinders[k, 1] - py, cylinders[k, 2]
@@ -91,8 +117,8 @@ def _enter_cylinders(cylinders, foliage, px, py, first, step, columns, reach, hi
                 _enter(hits, count, column, b - chord, 2 * chord, cylinders[k, 3], cylinders[k, 4], kind)
 
 
-@numba.njit(cache=True, fastmath=True)
-def _nearest(hits, n, height, slope, ceiling):  # type: ignore[no-untyped-def]
+@kernel
+def _nearest(hits: np.ndarray, n: int, height: float, slope: float, ceiling: float) -> tuple[float, float]:
     """Horizontal distance and material of what a ray of this slope meets first among a column's hits and the floor."""
     best, kind = 1e9, GROUND
     if slope < -1e-4:
@@ -114,14 +140,29 @@ def _nearest(hits, n, height, slope, ceiling):  # type: ignore[no-untyped-def]
     return best, kind
 
 
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def sweep(walls, cylinders, foliage, ceiling, pose, tilt, slopes, first, step, columns, limits, noise, seed):  # type: ignore[no-untyped-def]
+@kernel
+def sweep(
+    walls: np.ndarray,
+    cylinders: np.ndarray,
+    foliage: np.ndarray,
+    ceiling: float,
+    pose: tuple[float, float, float, float],
+    tilt: tuple[float, float],
+    slopes: np.ndarray,
+    first: float,
+    step: float,
+    columns: int,
+    limits: tuple[float, float],
+    noise: tuple[float, float, float],
+    seed: int,
+) -> np.ndarray:
     """Cast `columns` columns of rays from ``pose`` = (x, y, height, yaw) over flat ground.
 
     tilt (roll, pitch) [rad]: to first order it changes the slope of the rays, not their azimuth. slopes (columns, rays)
     or (1, rays): tangents of the elevations. Azimuths [rad] in the sensor frame: ``first + c * step``, with a whole
     number of steps in a full turn. ceiling [m], 0: none. limits = (min_range, max_range) [m], noise = (range sigma [m],
-    drop-out, rain), the latter two probabilities. Returns (N, 4) float64: x y z in the world over flat ground, material.
+    drop-out, rain), the latter two probabilities. Returns (N, 4) float64: x y z in the world over flat ground and
+    material.
     """
     np.random.seed(seed)
     min_range, max_range = limits
@@ -129,8 +170,8 @@ def sweep(walls, cylinders, foliage, ceiling, pose, tilt, slopes, first, step, c
     px, py, height, yaw = pose
     hits = np.empty((columns, 48, 5), np.float32)
     count = np.zeros(columns, np.int64)
-    _enter_walls(walls, px, py, first + yaw, step, columns, max_range, hits, count)
-    _enter_cylinders(cylinders, foliage, px, py, first + yaw, step, columns, max_range, hits, count)
+    _enter_walls(walls, (px, py), first + yaw, step, columns, max_range, hits, count)
+    _enter_cylinders(cylinders, foliage, (px, py), first + yaw, step, columns, max_range, hits, count)
     rays = slopes.shape[1]
     out = np.empty((columns * rays, 4))
     n = 0

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from vlad_ros.simulation.world import Builder, World, flat_terrain, random_species
@@ -16,10 +18,10 @@ class _Frame:
         self.centre, self.yaw = size / 2, yaw
         self.c, self.s = np.cos(yaw), np.sin(yaw)
 
-    def at(self, along: float, across: float) -> F64:
+    def at(self, along: np.floating | float, across: np.floating | float) -> F64:
         return self.centre + np.array([self.c * along - self.s * across, self.s * along + self.c * across])
 
-    def line(self, along: F64, across: F64) -> F64:
+    def line(self, along: np.ndarray, across: np.ndarray) -> F64:
         return np.stack([self.at(a, c) for a, c in zip(along, across, strict=True)])
 
 
@@ -58,10 +60,10 @@ def _cell_walls(b: Builder, f: _Frame, x: float, y: float, cell: float, top: flo
         start = np.array([x, y]) + rng.normal(0, 0.6, 2)
         step = np.array([cell, 0.0] if axis == 0 else [0.0, cell]) * rng.uniform(0.3, 1.0)
         wall_top = top if rng.random() < 0.8 else rng.uniform(1.0, 3.0)
-        b.wall(*f.at(*start), *f.at(*(start + step)), wall_top)
+        b.wall(f.at(*start), f.at(*(start + step)), wall_top)
         if rng.random() < 0.5:  # a pillar, cupboard or niche at the wall
             at = f.at(*(start + step * rng.random()))
-            b.box(*at, rng.uniform(0.5, 3.0), rng.uniform(0.5, 2.0), f.yaw, rng.uniform(0.6, top))
+            b.box(at, rng.uniform(0.5, 3.0), rng.uniform(0.5, 2.0), f.yaw, rng.uniform(0.6, top))
 
 
 def _furniture(b: Builder, f: _Frame, x: float, y: float, cell: float, clutter: int, top: float) -> None:
@@ -69,11 +71,11 @@ def _furniture(b: Builder, f: _Frame, x: float, y: float, cell: float, clutter: 
     for _ in range(int(rng.integers(0, clutter + 1))):
         at = f.at(*(np.array([x, y]) + rng.uniform(0, cell, 2)))
         yaw = f.yaw + rng.normal(0, 0.3)
-        b.box(*at, rng.uniform(0.4, 2.5), rng.uniform(0.4, 1.5), yaw, rng.uniform(0.5, 2.2))
+        b.box(at, rng.uniform(0.4, 2.5), rng.uniform(0.4, 1.5), yaw, rng.uniform(0.5, 2.2))
     if rng.random() < 0.3:
-        b.cylinder(*f.at(*(np.array([x, y]) + rng.uniform(0, cell, 2))), rng.uniform(0.15, 0.6), top)
+        b.cylinder(f.at(*(np.array([x, y]) + rng.uniform(0, cell, 2))), rng.uniform(0.15, 0.6), top)
     if rng.random() < 0.12:  # a courtyard's or an atrium's tree
-        b.tree(*f.at(*(np.array([x, y]) + rng.uniform(0, cell, 2))), random_species(rng), 0.6)
+        b.tree(f.at(*(np.array([x, y]) + rng.uniform(0, cell, 2))), random_species(rng), 0.6)
 
 
 def _shelves(b: Builder, f: _Frame, x: float, y: float, cell: float) -> None:
@@ -82,7 +84,7 @@ def _shelves(b: Builder, f: _Frame, x: float, y: float, cell: float) -> None:
     gap, top = rng.uniform(2.2, 4.0), rng.uniform(1.8, 6.0)
     for across in np.arange(1.0, cell - 1.0, gap):
         at = f.at(x + cell / 2, y + across)
-        b.box(*at, cell * rng.uniform(0.5, 0.8), rng.uniform(0.5, 1.2), f.yaw, top)
+        b.box(at, cell * rng.uniform(0.5, 0.8), rng.uniform(0.5, 1.2), f.yaw, top)
 
 
 def carpark(rng: np.random.Generator, size: float) -> World:
@@ -100,14 +102,14 @@ def carpark(rng: np.random.Generator, size: float) -> World:
     for across in np.concatenate([rows - pitch / 2, rows[-1:] + pitch / 2]):
         for along in np.arange(-half[0] + bay / 2, half[0], bay):
             if rng.random() < 0.9:
-                b.cylinder(*f.at(along, across + rng.choice([-0.05, 0.05])), radius, ceiling)
-            b.wall(*f.at(along, across - pitch / 2), *f.at(along, across + pitch / 2), ceiling, ceiling - 0.4)
+                b.cylinder(f.at(along, across + rng.choice([-0.05, 0.05])), radius, ceiling)
+            b.wall(f.at(along, across - pitch / 2), f.at(along, across + pitch / 2), ceiling, ceiling - 0.4)
         for along in np.arange(-half[0] + 1.5, half[0] - 1.5, 2.6):
             for side in (-1, 1):
                 b.slots.append((*f.at(along, across + side * 2.6), f.yaw + np.pi / 2))
     for _ in range(int(rng.integers(2, 9))):  # stair cores, ticket machines, stores
         at = f.at(*rng.uniform(-half, half))
-        b.building(*at, rng.uniform(1.5, 7.0), rng.uniform(1.5, 5.0), f.yaw, ceiling)
+        b.building(at, rng.uniform(1.5, 7.0), rng.uniform(1.5, 5.0), f.yaw, ceiling)
     return b.finish("carpark", size, flat_terrain(size), rng.uniform(0.2, 0.9), ceiling)
 
 
@@ -118,8 +120,8 @@ def _outer_walls(b: Builder, f: _Frame, half: F64, ceiling: float) -> None:
     for k in range(4):
         start, end = half * corners[k], half * corners[(k + 1) % 4]
         cuts = np.linspace(0, 1, int(rng.integers(2, 8)))
-        for u, v in zip(cuts[:-1], cuts[1:], strict=True):
+        for u, v in itertools.pairwise(cuts):
             draw = rng.random()
             if draw < 0.9:
                 top = ceiling if draw < 0.7 else 1.1
-                b.wall(*f.at(*(start + u * (end - start))), *f.at(*(start + v * (end - start))), top)
+                b.wall(f.at(*(start + u * (end - start))), f.at(*(start + v * (end - start))), top)

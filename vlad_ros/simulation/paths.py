@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from vlad_ros.jit import kernel
 from vlad_ros.types import F64
 
 
@@ -26,6 +26,12 @@ def locate(points: F64, s: np.ndarray, lateral: np.ndarray | float = 0.0) -> F64
     return np.column_stack([xy, np.arctan2(unit[:, 1], unit[:, 0])])
 
 
+def place(points: F64, s: float, lateral: float = 0.0) -> tuple[F64, float]:
+    """Position (2,) and yaw at one arc length; see `locate`."""
+    x, y, yaw = locate(points, np.array([s]), lateral)[0]
+    return np.array([x, y]), float(yaw)
+
+
 def resample(points: F64, spacing: float) -> F64:
     """The polyline at even steps of about `spacing` metres, both ends kept."""
     length = arc_length(points)
@@ -39,7 +45,7 @@ def segments(polylines: tuple[F64, ...]) -> F64:
     return np.concatenate(parts) if parts else np.zeros((0, 4))
 
 
-@numba.njit(cache=True)
+@kernel
 def distance_to_segments(points: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Distance [m] of each point (N, 2) to the nearest of the segments (S, >=4), (N,); inf when there are none."""
     out = np.full(len(points), np.inf)

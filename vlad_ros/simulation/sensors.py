@@ -75,6 +75,7 @@ def uniform(beams: int, half_field: float, columns: int = 900) -> Sensor:
 
 def wide(columns: int = 600) -> Sensor:
     """32 beams spread unevenly over -25..15 degrees, dense at the horizon (VLP-32C)."""
+    table: tuple[float, ...]
     table = (-25, -15.639, -11.31, -8.843, -7.254, -6.148, -5.333, -4.667, -4, -3.667, -3.333, -3, -2.667, -2.333, -2)
     table += (-1.667, -1.333, -1, -0.667, -0.333, 0, 0.333, 0.667, 1, 1.333, 1.667, 2.333, 3.333, 4.667, 7, 10.333, 15)
     return Sensor("wide32", _table(*table), columns)

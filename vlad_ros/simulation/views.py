@@ -21,7 +21,7 @@ from vlad_ros.simulation.paths import arc_length, locate
 from vlad_ros.simulation.sensors import Sensor, cast, random_fan, random_sensor, thin
 from vlad_ros.simulation.world import World
 from vlad_ros.simulation.worlds import make_world, visit
-from vlad_ros.types import F32, F64
+from vlad_ros.types import F32
 
 SCALE = 0.005  # m per integer
 VOXEL = 0.25  # m
@@ -200,10 +200,10 @@ def _look(world: World, place: _Place, rng: np.random.Generator) -> tuple[Sensor
     if place.fan:
         return random_fan(rng, indoor), place.heading + rng.uniform(-0.25, 0.25)
     if rng.random() < 0.5:
-        yaw = place.yaw + np.pi * rng.integers(0, 2) + rng.normal(0, 0.05)
+        yaw = place.yaw + math.pi * int(rng.integers(0, 2)) + rng.normal(0, 0.05)
     else:
         yaw = rng.uniform(-np.pi, np.pi)
-    return random_sensor(rng, indoor), float(yaw)
+    return random_sensor(rng, indoor), yaw
 
 
 def main(arguments: Seq[str] | None = None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from vlad_ros.simulation.paths import distance_to_segments, segments
 from vlad_ros.types import F32, F64
 
+Point = np.ndarray  # x y [m], (2,)
 TERRAIN_CELL = 5.0  # m
 MARGIN = 60.0  # m of content beyond the square [0, size]^2, so that places near its edge are surrounded too
 TERRAIN_MARGIN = 160.0  # m of terrain beyond the square, as far as a sensor sees
@@ -128,9 +129,9 @@ class Builder:
         """Which points (N, 2) are farther from every road than its half width plus `margin`, (N,) bool."""
         return distance_to_segments(points, self._road_segments) > self.half_width + margin
 
-    def wall(self, x0: float, y0: float, x1: float, y1: float, top: float, bottom: float = 0.0) -> None:
+    def wall(self, start: Point, end: Point, top: float, bottom: float = 0.0) -> None:
         """A wall, fence or hedge; the parts that would stand on a road are left out."""
-        start, step = np.array([x0, y0]), np.array([x1 - x0, y1 - y0])
+        start, step = np.asarray(start), np.subtract(end, start)
         n = max(2, int(np.hypot(*step) / 0.5) + 1)
         u = np.linspace(0.0, 1.0, n)
         free = np.concatenate([[False], self.off_road(start + u[:, None] * step), [False]])
@@ -139,8 +140,9 @@ class Builder:
             if last > first:
                 self._walls.append((*(start + u[first] * step), *(start + u[last] * step), bottom, top))
 
-    def box(self, x: float, y: float, length: float, width: float, yaw: float, top: float, bottom: float = 0.0) -> bool:
+    def box(self, at: Point, length: float, width: float, yaw: float, top: float, bottom: float = 0.0) -> bool:
         """An upright box; False, and nothing is built, where it would reach into a road."""
+        x, y = at
         sides = box_walls(np.array([[x, y, length, width, yaw, 0.0, 1.0]])).astype(np.float64)
         outline = [a[:2] + (a[2:4] - a[:2]) * np.linspace(0, 1, 2 + int(max(length, width)))[:, None] for a in sides]
         if bottom < 4.0 and not self.off_road(np.concatenate(outline)).all():
@@ -148,28 +150,28 @@ class Builder:
         self._boxes.append((x, y, length, width, yaw, bottom, top))
         return True
 
-    def building(self, x: float, y: float, length: float, width: float, yaw: float, top: float) -> bool:
+    def building(self, at: Point, length: float, width: float, yaw: float, top: float) -> bool:
         """A box that nobody stands in; now and then with a narrower storey on top."""
-        if not self.box(x, y, length, width, yaw, top):
+        if not self.box(at, length, width, yaw, top):
             return False
-        self.footprints.append((x, y, length, width, yaw))
+        self.footprints.append((at[0], at[1], length, width, yaw))
         if self.rng.random() < 0.25:
-            self.box(x, y, length * 0.7, width * 0.7, yaw, top + self.rng.uniform(1.0, 4.0), top)
+            self.box(at, length * 0.7, width * 0.7, yaw, top + self.rng.uniform(1.0, 4.0), top)
         return True
 
-    def cylinder(self, x: float, y: float, radius: float, top: float, bottom: float = 0.0, soft: bool = False) -> bool:
-        """A post, pillar, trunk or (`soft`) piece of foliage; False where it would stand on a road."""
-        if bottom < 4.0 and not self.off_road(np.array([[x, y]]), min(radius, 0.5)).all():
+    def cylinder(self, at: Point, radius: float, top: float, soft: bool = False) -> bool:
+        """A post, pillar, trunk or (`soft`) bush; False where it would stand on a road."""
+        if not self.off_road(np.array([at]), min(radius, 0.5)).all():
             return False
-        self._cylinders.append((x, y, radius, bottom, top))
+        self._cylinders.append((at[0], at[1], radius, 0.0, top))
         self._foliage.append(soft)
         return True
 
-    def tree(self, x: float, y: float, species: Species, scale: float = 1.0) -> None:
+    def tree(self, at: Point, species: Species, scale: float = 1.0) -> None:
         """A trunk under a crown of irregular stacked cylinders (conifers: ever narrower ones)."""
         rng = self.rng
         base = species.crown_base * scale * rng.uniform(0.8, 1.2)
-        if not self.cylinder(x, y, species.trunk * scale, base):
+        if not self.cylinder(at, species.trunk * scale, base):
             return
         crown = species.crown_radius * scale
         pieces = int(rng.integers(3, 7))
@@ -177,28 +179,29 @@ class Builder:
             if species.conifer:
                 share = k / pieces
                 bottom = base + share * species.crown_height * 1.5
-                self._crown(x, y, crown * (1.05 - share), bottom, bottom + species.crown_height * 0.4)
+                self._crown(at, crown * (1.05 - share), bottom, bottom + species.crown_height * 0.4)
             else:
-                dx, dy = rng.normal(0.0, 0.5 * crown, 2)
                 bottom = base + rng.uniform(-0.5, 1.5)
                 top = base + species.crown_height * rng.uniform(0.5, 1.1)
-                self._crown(x + dx, y + dy, crown * rng.uniform(0.5, 1.1), bottom, max(top, bottom + 0.5))
+                self._crown(
+                    at + rng.normal(0.0, 0.5 * crown, 2), crown * rng.uniform(0.5, 1.1), bottom, max(top, bottom + 0.5)
+                )
 
-    def _crown(self, x: float, y: float, radius: float, bottom: float, top: float) -> None:
+    def _crown(self, at: Point, radius: float, bottom: float, top: float) -> None:
         # Crowns may hang over a road, but not into the vehicles on it.
-        if bottom < 3.0 and not self.off_road(np.array([[x, y]]), radius - 0.5).all():
+        if bottom < 3.0 and not self.off_road(np.array([at]), radius - 0.5).all():
             bottom = 3.0
         if top > bottom:
-            self._cylinders.append((x, y, radius, bottom, top))
+            self._cylinders.append((at[0], at[1], radius, bottom, top))
             self._foliage.append(True)
 
-    def bush(self, x: float, y: float, radius: float, top: float) -> None:
+    def bush(self, at: Point, radius: float, top: float) -> None:
         """Low foliage."""
-        self.cylinder(x, y, radius, top, soft=True)
+        self.cylinder(at, radius, top, soft=True)
 
-    def pole(self, x: float, y: float) -> None:
+    def pole(self, at: Point) -> None:
         """A lamp, sign or mast."""
-        self.cylinder(x, y, self.rng.uniform(0.05, 0.2), self.rng.uniform(2.0, 9.0))
+        self.cylinder(at, self.rng.uniform(0.05, 0.2), self.rng.uniform(2.0, 9.0))
 
     def finish(self, kind: str, size: float, terrain: F32, traffic: float, ceiling: float | None = None) -> World:
         """The world built so far."""

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from vlad_ros.simulation.greens import campus, park, riverside
 from vlad_ros.simulation.indoors import carpark, indoor
-from vlad_ros.simulation.outdoors import campus, park, plaza, riverside, street
 from vlad_ros.simulation.paths import arc_length, locate
+from vlad_ros.simulation.streets import plaza, street
 from vlad_ros.simulation.world import World, box_walls
 from vlad_ros.types import F32, F64
 
@@ -84,9 +85,9 @@ def _parked(world: World, rng: np.random.Generator) -> F64:
 
 def _moving(world: World, rng: np.random.Generator, time: float) -> F64:
     """Cars (n, 6) on the right-hand side of the roads, at constant speeds."""
-    cars = [np.zeros((0, 6))]
+    cars: list[F64] = []
     if world.half_width < 2.5:
-        return cars[0]
+        return np.zeros((0, 6))
     for road in world.roads:
         end = arc_length(road)[-1]
         n = rng.poisson(world.traffic * end / 80.0)
@@ -95,12 +96,12 @@ def _moving(world: World, rng: np.random.Generator, time: float) -> F64:
         s = (start + np.where(forward, 1, -1) * speed * time) % end
         where = locate(road, s, np.where(forward, -0.5, 0.5) * world.half_width)
         cars.append(np.hstack([where, size]))
-    return np.concatenate(cars)
+    return np.concatenate(cars or [np.zeros((0, 6))])
 
 
 def _pedestrians(world: World, rng: np.random.Generator, time: float) -> F64:
     """People (n, 4) x y radius height walking beside the roads, or in aisles."""
-    people = [np.zeros((0, 4))]
+    people: list[F64] = []
     for road in world.roads:
         end = arc_length(road)[-1]
         n = rng.poisson(end / 60.0 * rng.random())
