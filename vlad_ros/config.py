@@ -134,7 +134,7 @@ class RecognizerConfig(Checked):
         10.0, "length of travel, centred on the keyframe, of a local map; 0: single scans", "m", 0.0, 100.0
     )
     accumulation_timeout: float = option(30.0, "a keyframe waits at most this long for its local map", "s", 0.1, 600.0)
-    accumulation_spacing: float = option(0.5, "scans less travel apart than this are not joined", "m", 0.0, 10.0)
+    accumulation_spacing: float = option(0.5, "scans less travel apart than this are not joined", "m", 0.05, 10.0)
     accumulation_voxel: float = option(0.25, "voxel side of the joined cloud", "m", 0.05, 2.0)
     exclude_time: float = option(
         30.0, "keyframes of this session younger than this are no candidates", "s", 0.0, 3600.0
