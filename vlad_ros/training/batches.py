@@ -11,6 +11,7 @@ import numpy as np
 from vlad_ros.bev import Bev, rasterize
 from vlad_ros.config import BevConfig
 from vlad_ros.local_map import voxel_thin
+from vlad_ros.simulation.views import load_views
 from vlad_ros.training.recipe import StageRecipe
 from vlad_ros.types import F32, F64
 
@@ -29,19 +30,15 @@ class Batch:
     group: np.ndarray
 
 
-class Views:
-    """Simulated views of places, as `vlad_ros.simulation.views` writes them."""
+class Places:
+    """Simulated views, by place and world."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        with np.load(path, allow_pickle=False) as data:
-            self.xyz, self.offsets, self.scale = data["xyz"], data["offsets"], float(data["scale"])
-            self.pose, self.place, self.world = data["pose"].astype(np.float64), data["place"], data["world"]
+        views = load_views(path)
+        self.points, self.pose = views.points, views.pose.astype(np.float64)
+        self.place, self.world = views.place, views.world
         self.of_place = [np.flatnonzero(self.place == p) for p in range(self.place.max() + 1)]
-        self.place_world = np.array([self.world[views[0]] for views in self.of_place])
-
-    def points(self, index: int) -> F32:
-        """(N, 3) of one view, in its sensor frame."""
-        return self.xyz[self.offsets[index] : self.offsets[index + 1]].astype(np.float32) * np.float32(self.scale)
+        self.place_world = np.array([self.world[members[0]] for members in self.of_place])
 
     def draw_places(self, stage: StageRecipe, rng: np.random.Generator) -> np.ndarray:
         """Places of a batch: half of them from `stage.worlds` worlds, the rest from anywhere."""
@@ -71,7 +68,7 @@ def turn(points: F32, angle: float) -> F32:
     return turned
 
 
-def joined(views: Views, indices: np.ndarray, bev: BevConfig, rng: np.random.Generator) -> F32:
+def joined(views: Places, indices: np.ndarray, bev: BevConfig, rng: np.random.Generator) -> F32:
     """Several views as a local map in the frame of the first: each levelled, placed by its pose as odometry would."""
     if len(indices) == 1:
         return views.points(indices[0])
@@ -86,7 +83,7 @@ def joined(views: Views, indices: np.ndarray, bev: BevConfig, rng: np.random.Gen
     return voxel_thin(np.concatenate(clouds), VOXEL)
 
 
-def draw(views: Views, stage: StageRecipe, bev: BevConfig, rng: np.random.Generator) -> Batch:
+def draw(views: Places, stage: StageRecipe, bev: BevConfig, rng: np.random.Generator) -> Batch:
     """One batch of ``2 * stage.places * stage.anchors`` rasters."""
     halves: list[list[tuple[Bev, F64, int, int]]] = [[], []]
     for place in views.draw_places(stage, rng):

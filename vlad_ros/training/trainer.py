@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from vlad_ros.bev import Bev, rasterize
 from vlad_ros.model.network import Description, PlaceNetwork
-from vlad_ros.training.batches import Batch, Views, draw, thin, turn
+from vlad_ros.training.batches import Batch, Places, draw, thin, turn
 from vlad_ros.training.checkpoint import load_checkpoint, read_position, save_checkpoint
 from vlad_ros.training.clusters import seed_heads
 from vlad_ros.training.losses import dense_losses, distances, graded_loss, within
@@ -36,7 +36,7 @@ def learning_rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) + 1e-3
 
 
-def held_out_bevs(views: Views, recipe: Recipe) -> list[Bev]:
+def held_out_bevs(views: Places, recipe: Recipe) -> list[Bev]:
     """One fixed raster of every held-out view: thinned and turned at random, always the same."""
     rng = np.random.default_rng(recipe.seed)
     return [
@@ -69,8 +69,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, folder: Path, views: dict[str, Path], held_out: Path) -> None:
         self.recipe, self.folder = recipe, folder
-        self.views = {name: Views(path) for name, path in views.items()}
-        self.held_out = Views(held_out)
+        self.views = {name: Places(path) for name, path in views.items()}
+        self.held_out = Places(held_out)
         self.bevs = held_out_bevs(self.held_out, recipe)
         torch.manual_seed(recipe.seed)
         self.network = PlaceNetwork(recipe.model, recipe.bev).to(memory_format=torch.channels_last)
@@ -163,7 +163,7 @@ class Trainer:
             loss = loss + stage.global_weight * (fused + HEAD_SHARE * (heads[0] + heads[1]))
             figures |= {"global": fused.item(), "global_bev": heads[0].item(), "global_fusion": heads[1].item()}
             figures |= {"within_5m": within(out.descriptor.detach(), distance, group)}
-            figures |= {"sigmoid_w": float(torch.sigmoid(self.network.fusion.w))}
+            figures |= {"sigmoid_w": float(torch.sigmoid(self.network.fusion.w.detach()))}
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vlad train`: from nothing but a recipe to a weights file; run again after an interruption, it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `vlad train`."""
+    parser.add_argument("out", type=Path, metavar="WEIGHTS", help="the .safetensors file to write")
+    parser.add_argument("--recipe", type=Path, help="YAML recipe (default: the one of the shipped weights)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/train"), help="data, checkpoint and logs")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate, train, choose the acceptance threshold on other simulated drives, write the weights."""
+    import torch
+
+    from vlad_ros.model.weights import save_weights
+    from vlad_ros.training.recipe import load_recipe
+    from vlad_ros.training.simulate import threshold_drives, views_file
+    from vlad_ros.training.threshold import choose_min_similarity
+    from vlad_ros.training.trainer import Trainer
+
+    recipe = load_recipe(args.recipe)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    jobs = torch.get_num_threads()
+    views = {name: views_file(args.folder, each, jobs) for name, each in recipe.views.items()}
+    trainer = Trainer(recipe, args.folder, views, views_file(args.folder, recipe.held_out, jobs))
+    network = trainer.run()
+    info = trainer.provenance(commit())
+    save_weights(args.out, network, 1.0, info)
+    chosen = choose_min_similarity(args.out, threshold_drives(recipe))
+    save_weights(args.out, network, chosen["min_similarity"], {**info, "threshold": chosen})
+    print(f"{args.out}: held-out recall@1 {trainer.validation['descriptor']:.3f}, accepted from {chosen}")
+    return 0
+
+
+def commit() -> str:
+    """The checkout's commit, or "unknown" for an installed copy."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
