@@ -106,7 +106,9 @@ def carpark(rng: np.random.Generator, size: float) -> World:
             b.wall(f.at(along, across - pitch / 2), f.at(along, across + pitch / 2), ceiling, ceiling - 0.4)
         for along in np.arange(-half[0] + 1.5, half[0] - 1.5, 2.6):
             for side in (-1, 1):
-                b.slots.append((*f.at(along, across + side * 2.6), f.yaw + np.pi / 2))
+                x, y = f.at(along, across + side * 2.6)
+                if b.off_road(np.array([[x, y]]), 0.5)[0]:
+                    b.slots.append((x, y, f.yaw + np.pi / 2))
     for _ in range(int(rng.integers(2, 9))):  # stair cores, ticket machines, stores
         at = f.at(*rng.uniform(-half, half))
         b.building(at, rng.uniform(1.5, 7.0), rng.uniform(1.5, 5.0), f.yaw, ceiling)

@@ -36,18 +36,28 @@ def make_world(kind: str, seed: int, size: float = 300.0) -> World:
     return KINDS[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
 
 
-def visit(world: World, seed: int, time: float = 0.0, clear: F64 | None = None, radius: float = 3.0) -> World:
+def visit(
+    world: World,
+    seed: int,
+    time: float = 0.0,
+    clear: F64 | None = None,
+    here: F64 | None = None,
+    radius: float = 3.0,
+) -> World:
     """The world as found on one visit: other cars parked and moving, pedestrians, another season's foliage.
 
-    `time` [s] moves what moves, the rest stays as it is for the same seed. Cars and people within `radius` metres of
-    the points `clear` (K, 2) are left out: that is where the sensor goes.
+    `time` [s] moves what moves, the rest stays as it is for the same seed. No car is parked within `radius` metres of
+    the points `clear` (K, 2), where the sensor goes; nothing moves there that near to `here` (default: `clear`).
     """
     rng = np.random.default_rng(seed)
-    cars = np.concatenate([_parked(world, rng), _moving(world, rng, time)])
+    parked, moving = _parked(world, rng), _moving(world, rng, time)
     people = _pedestrians(world, rng, time)
-    if clear is not None and len(clear):
-        cars = cars[_away(cars[:, :2], clear, radius)]
-        people = people[_away(people[:, :2], clear, radius)]
+    if clear is not None:
+        here = clear if here is None else here
+        parked = parked[_away(parked[:, :2], clear, radius)]
+        moving = moving[_away(moving[:, :2], here, radius)]
+        people = people[_away(people[:, :2], here, radius)]
+    cars = np.concatenate([parked, moving])
     cylinders, foliage = _season(world, rng)
     walkers = np.zeros((len(people), 5), np.float32)
     walkers[:, :2], walkers[:, 2], walkers[:, 4] = people[:, :2], people[:, 2], people[:, 3]
