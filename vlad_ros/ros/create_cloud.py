@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`create_cloud` of sensor_msgs_py, or where that is not installed (it is in no Python registry) as little as we need."""
+"""`create_cloud` of sensor_msgs_py, or where that is not installed (no registry has it) as little as we need."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ def stand_in(header: Header, fields: list[PointField], points: np.ndarray) -> Po
     return cloud
 
 
-create_cloud: Any
-try:
-    from sensor_msgs_py.point_cloud2 import create_cloud
-except ImportError:
-    create_cloud = stand_in
+def _find() -> Any:
+    try:
+        from sensor_msgs_py.point_cloud2 import create_cloud
+    except ImportError:
+        return stand_in
+    return create_cloud
+
+
+create_cloud = _find()

@@ -25,7 +25,6 @@ REASONS = {
     "cloud_empty": "the cloud is empty",
     "cloud_fields": "the cloud's fields cannot be used",
     "cloud_layout": "the cloud's layout is contradictory",
-    "cloud_data": "the cloud's data is incomplete",
     "cloud_not_finite": "the cloud has no finite point",
     "cloud_out_of_range": "no point lies between min_range and max_range",
     "unusable": "the pipeline cannot use the scan",
@@ -43,7 +42,21 @@ REASONS = {
     "bev_unpaired": "no cloud within bev_tolerance of this BEV",
     "keyframe_late": "the keyframe was announced after its scan had gone; raise keyframe_timeout",
     "bad_keyframe": "the keyframe announcement names no stamp",
+    "save_failed": "the map could not be saved",
     "internal_error": "an error of the program itself; see the log",
+}
+
+# The topic that a reason is about, where it is not the points.
+TOPICS = {
+    "no_odometry": "odom",
+    "bad_odometry": "odom",
+    "odometry_frame": "odom",
+    "bad_bev": "bev",
+    "bev_missing": "bev",
+    "bev_unpaired": "bev",
+    "keyframe_late": "keyframes",
+    "bad_keyframe": "keyframes",
+    "save_failed": "~/save_map",
 }
 
 SLOW_DDS = (
@@ -156,5 +169,7 @@ def explain_silence(topic: str, ours: str, reliable: bool, publishers: list[Topi
         elif reliable and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
             remedies.append("set points_reliable: false, the publisher is best effort")
     if not remedies:
-        remedies.append("type and QoS fit: the publisher sends nothing, or its clouds are lost (see config/fastdds_shm.xml)")
+        remedies.append(
+            "type and QoS fit: the publisher sends nothing, or its clouds are lost (see config/fastdds_shm.xml)"
+        )
     return f"{start}: {', '.join(found)}; {', '.join(dict.fromkeys(remedies))}"

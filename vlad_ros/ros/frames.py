@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which frame is the body, and how the sensor and the odometry are related to it. TF only where tf2_ros is installed."""
+"""Which frame is the body, and where the sensor and the odometry are in it. TF only where tf2_ros is installed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from vlad_ros.geometry import from_quaternion, from_xyz_rpy, inverse
 from vlad_ros.ros.inputs import Scan
 from vlad_ros.types import F64
 
-tf2_ros: Any
-try:
-    import tf2_ros
-except ImportError:
-    tf2_ros = None
+
+def _find_tf() -> Any:
+    try:
+        import tf2_ros
+    except ImportError:
+        return None
+    return tf2_ros
+
+
+tf2_ros = _find_tf()
 
 
 class FrameError(ValueError):
@@ -41,6 +46,11 @@ class Transforms:
             )
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    @staticmethod
+    def installed() -> bool:
+        """Whether there is a tf2_ros."""
+        return tf2_ros is not None
 
     def find(self, target: str, source: str, stamp: int | None = None) -> F64 | None:
         """T_target_source at `stamp` [ns] (None: the newest); None when TF cannot say."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node says, as stock messages, and how it reads the images and poses it is told.
 
-A message of `~/loop_closures` is a PointCloud2 with one row a candidate and the fields of `LAYOUT`, packed without gaps
-(278 bytes a row). `x y z` is the position of the match in the query's body frame [m]; `query_*` and `match_*` name the
-keyframes; `tx .. qw` is T_match_query (translation [m], quaternion); `cov_rc` the upper triangle, row by row, of its 6x6
-covariance (x y z roll pitch yaw, a perturbation on the match's side). Numbers that are not known are NaN.
+A message of `~/loop_closures` is a PointCloud2 with one row a candidate and the fields of `LAYOUT`, packed without
+gaps (278 bytes a row). `x y z` is the position of the match in the query's body frame [m]; `query_*` and `match_*` name
+the keyframes; `tx .. qw` is T_match_query (translation [m], quaternion); `cov_rc` the upper triangle, row by row, of
+its 6x6 covariance (x y z roll pitch yaw, a perturbation on the match's side). Numbers that are not known are NaN.
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ ROW = np.dtype(
         "offsets": [offset for _, offset, _ in LAYOUT],
     }
 )
-POSE = slice(13, 20)
-COVARIANCE = slice(20, 41)
+POSE_AND_COVARIANCE = [name for name, _, _ in LAYOUT[13:41]]
 
 # T_odom_base of a keyframe by its id, None where it is not known.
 PoseOf = Callable[[int], F64 | None]
@@ -123,13 +122,13 @@ def _fill(row: np.void, closure: LoopClosure, pose_of: PoseOf) -> None:
     T = closure.T_match_query
     pose = np.full(7, np.nan) if T is None else np.concatenate([T[:3, 3], to_quaternion(T)])
     triangle = np.full(21, np.nan) if closure.covariance is None else closure.covariance[np.triu_indices(6)]
-    for name, number in zip(ROW.names[POSE] + ROW.names[COVARIANCE], (*pose, *triangle), strict=True):
+    for name, number in zip(POSE_AND_COVARIANCE, (*pose, *triangle), strict=True):
         row[name] = number
     row["accepted"], row["reject_reason"] = closure.accepted, closure.reject_reason
 
 
 def match_position(closure: LoopClosure, pose_of: PoseOf) -> F64:
-    """Where the match lies in the query's body frame [m], (3,): verified, else by the odometry of one session, else NaN."""
+    """Where the match lies in the query's body frame [m], (3,): verified, else by one session's odometry, else NaN."""
     if closure.T_match_query is not None:
         return inverse(closure.T_match_query)[:3, 3]
     if closure.query_session == closure.match_session:

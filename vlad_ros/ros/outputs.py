@@ -13,7 +13,6 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from vlad_ros.config import BevConfig
 from vlad_ros.pipeline import Described, PlaceRecognizer
 from vlad_ros.ros import messages
 from vlad_ros.ros.frames import Frames
@@ -29,10 +28,10 @@ MARKER_PERIOD = 1.0  # s on the steady clock
 class Outputs:
     """Made at configure, closed at cleanup; `publish` is called by the worker alone."""
 
-    def __init__(self, node: LifecycleNode, recognizer: PlaceRecognizer, bev: BevConfig, frames: Frames) -> None:
+    def __init__(self, node: LifecycleNode, recognizer: PlaceRecognizer, frames: Frames) -> None:
         self._node = node
         self._recognizer = recognizer
-        self._bev_config = bev
+        self._bev_config = recognizer.describer.bev
         self._frames = frames
         self._board = MarkerBoard()
         self._drawn = 0.0
@@ -54,7 +53,7 @@ class Outputs:
             header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._frames.body)
             self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
             self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
-            self._publish_raster(header, item.raster)
+            self._publish_raster(header, item.bev.raster)
             self._board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
         self.draw()
 

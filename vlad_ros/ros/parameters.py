@@ -53,7 +53,7 @@ def descriptor(field: Field) -> ParameterDescriptor:
 
 
 def declare(node: Node) -> None:
-    """Declare every parameter. ParameterError names all overrides that are misspelt, of a wrong type or out of range."""
+    """Declare every parameter. ParameterError names all overrides misspelt, of a wrong type or out of range."""
     wrong = misspelt(overrides(node), [field.name for field in parameter_fields()])
     for field in parameter_fields():
         default = field.default

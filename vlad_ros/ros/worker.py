@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vlad_ros.cloud import CloudError, decode_message
-from vlad_ros.config import BevConfig, NodeConfig
+from vlad_ros.config import NodeConfig
 from vlad_ros.geometry import transform
 from vlad_ros.pipeline import Described, PlaceRecognizer
 from vlad_ros.ros.diagnostics import Statistics
@@ -40,6 +40,11 @@ class Job:
         """Answer whoever waits."""
         self._answer = (success, sentence)
         self._done.set()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has been done or refused."""
+        return self._done.is_set()
 
     def wait(self) -> tuple[bool, str]:
         """Block until the job was done or refused."""
@@ -91,13 +96,13 @@ class WorkQueue:
 
 
 class Listener(Protocol):
-    """Who hears what the worker has found out."""
-
-    def publish(self, described: list[Described]) -> None:
-        """Keyframes with their descriptors and closures."""
+    """Who hears what goes wrong."""
 
     def reject(self, reason: str, detail: str) -> None:
         """Something was not used: count it and warn."""
+
+    def warn(self, sentence: str) -> None:
+        """Something that is said once."""
 
     def failed(self, trace: str) -> None:
         """An error of the program itself."""
@@ -109,17 +114,17 @@ class Worker(threading.Thread):
     def __init__(
         self,
         recognizer: PlaceRecognizer,
-        bev: BevConfig,
         config: NodeConfig,
         frames: Frames,
+        publish: Callable[[list[Described]], None],
         listener: Listener,
         statistics: Statistics,
     ) -> None:
         super().__init__(name="vlad_worker", daemon=True)
         self._recognizer = recognizer
-        self._bev = bev
         self._config = config
         self._frames = frames
+        self._publish = publish
         self._listener = listener
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
@@ -148,7 +153,7 @@ class Worker(threading.Thread):
     def flush(self) -> str:
         """Publish the keyframes whose windows are still open."""
         described = self._recognizer.finish()
-        self._listener.publish(described)
+        self._publish(described)
         return f"{len(described)} waiting keyframes answered"
 
     def _process(self, scan: Scan) -> None:
@@ -175,7 +180,7 @@ class Worker(threading.Thread):
             self._relay_counters()
         stepped = time.monotonic()
         self._statistics.took("recognise" if described else "scan without keyframe", stepped - decoded)
-        self._listener.publish(described)
+        self._publish(described)
         if described:
             self._statistics.took("publish", time.monotonic() - stepped)
             self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
@@ -207,7 +212,7 @@ class Worker(threading.Thread):
             return True, None
         try:
             if scan.bev is not None:
-                return True, raster_of(scan.bev, self._bev)
+                return True, raster_of(scan.bev, self._recognizer.describer.bev)
             self._listener.reject("bev_missing", f"{self._config.bev_missing}ed")
         except ValueError as error:
             self._listener.reject("bad_bev", str(error))

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node: configure makes everything, activate lets scans in, deactivate answers what waits and saves."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+
+from vlad_ros.ros import parameters
+from vlad_ros.ros.diagnostics import REASONS, TOPICS, Statistics
+from vlad_ros.ros.reporter import report
+from vlad_ros.ros.session import Session
+
+THREADS = 4
+OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PlaceNode(LifecycleNode):  # type: ignore[misc]
+    """Parameters, transitions, services and diagnostics; what they act on is the `Session`."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__("vlad")
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._stop = stop
+        self.exit_code = 0
+        self.statistics = Statistics()
+        self._session: Session | None = None
+        self._state = "unconfigured"
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._every_second, MutuallyExclusiveCallbackGroup(), clock=steady)
+        group = ReentrantCallbackGroup()  # a service waits for the worker; others are answered meanwhile
+        for name in ("save_map", "load_map", "clear_map"):
+            self.create_service(Trigger, f"~/{name}", self._service(name), callback_group=group)
+        if parameters.read(self)[0].autostart:
+            self._autostart = self.create_timer(0.0, self._start, MutuallyExclusiveCallbackGroup(), clock=steady)
+
+    # What the other parts tell.
+
+    def reject(self, reason: str, detail: str) -> None:
+        """Count `reason` and, not too often, warn with topic, reason and count."""
+        number = self.statistics.count(reason)
+        if self.statistics.may_warn(reason):
+            topic = self.resolve_topic_name(TOPICS.get(reason, "points"))
+            sentence = ": ".join(filter(None, (REASONS.get(reason, ""), detail)))
+            self.get_logger().warning(f"{topic}: {reason} ({number} so far): {sentence}")
+
+    def warn(self, sentence: str) -> None:
+        """Something worth knowing, once."""
+        self.get_logger().warning(sentence)
+
+    def failed(self, trace: str) -> None:
+        """An error of the program itself."""
+        self.statistics.count("internal_error")
+        self.get_logger().error(trace)
+
+    # Transitions.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Weights, map and topics; refused with a sentence when one of them cannot be had."""
+
+        def configure() -> None:
+            node_config, recognizer_config = parameters.read(self)
+            self._session = Session(self, self, self.statistics, node_config, recognizer_config)
+
+        return self._transition("inactive", configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let scans in."""
+        return self._transition("active", self._open)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Finish the scan in hand, answer the waiting keyframes, drop the rest, save when asked to."""
+        return self._transition("inactive", self._close)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free network and map."""
+        return self._transition("unconfigured", self._free)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As deactivate and cleanup."""
+        return self._transition("finalized", self._free)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin again from nothing."""
+        return self._transition("unconfigured", self._free)
+
+    def _open(self) -> None:
+        if self._session is not None:
+            self._session.open()
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    def _free(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.free()
+
+    def _transition(self, target: str, action: Callable[[], object]) -> TransitionCallbackReturn:
+        # rclpy swallows what a transition raises; a refusal has to say why.
+        try:
+            action()
+        except (ValueError, OSError, RuntimeError) as error:
+            self.get_logger().error(f"not {target}: {error}")
+            return FAILED
+        self._state = target
+        self.get_logger().info(target)
+        return OK
+
+    def _start(self) -> None:
+        """autostart: configure and activate, or end with exit code 1."""
+        self.destroy_timer(self._autostart)
+        if self.trigger_configure() != OK or self.trigger_activate() != OK:
+            self.exit_code = 1
+            self._stop.set()
+
+    def end(self) -> None:
+        """The process ends: the same way out as by a shutdown transition."""
+        if self._state != "finalized":
+            self.trigger_shutdown()
+
+    # Parameters, services, diagnostics.
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        return parameters.check(self, changes, self._state)
+
+    def _service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+        def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            session = self._session
+            if session is None or self._state != "active":
+                response.success = False
+                response.message = (
+                    f"{name} needs the node active, it is {self._state}: ros2 lifecycle set "
+                    f"{self.get_fully_qualified_name()} {'configure' if session is None else 'activate'}"
+                )
+            else:
+                response.success, response.message = session.do(name)
+            return response
+
+        return answer
+
+    def _every_second(self) -> None:
+        session = self._session
+        warnings: list[str] = []
+        if session is not None and self._state == "active":
+            warnings = session.watch()
+        array = DiagnosticArray(status=[report(self.get_name(), self._state, self.statistics, session, warnings)])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; the exit code."""
+    # Our own handlers leave the context alive, so that the last keyframes can still be published.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node = None
+    try:
+        node = PlaceNode(stop)
+        executor = MultiThreadedExecutor(THREADS)
+        executor.add_node(node)
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+        return node.exit_code
+    except parameters.ParameterError as error:
+        get_logger("vlad").fatal(str(error))
+        return 1
+    finally:
+        if node is not None:
+            node.end()
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lives between configure and cleanup: recogniser, map and its lock, topics, and while active the worker."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+
+from vlad_ros.config import NodeConfig, RecognizerConfig
+from vlad_ros.map_file import MapLock
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.ros.diagnostics import LOSSY, SILENCE, SLOW_DDS, Statistics, explain_silence
+from vlad_ros.ros.frames import Frames, TfOdometry, Transforms
+from vlad_ros.ros.inputs import Inputs, NoOdometry, PoseSource, Scan, TopicOdometry
+from vlad_ros.ros.outputs import Outputs
+from vlad_ros.ros.subscriptions import POINTS_TYPE, Subscriptions
+from vlad_ros.ros.worker import Job, Listener, Worker
+from vlad_ros.types import F32
+
+
+class Session:
+    """ValueError, in a sentence, when weights, device, map, lock or TF cannot be had; nothing is held then."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        listener: Listener,
+        statistics: Statistics,
+        config: NodeConfig,
+        recognizer_config: RecognizerConfig,
+    ) -> None:
+        self._config = config
+        self._listener = listener
+        self._statistics = statistics
+        self._worker: Worker | None = None
+        self._saved_at = time.monotonic()
+        self._tick: Job | None = None
+        self._answered = False  # the waiting keyframes, since the last cloud
+        with contextlib.ExitStack() as undo:
+            self._lock = undo.enter_context(MapLock(config.map_path)) if config.map_path else None
+            self.recognizer = PlaceRecognizer.from_pretrained(
+                config.weights or None, config.device, recognizer_config, use_bev=config.use_bev
+            )
+            if config.map_path and Path(config.map_path).exists():
+                self.recognizer.load_map(config.map_path)
+            self.recognizer.describe(_warm_up_cloud())
+            transforms = self._transforms(node)
+            if transforms is not None:
+                undo.callback(transforms.close)
+            self.frames = Frames(config, transforms, listener.warn)
+            poses: PoseSource = NoOdometry()
+            if config.odom_source == "topic":
+                poses = TopicOdometry()
+            elif config.odom_source == "tf" and transforms is not None:
+                poses = TfOdometry(transforms, config)
+            self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
+            self.outputs = Outputs(node, self.recognizer, self.frames)
+            undo.callback(self.outputs.close)
+            self.subscriptions = Subscriptions(node, config, self.inputs, self.outputs, listener, statistics)
+            undo.callback(self.subscriptions.close)
+            self._undo = undo.pop_all()
+
+    def _transforms(self, node: LifecycleNode) -> Transforms | None:
+        """TF where it is needed: asked for by odom_source, or to find the sensor in base_frame."""
+        config = self._config
+        if config.odom_source == "tf":
+            return Transforms(node)
+        if config.base_frame and not config.mounting_xyz_rpy and Transforms.installed():
+            return Transforms(node)
+        return None
+
+    def open(self) -> None:
+        """Start the worker and let scans in."""
+        self._worker = Worker(
+            self.recognizer, self._config, self.frames, self.outputs.publish, self._listener, self._statistics
+        )
+        self._worker.start()
+        self._saved_at = time.monotonic()
+        self._statistics.restart()
+        self._answered = False
+        self.subscriptions.open = True
+
+    def close(self) -> None:
+        """Finish the scan in hand, answer the waiting keyframes, drop and count the rest, save when asked to."""
+        if self._worker is None:
+            return
+        self.subscriptions.open = False
+        dropped = self.inputs.clear()
+        worker, self._worker = self._worker, None
+        dropped += worker.finish()
+        if dropped:
+            self._statistics.count("inactive", dropped)
+        self.outputs.draw(now=True)
+        if self._config.save_on_exit and self._config.map_path:
+            self._save()
+
+    def free(self) -> None:
+        """Let go of topics, lock, network and map."""
+        try:
+            self.close()
+        finally:
+            self._undo.close()
+
+    def do(self, name: str) -> tuple[bool, str]:
+        """Have the worker do a service, after the scans that came before it; whether it went well, and a sentence."""
+        actions = {"save_map": self._save, "load_map": self._load, "clear_map": self._clear}
+        if not self._config.map_path and name != "clear_map":
+            return False, f"{name} needs the parameter map_path, which is empty"
+        job = Job(actions[name])
+        worker = self._worker
+        if worker is None or not worker.queue.put(job):
+            return False, f"{name}: the node has just been deactivated"
+        return job.wait()
+
+    def watch(self) -> list[str]:
+        """Once a second: silence and losses in words; the jobs that time, not a scan, sets off."""
+        self.subscriptions.find_keyframes()
+        warnings = []
+        silence = self._statistics.silent_for()
+        if silence >= SILENCE:
+            publishers = self.subscriptions.points_publishers()
+            topic, reliable = self.subscriptions.points_topic, self._config.points_reliable
+            warnings.append(explain_silence(topic, POINTS_TYPE, reliable, publishers, silence))
+        rates = self._statistics.rates(self._config.expected_rate)
+        if rates is not None and rates[0] < LOSSY * rates[1]:
+            warnings.append(f"{rates[0]:.1f} of {rates[1]:.1f} clouds a second arrive; {SLOW_DDS}")
+        self._queue_tick(silence >= SILENCE)
+        return warnings
+
+    def values(self) -> dict[str, str]:
+        """What diagnostics shows of it."""
+        worker, recognizer = self._worker, self.recognizer
+        values = {
+            "topic": self.subscriptions.points_topic,
+            "body frame": self.frames.body,
+            "device": str(recognizer.describer.device),
+            "keyframes in the map": str(len(recognizer.database)),
+            "session": str(recognizer.session),
+            "scans waiting": str(worker.queue.scans() if worker else 0),
+        }
+        rates = self._statistics.rates(self._config.expected_rate)
+        if rates is not None:
+            values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"
+        return values
+
+    def _queue_tick(self, silent: bool) -> None:
+        worker = self._worker
+        if worker is None or (self._tick is not None and not self._tick.done):
+            return
+        if silent and not self._answered:
+            self.inputs.release_all()
+        self._tick = Job(lambda: self._on_tick(worker, silent))
+        worker.queue.put(self._tick)
+
+    def _on_tick(self, worker: Worker, silent: bool) -> str:
+        if silent and not self._answered:
+            worker.flush()
+        self._answered = silent
+        self.outputs.draw()
+        period = self._config.autosave_period
+        if period and self._config.map_path and time.monotonic() - self._saved_at >= period:
+            self._saved_at = time.monotonic()
+            try:
+                self._save()
+            except ValueError as error:
+                self._listener.reject("save_failed", str(error))
+        return ""
+
+    def _release(self, scan: Scan) -> None:
+        if self._worker is None or not self._worker.queue.put(scan):
+            self._statistics.count("inactive")
+
+    def _save(self) -> str:
+        self.recognizer.save_map(self._config.map_path)
+        return f"{len(self.recognizer.database)} keyframes saved to {self._config.map_path}"
+
+    def _load(self) -> str:
+        self.recognizer.load_map(self._config.map_path)
+        self.outputs.wipe()
+        return f"{len(self.recognizer.database)} keyframes loaded from {self._config.map_path}"
+
+    def _clear(self) -> str:
+        number = len(self.recognizer.database)
+        self.recognizer.clear_map()
+        self.outputs.wipe()
+        return f"{number} keyframes forgotten; the map file is as it was"
+
+
+def _warm_up_cloud() -> F32:
+    """A flat floor and a wall (N, 4): describing it once compiles and loads what the first real scan would wait for."""
+    x, y = np.meshgrid(np.linspace(-30, 30, 121), np.linspace(-30, 30, 121))
+    floor = np.stack([x, y, np.full_like(x, -1.5), np.zeros_like(x)], -1).reshape(-1, 4)
+    wall = np.stack([np.full_like(x, 15.0), x, np.abs(y) / 10, np.zeros_like(x)], -1).reshape(-1, 4)
+    return np.concatenate([floor, wall]).astype(np.float32)
