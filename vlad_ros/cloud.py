@@ -77,8 +77,8 @@ def decode(
         raise CloudError("empty", f"the cloud is empty (width {width}, height {height}): is the sensor sending yet?")
     if height == 1:
         row_step = width * point_step
-    dtype = _point_type(fields, point_step, ">" if is_bigendian else "<")
     buffer = _buffer(data, height, width, point_step, row_step)
+    dtype = _point_type(fields, point_step, ">" if is_bigendian else "<")
     view: np.ndarray = np.ndarray((height, width), dtype, buffer, strides=(row_step, point_step))
     return _finite(view)
 
