@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the node and brings it to active: `ros2 launch vlad_ros vlad.launch.py points:=/velodyne_points`.
+
+What is given on the command line wins over the parameter file, the parameter file over the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, GroupAction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch_ros.actions import Node, SetParameter, SetParametersFromFile
+from launch_ros.substitutions import FindPackageShare
+
+# name, default, description
+ARGUMENTS = (
+    ("points", "points", "topic of the clouds (sensor_msgs/PointCloud2)"),
+    ("bev", "", "topic of the BEV rasters (sensor_msgs/Image); empty: the node makes its own"),
+    ("odom", "odom", "topic of the odometry (nav_msgs/Odometry)"),
+    ("keyframes", "keyframes", "topic of the back-end's keyframes (PoseStamped or Path), for keyframe_source topic"),
+    ("base_frame", "", "body frame; empty: as in params_file, there empty: the cloud's own frame"),
+    ("map", "", "map file; empty: as in params_file"),
+    ("use_sim_time", "", "true or false; empty: as in params_file"),
+    ("namespace", "", "namespace of the node"),
+    ("device", "", "auto, cpu, cuda or cuda:N; empty: as in params_file"),
+    ("autostart", "true", "configure and activate by itself"),
+)
+# Launch argument -> parameter, set where the argument is not empty.
+PARAMETERS = (
+    ("base_frame", "base_frame"),
+    ("map", "map_path"),
+    ("use_sim_time", "use_sim_time"),
+    ("device", "device"),
+    ("autostart", "autostart"),
+)
+# Whole clouds through shared memory, and their buffers kept instead of given back to the system each time. Fast DDS
+# changed the variable's name on the way to Kilted; glibc reads the others.
+DDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+def share(*parts: str) -> PathJoinSubstitution:
+    """A file that is installed with this package."""
+    return PathJoinSubstitution([FindPackageShare("vlad_ros"), *parts])
+
+
+def given(argument: str) -> IfCondition:
+    """Whether a launch argument is not empty."""
+    return IfCondition(PythonExpression(["'", LaunchConfiguration(argument), "' != ''"]))
+
+
+def environment() -> dict[str, object]:
+    """For our node only, and nothing that the user has set."""
+    wanted: dict[str, object] = dict(MALLOC)
+    if not any(name in os.environ for name in DDS_PROFILE):
+        wanted.update({name: share("config", "fastdds_shm.xml") for name in DDS_PROFILE})
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Arguments, parameters in the order of their weight, and the node."""
+    bev_topic = PythonExpression(["'", LaunchConfiguration("bev"), "' or 'bev'"])
+    node = Node(
+        package="vlad_ros",
+        executable="vlad_node",
+        name="vlad",
+        namespace=LaunchConfiguration("namespace"),
+        remappings=[
+            ("points", LaunchConfiguration("points")),
+            ("bev", bev_topic),
+            ("odom", LaunchConfiguration("odom")),
+            ("keyframes", LaunchConfiguration("keyframes")),
+        ],
+        additional_env=environment(),
+        output="screen",
+        emulate_tty=True,
+    )
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "params_file", default_value=share("config", "vlad.yaml"), description="parameter file"
+            ),
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, default, description in ARGUMENTS
+            ),
+            GroupAction(
+                [
+                    SetParametersFromFile(LaunchConfiguration("params_file")),
+                    SetParameter("use_bev", True, condition=given("bev")),
+                    *(
+                        SetParameter(parameter, LaunchConfiguration(argument), condition=given(argument))
+                        for argument, parameter in PARAMETERS
+                    ),
+                    node,
+                ]
+            ),
+        ]
+    )
