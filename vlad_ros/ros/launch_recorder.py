@@ -125,10 +125,8 @@ class Action:
 class DeclareLaunchArgument(Action):
     """An argument, required where it has no default."""
 
-    def __init__(
-        self, name: str, *, default_value: Any = None, description: str, condition: IfCondition | None = None
-    ) -> None:
-        super().__init__(condition)
+    def __init__(self, name: str, *, default_value: Any = None, description: str) -> None:
+        super().__init__()
         self.name = name
         self.default_value = default_value
         self.description = description
@@ -145,8 +143,8 @@ class DeclareLaunchArgument(Action):
 class SetParametersFromFile(Action):
     """A parameter file for the nodes that follow in the group."""
 
-    def __init__(self, filename: Any, *, condition: IfCondition | None = None) -> None:
-        super().__init__(condition)
+    def __init__(self, filename: Any) -> None:
+        super().__init__()
         self._filename = filename
 
     def execute(self, context: Context) -> None:
@@ -174,8 +172,8 @@ class SetParameter(Action):
 class GroupAction(Action):
     """Actions whose parameters stay among themselves."""
 
-    def __init__(self, actions: list[Action], *, condition: IfCondition | None = None) -> None:
-        super().__init__(condition)
+    def __init__(self, actions: list[Action]) -> None:
+        super().__init__()
         self._actions = actions
 
     def execute(self, context: Context) -> None:
@@ -200,9 +198,8 @@ class Node(Action):
         additional_env: dict[str, Any],
         output: str,
         emulate_tty: bool,
-        condition: IfCondition | None = None,
     ) -> None:
-        super().__init__(condition)
+        super().__init__()
         if output != "screen" or not emulate_tty:
             raise LaunchError("the recorder only knows output screen with emulate_tty")
         self._package, self._executable = package, executable
