@@ -24,7 +24,7 @@ STEEPEST = 0.8  # rise over run; steeper planes are walls
 STEP = 0.2  # [m] of the coarse offsets
 DEEPEST = 30.0  # [m] below the body that the ground is looked for
 HIGHEST = 0.5  # [m] above the body's origin: no body is under ground, an upside-down scan has no ground
-HYPOTHESES = 8  # coarse planes that are refined
+HYPOTHESES = 12  # coarse planes that are refined
 GATES = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3])  # [m]
 RIDGE = 50.0  # [m^2] how much a step of the refinement keeps to the slopes before it
 NEAR = 15.0  # [m] at which a cell counts half: the ground around the body matters, not the one over the edge
@@ -81,12 +81,14 @@ def _offset(cells: F64, weights: F64, a: float, b: float) -> tuple[float, float]
         if u >= 0 and u < bins:
             histogram[int(u)] += weights[k]
     best_score, best_offset, cost = -np.inf, 0.0, 0.0
-    for k in range(1, bins - 1):
-        if k >= 2:
-            cost += BELOW * histogram[k - 2]
-        if k >= 2 + level:
-            cost -= (BELOW - DEEP) * histogram[k - 2 - level]
-        score = histogram[k] + 0.5 * (histogram[k - 1] + histogram[k + 1]) - cost
+    for k in range(2, bins - 2):
+        if k >= 3:
+            cost += BELOW * histogram[k - 3]
+        if k >= 3 + level:
+            cost -= (BELOW - DEEP) * histogram[k - 3 - level]
+        # As wide as the slopes' steps are coarse.
+        near, far = histogram[k - 1] + histogram[k + 1], histogram[k - 2] + histogram[k + 2]
+        score = histogram[k] + 0.75 * near + 0.4 * far - cost
         if histogram[k] > 0.0 and score > best_score:
             best_score, best_offset = score, (k + 0.5) * STEP - DEEPEST
     return best_score, best_offset
