@@ -14,7 +14,8 @@ import numpy as np
 
 from vlad_ros.jit import kernel
 
-GROUND, WALL, CYLINDER, FOLIAGE, CEILING = 0.2, 0.5, 0.4, 0.3, 0.6  # intensities, so that materials can be told apart
+# Intensities, so that materials can be told apart; exact in float32.
+GROUND, WALL, CYLINDER, FOLIAGE, CEILING, RAIN = 0.25, 0.5, 0.375, 0.3125, 0.625, 0.0625
 
 
 @kernel
@@ -184,7 +185,7 @@ def sweep(
             stretch = math.sqrt(1 + slope * slope)  # range per horizontal distance
             t, kind = _nearest(hits[c], count[c], height, slope, ceiling)
             if rain > 0.0 and np.random.random() < rain:
-                t, kind = min(t, np.random.uniform(min_range, 12.0) / stretch), 0.05
+                t, kind = min(t, np.random.uniform(min_range, 12.0) / stretch), RAIN
             distance = t * stretch
             if distance < min_range or distance > max_range:
                 continue

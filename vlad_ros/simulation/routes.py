@@ -113,7 +113,7 @@ def _plan_legs(
     world: World, rng: np.random.Generator, revisits: Seq[str], length: float, shape: str
 ) -> list[tuple[int, F64]] | None:
     """Polylines of the legs with their numbers, ways between them included; None where the draw leads nowhere."""
-    found = _loop(world, rng, length) if shape == "loop" else _line(world, rng, length)
+    found = _loop(world, rng, length, "crossing" in revisits) if shape == "loop" else _line(world, rng, length)
     if found is None:
         return None
     network, base = found
@@ -135,8 +135,11 @@ def _plan_legs(
     return [(number, network.polyline(nodes)) for number, nodes in legs]
 
 
-def _loop(world: World, rng: np.random.Generator, length: float) -> tuple[RoadNetwork, list[int]] | None:
-    """Of many random closed ways without a repeated junction, the one nearest to the wanted length."""
+def _loop(world: World, rng: np.random.Generator, length: float, crossed: bool) -> tuple[RoadNetwork, list[int]] | None:
+    """Of many random closed ways without a repeated junction, the one nearest to the wanted length.
+
+    `crossed`: one that another road crosses, so no single block.
+    """
     network = RoadNetwork(world)
     junctions = [n for n, ways in network.ways.items() if len(ways) > 2]
     best: list[int] | None = None
@@ -151,6 +154,8 @@ def _loop(world: World, rng: np.random.Generator, length: float) -> tuple[RoadNe
         if back is None or set(out[1:-1]) & set(back[1:-1]):
             continue
         loop = out + back[1:]
+        if crossed and _crossing(network, loop, rng) is None:
+            continue
         if best is None or abs(network.length(loop) - length) < abs(network.length(best) - length):
             best = loop
     if best is None or not 0.5 * length < network.length(best) < 2.0 * length:

@@ -134,7 +134,8 @@ class Builder:
         start, step = np.asarray(start), np.subtract(end, start)
         n = max(2, int(np.hypot(*step) / 0.5) + 1)
         u = np.linspace(0.0, 1.0, n)
-        free = np.concatenate([[False], self.off_road(start + u[:, None] * step), [False]])
+        free = self.off_road(start + u[:, None] * step) | (bottom > 1.9)
+        free = np.concatenate([[False], free, [False]])
         edges = np.flatnonzero(free[1:] != free[:-1])
         for first, last in zip(edges[::2], edges[1::2] - 1, strict=True):
             if last > first:
@@ -161,7 +162,7 @@ class Builder:
 
     def cylinder(self, at: Point, radius: float, top: float, soft: bool = False) -> bool:
         """A post, pillar, trunk or (`soft`) bush; False where it would stand on a road."""
-        if not self.off_road(np.array([at]), min(radius, 0.5)).all():
+        if not self.off_road(np.array([at]), radius)[0]:
             return False
         self._cylinders.append((at[0], at[1], radius, 0.0, top))
         self._foliage.append(soft)
