@@ -18,35 +18,51 @@ from vlad_ros.geometry import from_xyz_rpy
 from vlad_ros.sequence import Sequence, save_sequence
 
 
-@pytest.fixture
-def drive(tmp_path: Path) -> Path:
-    """Twice around a block of 24 walls, one scan a metre: a sequence file with 96 scans."""
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twice around the same circle of 50 m between 24 heaps: a sequence file with 2 x 20 scans."""
     rng = np.random.default_rng(3)
     world = np.concatenate(
         [rng.normal(c, (1.5, 1.5, 1.0), (200, 3)) for c in rng.uniform(-30, 30, (24, 3)) * (1, 1, 0)]
     )
     world = np.concatenate([world, np.c_[rng.uniform(-40, 40, (3000, 2)), np.full(3000, -1.6)]])
     poses, scans = [], []
-    for angle in np.linspace(0, 4 * np.pi, 96, endpoint=False):
+    for angle in np.linspace(0, 4 * np.pi, 40, endpoint=False):
         pose = from_xyz_rpy((8 * np.cos(angle), 8 * np.sin(angle), 0.0, 0.0, 0.0, angle + np.pi / 2))
         local = (world - pose[:3, 3]) @ pose[:3, :3]
         scans.append(np.c_[local, np.zeros(len(local))].astype(np.float32))
         poses.append(pose)
-    save_sequence(tmp_path / "drive.npz", Sequence("drive", scans, np.stack(poses)))
-    return tmp_path / "drive.npz"
+    path = tmp_path_factory.mktemp("drive") / "drive.npz"
+    save_sequence(path, Sequence("drive", scans, np.stack(poses)))
+    return path
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Untrained weights: enough for the machinery."""
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, drive: Path) -> Path:
+    """A small untrained network. Its batch norms have seen the drive, so that it tells scans apart all the same."""
+    import torch
+
+    from vlad_ros.bev import rasterize
     from vlad_ros.config import BevConfig, ModelConfig
     from vlad_ros.model.network import PlaceNetwork
     from vlad_ros.model.weights import save_weights
+    from vlad_ros.sequence import load_sequence
 
-    save_weights(
-        tmp_path / "untrained.safetensors", PlaceNetwork(ModelConfig(), BevConfig()).eval(), 0.5, {"test": True}
-    )
-    return tmp_path / "untrained.safetensors"
+    torch.manual_seed(0)
+    config = ModelConfig(fea_size=32, num_clusters=4, width=16, num_keypoints=30, rotations=1)
+    network = PlaceNetwork(config, BevConfig(extent=64.0, resolution=1.0))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches seen
+    bevs = [rasterize(scan, network.bev) for scan in load_sequence(drive).scans[:10]]
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.stack([torch.from_numpy(bev.raster) for bev in bevs]), [bev.points for bev in bevs])
+        network.head_bev.vlad.centroids.zero_()
+        network.head_fusion.vlad.centroids.zero_()
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    save_weights(path, network.eval(), 0.5, {"test": True})
+    return path
 
 
 def test_the_tool_starts_without_torch_or_ros() -> None:
@@ -101,9 +117,9 @@ def test_replay_refuses_what_is_no_bag(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_import_makes_a_bag(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["import", str(drive), str(tmp_path / "bag"), "--rate", "5", "--drift"]) == 0
-    assert "96 scans on /points" in capsys.readouterr().out
+    assert "40 scans on /points" in capsys.readouterr().out
     topics = [topic for topic, _ in bags.read_messages(tmp_path / "bag")]
-    assert topics == ["/odom", "/points"] * 96
+    assert topics == ["/odom", "/points"] * 40
     assert cli.main(["import", str(drive), str(tmp_path / "bag")]) == 2
     assert "exists already" in capsys.readouterr().err
 
@@ -112,42 +128,57 @@ def test_info_prints_the_metadata(weights: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["info", str(weights)]) == 0
     described = json.loads(capsys.readouterr().out)
     assert described["min_similarity"] == 0.5 and described["info"] == {"test": True}
-    assert described["descriptor_dim"] == 2048 and len(described["sha256"]) == 64
+    assert described["descriptor_dim"] == 32 * 4 and len(described["sha256"]) == 64
 
 
 def test_evaluate_prints_the_protocol_beside_the_number(drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second lap sees the same walls from the same places: the baseline knows them all."""
-    assert cli.main(["evaluate", str(drive), "--gap", "20", "--radius", "1", "--descriptor", "scan-context"]) == 0
+    assert cli.main(["evaluate", str(drive), "--gap", "10", "--radius", "1", "--descriptor", "scan-context"]) == 0
     text = capsys.readouterr().out
-    assert "causal (revisits in one drive), gap 20 frames, radius 1 m, single scans" in text
+    assert "causal (revisits in one drive), gap 10 frames, radius 1 m, single scans" in text
     assert "recall@1     1.000  (95 %: 1.000..1.000)" in text
 
 
-@pytest.mark.parametrize("extra", [[], ["--descriptor", "bev"], ["--descriptor", "points"], ["--local-maps"]])
+@pytest.mark.parametrize(("extra", "recall"), [([], 1.0), (["--local-maps"], 0.5)])
 def test_evaluate_with_the_network(
-    drive: Path, weights: Path, tmp_path: Path, extra: list[str], capsys: pytest.CaptureFixture[str]
+    drive: Path, weights: Path, tmp_path: Path, extra: list[str], recall: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even an untrained network knows the very same scan again; local maps of a drifting odometry differ a little."""
-    argv = ["evaluate", str(drive), "--gap", "20", "--radius", "2", "--weights", str(weights), "--json"]
+    """The very same scan is known again; most local maps are, though their odometry drifts and nothing was trained."""
+    argv = ["evaluate", str(drive), "--gap", "10", "--radius", "1", "--weights", str(weights), "--json"]
     assert cli.main([*argv, "--out", str(tmp_path / "run"), *extra]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["metrics"]["queries"] == 48 + 2 and document["metrics"]["recall@1"] > 0.8
+    assert document["metrics"]["queries"] == 20 and document["metrics"]["recall@1"] >= recall
     assert document["seed"] == 0 and len(document["weights_sha256"]) == 64
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert written["recall@1"] == {"value": document["metrics"]["recall@1"], "unit": "share, 0..1"}
     rows = (tmp_path / "run" / "queries.csv").read_text().splitlines()
-    assert len(rows) == 97 and rows[0].startswith("frame,is_query")
-    assert json.loads((tmp_path / "run" / "configuration.json").read_text())["configuration"]["gap"] == 20
+    assert len(rows) == 41 and rows[0].startswith("frame,is_query")
+    assert json.loads((tmp_path / "run" / "configuration.json").read_text())["configuration"]["gap"] == 10
 
 
 def test_evaluate_sparse_and_across_sessions(drive: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["evaluate", str(drive), "--weights", str(weights), "--json"]
-    assert cli.main([*argv, "--protocol", "sparse", "--stride", "4", "--radius", "3"]) == 0
+    assert cli.main([*argv, "--protocol", "sparse", "--stride", "4", "--radius", "6"]) == 0
     sparse = json.loads(capsys.readouterr().out)
-    assert sparse["metrics"]["queries"] == 24 and "one pass, interleaved" in sparse["protocol"]
+    assert sparse["metrics"]["queries"] == 10 and "one pass, interleaved" in sparse["protocol"]
     assert cli.main([*argv, "--map", str(drive), "--radius", "1"]) == 0
     cross = json.loads(capsys.readouterr().out)
     assert cross["metrics"]["recall@1"] == 1.0 and cross["map"] == "drive"
+
+
+def test_each_head_is_compared_by_its_own_descriptor(drive: Path, weights: Path) -> None:
+    from vlad_ros.bev import rasterize
+    from vlad_ros.evaluation.describe import network_similarities
+    from vlad_ros.model.weights import load_weights
+    from vlad_ros.sequence import load_sequence
+
+    network, _ = load_weights(weights)
+    scans = load_sequence(drive).scans[:3]
+    found = network_similarities(network, scans, scans[:2])
+    one_by_one = [network.describe([rasterize(scan, network.bev)]) for scan in scans]
+    for name, attribute in {"fusion": "descriptor", "bev": "vlad_bev", "points": "vlad_fusion"}.items():
+        vectors = np.concatenate([getattr(description, attribute).numpy() for description in one_by_one])
+        np.testing.assert_allclose(found[name], vectors @ vectors[:2].T, atol=1e-5)
 
 
 def test_evaluate_needs_poses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from conftest import data_file
 
+from vlad_ros.config import EvaluationConfig
 from vlad_ros.evaluation import metrics, protocols, scan_context
 from vlad_ros.evaluation.drift import drifting_odometry, travel
-from vlad_ros.sequence import load_sequence
+from vlad_ros.evaluation.task import local_maps
+from vlad_ros.sequence import Sequence, load_sequence
 
 
 def reference(name: str) -> ModuleType:
@@ -182,6 +184,24 @@ def test_odometry_drifts_as_much_as_it_should() -> None:
     assert 0.7 * 0.5 * np.sqrt(40) < spread < 1.3 * 0.5 * np.sqrt(40)
     np.testing.assert_array_equal(drives[3], drifting_odometry(poses, 0.01, 0.5, 3))
     np.testing.assert_array_equal(drives[0][0], poses[0])
+
+
+def test_local_maps_are_centred_on_their_scan() -> None:
+    """Each scan sees one landmark of its own: a map holds those of 5 m before and after, in the scan's frame."""
+    poses = out_and_back(15)
+    landmarks = np.c_[poses[:, :2, 3], 3.0 + 0.3 * np.arange(30)]  # straight above, each at its own height
+    scans = [np.array([[0.0, 0.0, 3.0 + 0.3 * i, i]], np.float32) for i in range(30)]
+    config = EvaluationConfig(local_maps=True, drift_scale=0.0, drift_yaw=0.0)
+    maps = list(local_maps(Sequence("tower", scans, poses), config))
+    distance = travel(poses)
+    assert len(maps) == 30
+    for i, points in enumerate(maps):
+        seen = points[:, 3].astype(int)
+        assert seen[0] == i
+        near = set(np.flatnonzero(np.abs(distance - distance[i]) <= 4.9))
+        assert near <= set(seen) <= set(np.flatnonzero(np.abs(distance - distance[i]) <= 5.1))
+        expected = (landmarks[seen] - poses[i, :3, 3]) @ poses[i, :3, :3]
+        np.testing.assert_allclose(points[:, :3], expected, atol=0.05)
 
 
 def test_no_drift_is_the_truth() -> None:

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from vlad_ros.cloud import clean
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
 from vlad_ros.evaluation import protocols
+from vlad_ros.evaluation.drift import drifting_odometry, travel
 from vlad_ros.evaluation.protocols import Ints, Outcome
+from vlad_ros.local_map import LocalMap
 from vlad_ros.sequence import Sequence
 from vlad_ros.types import F32, F64
 
@@ -120,4 +124,20 @@ def _clouds(config: EvaluationConfig, sequence: Sequence) -> Clouds:
 
 
 def local_maps(sequence: Sequence, config: EvaluationConfig) -> Iterator[F32]:
-    raise NotImplementedError
+    """The local map (N, 4) around each scan, in its body frame, in order, joined by drifting odometry."""
+    if sequence.poses is None:
+        raise ValueError(f"{sequence.name}: has no poses to join scans by")
+    recognizer = RecognizerConfig()
+    odometry = drifting_odometry(sequence.poses, config.drift_scale, config.drift_yaw, config.seed)
+    distance, half = travel(odometry), recognizer.accumulation_m / 2
+    joined = LocalMap(recognizer)
+    waiting: deque[int] = deque()
+    for i, scan in enumerate(sequence.scans):
+        # The frame's number serves as its stamp; every frame is a keyframe.
+        joined.add(clean(scan, recognizer.min_range, recognizer.max_range), i, odometry[i], distance[i], True)
+        waiting.append(i)
+        while waiting and distance[i] - distance[waiting[0]] >= half:
+            yield joined.join(waiting.popleft()).points
+        joined.forget_before(distance[waiting[0] if waiting else i] - half)
+    while waiting:
+        yield joined.join(waiting.popleft()).points

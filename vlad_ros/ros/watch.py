@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start a node as its own process and hear everything it says over DDS: what the demo and the tests look through."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import Trigger
+
+from vlad_ros.ros.messages import ROW, from_time
+from vlad_ros.types import F32
+
+DEPTH = 10000
+QUIET_S = 1.5  # no keyframe for so long: the node has nothing left to do
+
+T = TypeVar("T")
+
+
+class NodeProcess:
+    """A node in a process of its own; what it prints goes to `log`. Ended by SIGINT, after 20 s by SIGKILL."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
+        self.log = log
+        self._file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
+        environment = {**os.environ, **env}
+        self.process = subprocess.Popen(argv, env=environment, stdout=self._file, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """End it; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self._file.close()
+        return code
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of what it has printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Watch:
+    """A listener to the node `name`, spinning in a thread of its own; owns rclpy while it lives.
+
+    `descriptors`: (stamp [ns], frame, (D,) float32) in the order of their arrival; `closures`: (stamp, rows of
+    `messages.ROW`); `diagnostics`: the newest values by key. `on_closures(stamp, rows)` is called as they come.
+    """
+
+    def __init__(self, name: str = "/vlad", on_closures: Callable[[int, np.ndarray], None] | None = None) -> None:
+        self.name = name
+        self.descriptors: list[tuple[int, str, F32]] = []
+        self.closures: list[tuple[int, np.ndarray]] = []
+        self.diagnostics: dict[str, str] = {}
+        self._on_closures = on_closures
+        self._heard = time.monotonic()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("vlad_watch")
+        qos = QoSProfile(depth=DEPTH)
+        self.node.create_subscription(PointCloud2, f"{name}/descriptor", self._descriptor, qos)
+        self.node.create_subscription(PointCloud2, f"{name}/loop_closures", self._closure, qos)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostic, qos)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown()
+        self._thread.join(5)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def _descriptor(self, message: PointCloud2) -> None:
+        descriptor = np.frombuffer(message.data, "<f4").copy()
+        self.descriptors.append((from_time(message.header.stamp), message.header.frame_id, descriptor))
+        self._heard = time.monotonic()
+
+    def _closure(self, message: PointCloud2) -> None:
+        stamp, rows = from_time(message.header.stamp), np.frombuffer(message.data, ROW).copy()
+        self.closures.append((stamp, rows))
+        self._heard = time.monotonic()
+        if self._on_closures is not None:
+            self._on_closures(stamp, rows)
+
+    def _diagnostic(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.diagnostics.update({value.key: value.value for value in status.values})
+
+    def call(self, kind: Any, service: str, request: Any, timeout: float = 60.0) -> Any:
+        """Call `name`/`service`; TimeoutError, an OSError, where nobody answers."""
+        client = self.node.create_client(kind, f"{self.name}/{service}")
+        try:
+            if not client.wait_for_service(timeout):
+                raise TimeoutError(f"{self.name}/{service}: no such service in {timeout:.0f} s")
+            future, answered = client.call_async(request), threading.Event()
+            future.add_done_callback(lambda _: answered.set())
+            if not answered.wait(timeout):
+                raise TimeoutError(f"{self.name}/{service}: no answer in {timeout:.0f} s")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def trigger(self, service: str) -> str:
+        """Call a Trigger service such as save_map; its message. ValueError where it reports a failure."""
+        answer = self.call(Trigger, service, Trigger.Request())
+        if not answer.success:
+            raise ValueError(f"{self.name}/{service}: {answer.message}")
+        return str(answer.message)
+
+    def wait_active(self, node: NodeProcess, timeout: float = 60.0) -> None:
+        """Until the node is active; RuntimeError, with the end of its log, where it has exited instead."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if node.process.poll() is not None:
+                raise RuntimeError(f"the node exited with code {node.process.returncode}:\n{node.tail()}")
+            try:
+                if (
+                    self.call(GetState, "get_state", GetState.Request(), 2.0).current_state.id
+                    == State.PRIMARY_STATE_ACTIVE
+                ):
+                    return
+            except TimeoutError:
+                continue
+            time.sleep(0.1)
+        raise RuntimeError(f"the node is not active after {timeout:.0f} s:\n{node.tail()}")
+
+    def deactivate(self) -> None:
+        """Ask the node to answer what waits, and to stop; returns when all of it has arrived."""
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        if not self.call(ChangeState, "change_state", request).success:
+            raise RuntimeError(f"{self.name} could not be deactivated")
+        self.wait_quiet()
+
+    def wait_quiet(self, timeout: float = 120.0) -> None:
+        """Until no keyframe has been announced for a while."""
+        begin = time.monotonic()
+        while time.monotonic() - max(begin, self._heard) < QUIET_S and time.monotonic() - begin < timeout:
+            time.sleep(0.05)
