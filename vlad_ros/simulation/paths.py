@@ -16,11 +16,26 @@ def arc_length(points: F64) -> F64:
 
 def locate(points: F64, s: np.ndarray, lateral: np.ndarray | float = 0.0) -> F64:
     """(x, y, yaw) at the arc lengths `s` (N,) [m], moved `lateral` metres to the left of the direction of travel."""
-    length = arc_length(points)
+    return _locate(points, arc_length(points), s, lateral)
+
+
+def locate_on(polylines: tuple[F64, ...], which: np.ndarray, s: np.ndarray, lateral: np.ndarray) -> F64:
+    """`locate` on many polylines at once: (x, y, yaw) at `s` (N,) along the polylines numbered `which` (N,).
+
+    Beyond its end a polyline starts anew.
+    """
+    lengths = [arc_length(p) for p in polylines]
+    ends = np.array([length[-1] for length in lengths])
+    starts = np.concatenate([[0.0], np.cumsum(ends)[:-1]])
+    along = np.concatenate([length + start for length, start in zip(lengths, starts, strict=True)])
+    inside = np.minimum(s % ends[which], ends[which] - 1e-6)
+    return _locate(np.concatenate(polylines), along, starts[which] + inside, lateral)
+
+
+def _locate(points: F64, length: F64, s: np.ndarray, lateral: np.ndarray | float) -> F64:
     i = np.clip(np.searchsorted(length, s, side="right") - 1, 0, len(points) - 2)
     step = points[i + 1] - points[i]
-    span = np.maximum(length[i + 1] - length[i], 1e-9)
-    unit = step / span[:, None]
+    unit = step / np.maximum(np.hypot(step[:, 0], step[:, 1]), 1e-9)[:, None]
     normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
     xy = points[i] + unit * (s - length[i])[:, None] + normal * np.reshape(lateral, (-1, 1))
     return np.column_stack([xy, np.arctan2(unit[:, 1], unit[:, 0])])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vlad_ros.local_map import voxel_thin
 from vlad_ros.simulation.caster import sweep
 from vlad_ros.simulation.world import World
 from vlad_ros.types import F32, F64
@@ -186,7 +187,7 @@ def cast(
         rows = slopes if len(slopes) == 1 else slopes[part]
         parts.append(_cast_part(world, sensor, moved, tilt, rows, first + part[0] * step, step, len(part), seed + k))
     points = np.concatenate(parts)
-    return thin(points, sensor.voxel) if sensor.voxel > 0 else points
+    return voxel_thin(points, sensor.voxel) if sensor.voxel > 0 else points
 
 
 def _cast_part(
@@ -233,10 +234,3 @@ def _slopes(sensor: Sensor, columns: int, rng: np.random.Generator) -> F64:
         across = (np.arange(columns) + 0.5) / columns * 2 - 1
         share = 0.5 + (share - 0.5) * np.sqrt(1 - across**2)[:, None]
     return np.tan(low + (high - low) * share)
-
-
-def thin(points: F32, voxel: float) -> F32:
-    """The first point of each voxel of side `voxel` [m], in their order."""
-    cells = np.floor(points[:, :3] / voxel).astype(np.int64) + (1 << 20)
-    _, kept = np.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2], return_index=True)
-    return points[np.sort(kept)]

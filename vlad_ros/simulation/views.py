@@ -11,14 +11,14 @@ import math
 import os
 from collections.abc import Sequence as Seq
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from vlad_ros.simulation.paths import arc_length, locate
-from vlad_ros.simulation.sensors import Sensor, cast, random_fan, random_sensor, thin
+from vlad_ros.simulation.sensors import Sensor, cast, random_fan, random_sensor
 from vlad_ros.simulation.world import World
 from vlad_ros.simulation.worlds import make_world, visit
 from vlad_ros.types import F32
@@ -170,7 +170,7 @@ def _place_views(
         x, y = _viewpoint(world, place, spread, rng)
         sensor, yaw = _look(world, place, rng)
         now = visit(world, int(rng.integers(1 << 31)), clear=np.array([[x, y]]))
-        points = thin(cast(now, sensor, (x, y, yaw), rng), VOXEL)
+        points = cast(now, replace(sensor, voxel=VOXEL), (x, y, yaw), rng)
         if len(points) < MIN_POINTS:
             return []
         structure += int((points[:, 2] > 0.8 - sensor.height).sum())

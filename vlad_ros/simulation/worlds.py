@@ -11,7 +11,7 @@ import numpy as np
 
 from vlad_ros.simulation.greens import campus, park, riverside
 from vlad_ros.simulation.indoors import carpark, indoor
-from vlad_ros.simulation.paths import arc_length, locate
+from vlad_ros.simulation.paths import arc_length, locate_on
 from vlad_ros.simulation.streets import plaza, street
 from vlad_ros.simulation.world import World, box_walls
 from vlad_ros.types import F32, F64
@@ -95,31 +95,31 @@ def _parked(world: World, rng: np.random.Generator) -> F64:
 
 def _moving(world: World, rng: np.random.Generator, time: float) -> F64:
     """Cars (n, 6) on the right-hand side of the roads, at constant speeds."""
-    cars: list[F64] = []
     if world.half_width < 2.5:
         return np.zeros((0, 6))
-    for road in world.roads:
-        end = arc_length(road)[-1]
-        n = rng.poisson(world.traffic * end / 80.0)
-        start, speed, size = rng.uniform(0, end, n), rng.uniform(0.0, 12.0, n), _sizes(rng, n)
-        forward = rng.random(n) < 0.5
-        s = (start + np.where(forward, 1, -1) * speed * time) % end
-        where = locate(road, s, np.where(forward, -0.5, 0.5) * world.half_width)
-        cars.append(np.hstack([where, size]))
-    return np.concatenate(cars or [np.zeros((0, 6))])
+    which = _along_roads(world, rng, world.traffic / 80.0)
+    n = len(which)
+    start, speed, size = rng.uniform(0, 1e4, n), rng.uniform(0.0, 12.0, n), _sizes(rng, n)
+    forward = rng.random(n) < 0.5
+    s = start + np.where(forward, 1, -1) * speed * time
+    where = locate_on(world.roads, which, s, np.where(forward, -0.5, 0.5) * world.half_width)
+    return np.hstack([where, size])
 
 
 def _pedestrians(world: World, rng: np.random.Generator, time: float) -> F64:
     """People (n, 4) x y radius height walking beside the roads, or in aisles."""
-    people: list[F64] = []
-    for road in world.roads:
-        end = arc_length(road)[-1]
-        n = rng.poisson(end / 60.0 * rng.random())
-        start, speed = rng.uniform(0, end, n), rng.uniform(-1.5, 1.5, n)
-        lateral = rng.choice([-1.0, 1.0], n) * world.half_width * rng.uniform(0.6, 1.3, n)
-        where = locate(road, (start + speed * time) % end, lateral)
-        people.append(np.column_stack([where[:, :2], rng.uniform(0.15, 0.3, n), rng.uniform(1.2, 1.9, n)]))
-    return np.concatenate(people)
+    which = _along_roads(world, rng, rng.random() / 60.0)
+    n = len(which)
+    s = rng.uniform(0, 1e4, n) + rng.uniform(-1.5, 1.5, n) * time
+    lateral = rng.choice([-1.0, 1.0], n) * world.half_width * rng.uniform(0.6, 1.3, n)
+    where = locate_on(world.roads, which, s, lateral)
+    return np.column_stack([where[:, :2], rng.uniform(0.15, 0.3, n), rng.uniform(1.2, 1.9, n)])
+
+
+def _along_roads(world: World, rng: np.random.Generator, per_metre: float) -> np.ndarray:
+    """Numbers of roads, each as often as so many a metre give on the average."""
+    ends = np.array([arc_length(road)[-1] for road in world.roads])
+    return np.repeat(np.arange(len(ends)), rng.poisson(per_metre * ends))
 
 
 def _season(world: World, rng: np.random.Generator) -> tuple[F32, np.ndarray]:
