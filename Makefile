@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything from a bare machine with Python >= 3.10: the environments make themselves.
+
+PYTHON ?= python3
+VENV := .venv
+KILTED := .venv-kilted
+PIP_INSTALL := install -q --disable-pip-version-check
+# The CPU build of PyTorch is a tenth of the other; where its index cannot be reached, the usual build does as well.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+INSTALL_TORCH = install -q --disable-pip-version-check --no-deps --retries 1 --index-url $(TORCH_INDEX) \
+  -c constraints.txt torch || echo "no PyTorch from $(TORCH_INDEX); taking the usual index's"
+ROS := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+
+ifndef VLAD_DATA
+ifneq ($(wildcard ../shared/data),)
+export VLAD_DATA := $(abspath ../shared/data)
+endif
+endif
+
+.PHONY: demo test lint bench env env-kilted clean
+
+demo: $(VENV)/.installed
+	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/vlad demo $(DEMO_ARGS)
+
+test: lint $(KILTED)/.installed
+	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/python -m pytest $(TEST_ARGS)
+	$(ROS) AMENT_PREFIX_PATH=$(abspath $(KILTED)) $(KILTED)/bin/python -m pytest -m "ros and not slow" $(TEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed
+	$(VENV)/bin/python bench/latency.py $(BENCH_ARGS)
+
+env: $(VENV)/.installed
+
+env-kilted: $(KILTED)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-ros.txt requirements-dev.txt constraints.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): PyTorch, ROS 2 Jazzy and the rest, some minutes the first time"
+	$(VENV)/bin/pip $(INSTALL_TORCH)
+	$(VENV)/bin/pip $(PIP_INSTALL) -c constraints.txt -r requirements.txt -r requirements-dev.txt \
+	  -r requirements-ros.txt
+	$(VENV)/bin/pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	touch $@
+
+$(KILTED)/.installed: requirements.txt requirements-ros-kilted.txt requirements-dev.txt constraints.txt setup.py
+	$(PYTHON) -m venv $(KILTED)
+	@echo "installing into $(KILTED): the same with ROS 2 Kilted"
+	$(KILTED)/bin/pip $(INSTALL_TORCH)
+	$(KILTED)/bin/pip $(PIP_INSTALL) -c constraints.txt -r requirements.txt -r requirements-dev.txt \
+	  -r requirements-ros-kilted.txt
+	$(KILTED)/bin/pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(KILTED) build install log *.egg-info
