@@ -63,6 +63,14 @@ def test_a_sparse_cloud_fills_more_blocks_than_expected_and_loses_nothing() -> N
     np.testing.assert_array_equal(voxel_thin(points, 0.25), points)
 
 
+def test_thinning_takes_points_without_intensity() -> None:
+    points = scan()
+    np.testing.assert_array_equal(voxel_thin(points[:, :3], 0.25)[:, :3], voxel_thin(points, 0.25)[:, :3])
+    assert (voxel_thin(points[:, :3], 0.25)[:, 3] == 0).all()
+    with pytest.raises(ValueError, match=r"points must be \(N, 3\) or wider"):
+        voxel_thin(points[:, :2], 0.25)
+
+
 @pytest.mark.parametrize("voxel", [0.0, -1.0])
 def test_a_voxel_without_size_is_refused(voxel: float) -> None:
     with pytest.raises(ValueError, match="voxel must be positive"):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlad_ros.bev_image import from_image, preview, to_image
+from vlad_ros.cloud import four_columns
 from vlad_ros.config import BevConfig
 from vlad_ros.ground import fit_ground, levelling
 from vlad_ros.jit import kernel
@@ -106,7 +107,7 @@ def rasterize(
     The ground is fitted on the CPU unless `plane` gives it. On "cpu" the result holds numpy arrays, on any other
     device tensors there. ValueError as in `fit_ground`.
     """
-    points = _four_columns(points)
+    points = four_columns(points)
     if plane is None:
         plane = fit_ground(points)
     R, ground = levelling(plane)
@@ -122,12 +123,3 @@ def rasterize(
     moved = _rasterize(points, R.astype(np.float32), np.float32(ground), half, per_metre, edges, out)
     np.minimum(out[0], np.float32(config.height_max), out=out[0])
     return Bev(out, plane, R, ground, moved)
-
-
-def _four_columns(points: np.ndarray) -> F32:
-    """(N, 4) float32, contiguous; ValueError when there are fewer than three columns."""
-    if points.ndim != 2 or points.shape[1] < 3:
-        raise ValueError(f"points must be (N, 3) or wider, not {points.shape}")
-    if points.shape[1] == 3:
-        points = np.pad(points, ((0, 0), (0, 1)))
-    return np.ascontiguousarray(points[:, :4], np.float32)

@@ -203,3 +203,13 @@ def clean(points: np.ndarray, min_range: float, max_range: float) -> F32:
     if count == 0:
         raise CloudError("out_of_range", f"none of the {len(out)} points lies {min_range:g}..{max_range:g} m away")
     return out[:count]
+
+
+def four_columns(points: np.ndarray) -> F32:
+    """`points` (N, >=3) as contiguous (N, 4) float32; a missing fourth column is intensity 0. ValueError when there are
+    fewer than three columns."""
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise ValueError(f"points must be (N, 3) or wider, not {points.shape}")
+    if points.shape[1] == 3:
+        points = np.pad(points, ((0, 0), (0, 1)))
+    return np.ascontiguousarray(points[:, :4], np.float32)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlad_ros.cloud import four_columns
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.geometry import inverse
 from vlad_ros.jit import kernel
@@ -75,11 +76,11 @@ def _join(clouds: list[F32], transforms: list[F64], voxel: float) -> F32:
 
 
 def voxel_thin(points: F32, voxel: float) -> F32:
-    """The first point of each voxel [m] of `points` (N, 4), in their order, (M, 4) float32."""
+    """The first point of each voxel [m] of `points` (N, >=3), in their order, (M, 4) float32; intensity 0 if absent.
+    ValueError for a voxel that has no size."""
     if voxel <= 0:
         raise ValueError(f"voxel must be positive, not {voxel}")
-    points = np.ascontiguousarray(points, np.float32)
-    return _join([points], [np.eye(4)], voxel)
+    return _join([four_columns(points)], [np.eye(4)], voxel)
 
 
 @dataclass(frozen=True, eq=False)
