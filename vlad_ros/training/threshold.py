@@ -15,6 +15,10 @@ from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.sequence import Sequence
 from vlad_ros.types import LoopClosure
 
+# The drives are quick (a scan every 2 m, 0.1 s): every scan a keyframe, 40 m of travel excluded
+CONFIG = RecognizerConfig(
+    keyframe_rate=100.0, keyframe_period=0.1, keyframe_similarity=1.0, exclude_time=2.0, exclude_distance=40.0, top_k=1
+)
 RADIUS = 5.0  # m: a match this near is right
 PRECISION = 0.99
 
@@ -59,7 +63,7 @@ def choose_min_similarity(weights: str | os.PathLike[str], drives: list[Sequence
     similarities, rights = [], []
     for number, drive in enumerate(tqdm(drives, desc="threshold", unit="drive")):
         for odometry in (True, False):
-            recognizer = PlaceRecognizer.from_pretrained(weights, "cpu", RecognizerConfig(min_similarity=1.0, top_k=1))
+            recognizer = PlaceRecognizer.from_pretrained(weights, "cpu", CONFIG)
             similarity, right = judge(drive, best_candidates(recognizer, drive, odometry, number))
             similarities.append(similarity)
             rights.append(right)
