@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from vlad_ros.cloud import four_columns
 from vlad_ros.jit import kernel
 from vlad_ros.types import F32, F64
 
@@ -162,9 +163,7 @@ def fit_ground(points: np.ndarray) -> F64:
     Does not change when points are repeated. A scan without ground gets a horizontal plane at a low quantile of the
     cells' lowest points, at most at the body's origin. ValueError when there are no finite points or < 3 columns.
     """
-    if points.ndim != 2 or points.shape[1] < 3:
-        raise ValueError(f"points must be (N, 3) or wider, not {points.shape}")
-    points = np.ascontiguousarray(points, np.float32)
+    points = four_columns(points)
     cells = _lowest(points, CELLS[0], GRID)
     if len(cells) < FEW_CELLS:
         cells = max([cells, *(_lowest(points, cell, GRID) for cell in CELLS[1:])], key=len)
