@@ -15,7 +15,7 @@ from vlad_ros.bev import Bev
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.describer import Describer
-from vlad_ros.keyframes import Drive, StampGate, View
+from vlad_ros.keyframes import Drive, Scan, StampGate, View
 from vlad_ros.local_map import JoinedMap
 from vlad_ros.types import F32, F64, Keyframe, LoopClosure
 
@@ -45,7 +45,7 @@ class PlaceRecognizer:
         self, describer: Describer, config: RecognizerConfig, default_min_similarity: float, use_bev: bool = False
     ) -> None:
         self.describer, self.config, self.use_bev = describer, config, use_bev
-        self.min_similarity = default_min_similarity if config.min_similarity == -1.0 else config.min_similarity
+        self.min_similarity = float(default_min_similarity if config.min_similarity == -1.0 else config.min_similarity)
         self.counters: Counter[str] = Counter()
         self._stamps = StampGate()
         self.clear_map()
@@ -70,7 +70,7 @@ class PlaceRecognizer:
     def describe(self, points: np.ndarray, bev: F32 | None = None) -> F32:
         """Descriptor (D,) float32, unit norm, of one cloud (N, >=3) [m] in the body frame, or of the raster `bev`
         (C, H, W) with that cloud. Nothing is accumulated or remembered. ValueError as in `step`."""
-        return self.describer.look(self.describer.read(points, 0, bev, None, self.config))[1]
+        return self.describer.look(self._read(points, 0, bev, None))[1]
 
     def process(
         self, points: np.ndarray, stamp: int, bev: F32 | None = None, T_odom_base: F64 | None = None
@@ -97,9 +97,7 @@ class PlaceRecognizer:
         dropped, one older by more than 1 s opens a session; both are counted. ValueError, before anything changes:
         a cloud that nothing can be made of, a transform that is not rigid, a raster that does not fit the weights.
         """
-        if bev is not None and not self.use_bev:
-            raise ValueError("a BEV was given, but this recogniser makes its own (use_bev is false)")
-        scan = self.describer.read(points, stamp, bev, T_odom_base, self.config)
+        scan = self._read(points, stamp, bev, T_odom_base)
         verdict = self._stamps.judge(scan.stamp)
         described: list[Described] = []
         if verdict != "ok":
@@ -151,6 +149,11 @@ class PlaceRecognizer:
         """Forget every keyframe; the drive goes on as the first session of an empty map."""
         self.database = KeyframeDatabase(**self._make())
         self.session = self.database.next_session()
+
+    def _read(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
+        if bev is not None and not self.use_bev:
+            raise ValueError("a BEV was given, but this recogniser makes its own (use_bev is false)")
+        return self.describer.read(points, stamp, bev, T_odom_base, self.config)
 
     def _make(self) -> dict[str, Any]:
         """What a map must have been made with to be of use here."""
