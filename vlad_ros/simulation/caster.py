@@ -136,7 +136,7 @@ def _nearest(hits: np.ndarray, n: int, height: float, slope: float, ceiling: flo
         if hits[q, 3] == FOLIAGE:
             if np.random.random() < 0.3:  # a gap between the leaves
                 continue
-            return t + hits[q, 4] * 0.5 * np.random.random() ** 2, FOLIAGE
+            return t + hits[q, 4] * 0.7 * np.random.random() ** 2, FOLIAGE
         return t, hits[q, 3]
     return best, kind
 

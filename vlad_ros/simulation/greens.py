@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
 from vlad_ros.simulation.paths import arc_length, locate, place
 from vlad_ros.simulation.scatter import scatter_buildings, scatter_fences, scatter_parking, scatter_plants
-from vlad_ros.simulation.streets import line_parking, street_grid
+from vlad_ros.simulation.streets import line_parking, line_road, line_thickets, random_style, street_grid
 from vlad_ros.simulation.world import Builder, World, random_species, rolling_terrain
 from vlad_ros.types import F64
 
@@ -18,6 +19,10 @@ def campus(rng: np.random.Generator, size: float) -> World:
     """Boxes of all sizes between paths, trees and fences."""
     b = Builder(rng, street_grid(rng, size, rng.uniform(60, 130), bend=0.2), rng.uniform(2.0, 5.0))
     heading = float(np.arctan2(*np.flip(b.roads[0][-1] - b.roads[0][0])))
+    style = replace(random_style(rng), setback=rng.uniform(2.0, 12.0), density=rng.uniform(0.15, 0.7))
+    for road in b.roads:
+        if rng.random() < 0.6:
+            line_road(b, road, style)
     scatter_buildings(b, size, rng.uniform(3.0, 11.0), heading)
     scatter_plants(b, size, rng.uniform(5, 45), rng.uniform(3, 28), rng.uniform(1, 8))
     scatter_fences(b, size, rng.uniform(0, 6), heading)
@@ -30,6 +35,10 @@ def park(rng: np.random.Generator, size: float) -> World:
     paths = street_grid(rng, size, rng.uniform(50, 110), bend=0.25, sway=rng.uniform(3, 15))
     b = Builder(rng, paths, rng.uniform(1.2, 3.0))
     heading = rng.uniform(0, np.pi)
+    overgrown = rng.uniform(0.0, 0.8)
+    for road in b.roads:
+        for side in (-1, 1):
+            line_thickets(b, road, side, overgrown)
     scatter_buildings(b, size, rng.uniform(0.3, 1.5), heading)
     scatter_plants(b, size, rng.uniform(18, 95), rng.uniform(4, 32), rng.uniform(1, 10))
     scatter_fences(b, size, rng.uniform(0.5, 2.0), heading, 160.0)
@@ -38,20 +47,21 @@ def park(rng: np.random.Generator, size: float) -> World:
 
 def riverside(rng: np.random.Generator, size: float) -> World:
     """A wide road along a river: long rows of like trees, lamps and rails, bridges, few buildings."""
-    roads = street_grid(rng, size, rng.uniform(120, 260), bend=0.03, sway=rng.uniform(0, 15))
+    roads = street_grid(rng, size, rng.uniform(90, 220), bend=0.03, sway=rng.uniform(0, 15))
     b = Builder(rng, roads, rng.uniform(4.0, 9.0))
     for road in b.roads:
         for side in (-1, 1):
-            for _ in range(int(rng.integers(1, 4))):
+            for _ in range(int(rng.integers(1, 5))):
                 _tree_row(b, road, side)
             if rng.random() < 0.6:
                 _rail(b, road, side)
+            line_thickets(b, road, side, max(0.0, rng.uniform(-0.2, 1.0)))
             if rng.random() < 0.4:
                 line_parking(b, road, side, rng.uniform(0.1, 0.8))
     _bridges(b, int(rng.integers(0, 4)))
     heading = rng.uniform(0, np.pi)
-    scatter_buildings(b, size, rng.uniform(0.1, 1.5), heading)
-    scatter_plants(b, size, rng.uniform(0, 12), rng.uniform(1, 15), rng.uniform(0.5, 4))
+    scatter_buildings(b, size, rng.uniform(0.3, 3.0), heading)
+    scatter_plants(b, size, rng.uniform(2, 25), rng.uniform(2, 20), rng.uniform(0.5, 4))
     scatter_fences(b, size, rng.uniform(0.2, 2.0), heading, 120.0)
     return b.finish("riverside", size, rolling_terrain(rng, size), rng.uniform(0.0, 0.6))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlad_ros.simulation.paths import arc_length, place
+from vlad_ros.simulation.paths import arc_length, locate, place
 from vlad_ros.simulation.scatter import scatter_plants
 from vlad_ros.simulation.world import MARGIN, Builder, World, random_species, rolling_terrain
 from vlad_ros.types import F64
@@ -24,7 +24,9 @@ class StreetStyle:
     trees: float
     poles: float
     balconies: float
+    clutter: float
     parking: float
+    thickets: float
 
 
 def random_style(rng: np.random.Generator) -> StreetStyle:
@@ -37,7 +39,9 @@ def random_style(rng: np.random.Generator) -> StreetStyle:
         trees=rng.uniform(0.0, 0.14),
         poles=rng.uniform(0.01, 0.06),
         balconies=rng.uniform(0.0, 0.5),
+        clutter=rng.uniform(0.0, 0.08),
         parking=rng.uniform(0.3, 1.0),
+        thickets=max(0.0, rng.uniform(-0.3, 0.5)),
     )
 
 
@@ -111,25 +115,41 @@ def line_road(b: Builder, road: F64, style: StreetStyle) -> None:
                 _facade(b, road, s, side, length, style)
             s += length + (rng.uniform(0, 2) if rng.random() < 0.6 else rng.uniform(2, 14))
         _plant(b, road, side, style)
+        line_thickets(b, road, side, style.thickets)
         line_parking(b, road, side, style.parking)
 
 
 def _plant(b: Builder, road: F64, side: int, style: StreetStyle) -> None:
-    """Trees, poles and bushes between road and houses."""
+    """Trees, poles, bushes and boxes (bins, sheds, kiosks) between road and houses."""
     rng = b.rng
     species = random_species(rng)
     for s in np.arange(0.0, arc_length(road)[-1], 1.0):
         draw = rng.random()
-        if draw >= style.trees * 1.7 + style.poles:
+        if draw >= style.trees * 1.7 + style.poles + style.clutter:
             continue
         verge = rng.uniform(0.1, 0.6) * max(1.0, style.setback)
-        at, _ = place(road, s + rng.random(), side * (b.half_width + verge))
+        at, yaw = place(road, s + rng.random(), side * (b.half_width + verge))
         if draw < style.trees:
             b.tree(at, species if rng.random() < 0.6 else random_species(rng), rng.uniform(0.6, 1.3))
         elif draw < style.trees + style.poles:
             b.pole(at)
+        elif draw < style.trees + style.poles + style.clutter:
+            b.box(at, rng.uniform(0.4, 2.5), rng.uniform(0.3, 1.2), yaw + rng.normal(0, 0.1), rng.uniform(0.5, 2.6))
         else:
             b.bush(at, rng.uniform(0.3, 1.4), rng.uniform(0.4, 2.2))
+
+
+def line_thickets(b: Builder, road: F64, side: int, share: float) -> None:
+    """Stretches of overgrown verge, `share` of the road's length in all."""
+    rng = b.rng
+    end = arc_length(road)[-1]
+    for s in np.arange(0.0, end, 30.0):
+        if rng.random() < share:
+            length, depth = rng.uniform(5, 35), rng.uniform(1.5, 10)
+            n = int(length * depth * rng.uniform(0.08, 0.4))
+            lateral = side * (b.half_width + rng.uniform(0.5, 6.0) + rng.uniform(0, depth, n))
+            at = locate(road, s + rng.uniform(0, length, n), lateral)[:, :2]
+            b.thicket(at, rng.uniform(0.5, 1.8), rng.uniform(0.8, 5.0))
 
 
 def line_parking(b: Builder, road: F64, side: int, share: float) -> None:
@@ -143,10 +163,12 @@ def line_parking(b: Builder, road: F64, side: int, share: float) -> None:
 
 
 def street(rng: np.random.Generator, size: float) -> World:
-    """Streets and blocks."""
-    spacing = rng.uniform(45, 120)
+    """Streets and blocks; one town in four has narrow alleys."""
+    alleys = rng.random() < 0.25
+    spacing = rng.uniform(25, 60) if alleys else rng.uniform(45, 120)
     sway = rng.uniform(2, 10) if rng.random() < 0.3 else 0.0
-    b = Builder(rng, street_grid(rng, size, spacing, sway=sway), rng.uniform(3.0, 8.0))
+    roads = street_grid(rng, size, spacing, bend=0.12 if alleys else 0.06, sway=sway)
+    b = Builder(rng, roads, rng.uniform(1.8, 3.5) if alleys else rng.uniform(3.0, 8.0))
     style = random_style(rng)
     for road in b.roads:
         line_road(b, road, style)

@@ -200,6 +200,14 @@ class Builder:
         """Low foliage."""
         self.cylinder(at, radius, top, soft=True)
 
+    def thicket(self, points: F64, largest: float, highest: float) -> None:
+        """Shrubs and undergrowth of all sizes around `points` (N, 2), off the roads."""
+        radii = self.rng.uniform(0.3, largest, len(points))
+        tops = self.rng.uniform(0.4, highest, len(points))
+        for k in np.flatnonzero(self.off_road(points, largest)):
+            self._cylinders.append((points[k, 0], points[k, 1], radii[k], 0.0, tops[k]))
+            self._foliage.append(True)
+
     def pole(self, at: Point) -> None:
         """A lamp, sign or mast."""
         self.cylinder(at, self.rng.uniform(0.05, 0.2), self.rng.uniform(2.0, 9.0))
