@@ -133,66 +133,64 @@ def _nearest(hits: np.ndarray, n: int, height: float, slope: float, ceiling: flo
         z = height + t * slope
         if z < hits[q, 1] or z > hits[q, 2]:
             continue
-        if hits[q, 3] == FOLIAGE:
-            if np.random.random() < 0.3:  # a gap between the leaves
-                continue
-            return t + hits[q, 4] * 0.7 * np.random.random() ** 2, FOLIAGE
-        return t, hits[q, 3]
+        if hits[q, 3] != FOLIAGE:
+            return t, hits[q, 3]
+        if np.random.random() < 0.7:  # else through a gap between the leaves
+            deep = t + hits[q, 4] * 0.7 * np.random.random() ** 2
+            if deep < best:
+                best, kind = deep, FOLIAGE
     return best, kind
 
 
 @kernel
+def _measure(distance: float, limits: tuple[float, float], noise: tuple[float, float, float]) -> float:
+    """The range that the sensor reports for this one, 0 when none."""
+    if distance < limits[0] or distance > limits[1]:
+        return 0.0
+    if np.random.random() < noise[1] + 0.3 * (distance / limits[1]) ** 2:  # far points are lost more often
+        return 0.0
+    return min(max(distance + noise[0] * np.random.normal(), limits[0]), limits[1])
+
+
+@kernel
 def sweep(
-    walls: np.ndarray,
-    cylinders: np.ndarray,
-    foliage: np.ndarray,
-    ceiling: float,
+    scene: tuple[np.ndarray, np.ndarray, np.ndarray, float],
     pose: tuple[float, float, float, float],
     tilt: tuple[float, float],
     slopes: np.ndarray,
-    first: float,
-    step: float,
-    columns: int,
+    azimuths: tuple[float, float, int],
     limits: tuple[float, float],
     noise: tuple[float, float, float],
     seed: int,
 ) -> np.ndarray:
-    """Cast `columns` columns of rays from ``pose`` = (x, y, height, yaw) over flat ground.
+    """Cast a sweep over flat ground: (N, 4) float64 x y z in the world and material.
 
-    tilt (roll, pitch) [rad]: to first order it changes the slope of the rays, not their azimuth. slopes (columns, rays)
-    or (1, rays): tangents of the elevations. Azimuths [rad] in the sensor frame: ``first + c * step``, with a whole
-    number of steps in a full turn. ceiling [m], 0: none. limits = (min_range, max_range) [m], noise = (range sigma [m],
-    drop-out, rain), the latter two probabilities. Returns (N, 4) float64: x y z in the world over flat ground and
-    material.
+    scene = (walls, cylinders, foliage, ceiling [m], 0: none); pose = (x, y, height, yaw). tilt (roll, pitch) [rad]: to
+    first order it changes the slope of the rays, not their azimuth. slopes (columns, rays) or (1, rays): tangents of
+    the elevations. azimuths = (first, step, columns) in the sensor frame, a whole number of steps in a full turn.
+    limits = (min_range, max_range) [m], noise = (range sigma [m], drop-out, rain), the latter two probabilities.
     """
     np.random.seed(seed)
-    min_range, max_range = limits
-    sigma, dropout, rain = noise
     px, py, height, yaw = pose
+    first, step, columns = azimuths
     hits = np.empty((columns, 48, 5), np.float32)
     count = np.zeros(columns, np.int64)
-    _enter_walls(walls, (px, py), first + yaw, step, columns, max_range, hits, count)
-    _enter_cylinders(cylinders, foliage, (px, py), first + yaw, step, columns, max_range, hits, count)
-    rays = slopes.shape[1]
-    out = np.empty((columns * rays, 4))
+    _enter_walls(scene[0], (px, py), first + yaw, step, columns, limits[1], hits, count)
+    _enter_cylinders(scene[1], scene[2], (px, py), first + yaw, step, columns, limits[1], hits, count)
+    out = np.empty((columns * slopes.shape[1], 4))
     n = 0
     for c in range(columns):
         azimuth = first + c * step
         lean = math.tan(tilt[0]) * math.sin(azimuth) - math.tan(tilt[1]) * math.cos(azimuth)
         dx, dy = math.cos(azimuth + yaw), math.sin(azimuth + yaw)
-        for e in range(rays):
+        for e in range(slopes.shape[1]):
             slope = slopes[c % slopes.shape[0], e] + lean
             stretch = math.sqrt(1 + slope * slope)  # range per horizontal distance
-            t, kind = _nearest(hits[c], count[c], height, slope, ceiling)
-            if rain > 0.0 and np.random.random() < rain:
-                t, kind = min(t, np.random.uniform(min_range, 12.0) / stretch), RAIN
-            distance = t * stretch
-            if distance < min_range or distance > max_range:
-                continue
-            if np.random.random() < dropout + 0.3 * (distance / max_range) ** 2:
-                continue
-            distance = min(max(distance + sigma * np.random.normal(), min_range), max_range)
-            t = distance / stretch
-            out[n, 0], out[n, 1], out[n, 2], out[n, 3] = px + t * dx, py + t * dy, height + t * slope, kind
-            n += 1
+            t, kind = _nearest(hits[c], count[c], height, slope, scene[3])
+            if noise[2] > 0.0 and np.random.random() < noise[2]:
+                t, kind = min(t, np.random.uniform(limits[0], 12.0) / stretch), RAIN
+            t = _measure(t * stretch, limits, noise) / stretch
+            if t > 0.0:
+                out[n] = px + t * dx, py + t * dy, height + t * slope, kind
+                n += 1
     return out[:n]

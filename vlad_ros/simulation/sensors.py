@@ -203,16 +203,11 @@ def _cast_part(
 ) -> F32:
     x, y, yaw = pose
     hits = sweep(
-        world.walls,
-        world.cylinders,
-        world.foliage,
-        world.ceiling or 0.0,
+        (world.walls, world.cylinders, world.foliage, world.ceiling or 0.0),
         (x, y, sensor.height, yaw),
         tilt,
         slopes,
-        first,
-        step,
-        columns,
+        (first, step, columns),
         (sensor.min_range, sensor.max_range),
         (sensor.range_noise, sensor.dropout, sensor.rain),
         seed,
