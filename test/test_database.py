@@ -109,12 +109,12 @@ def test_search_equals_brute_force(drive):
     assert [candidate.similarity for candidate in best] == similarities[:3]
 
 
-def test_many_rows_in_threads_equal_brute_force():
+def test_several_blocks_equal_brute_force():
     rng = np.random.default_rng(1)
-    rows = [keyframe(rng, i // 3000, i * SECOND, bool(rng.random() < 0.5), float(i)) for i in range(6000)]
+    rows = [keyframe(rng, i // 5000, i * SECOND, bool(rng.random() < 0.5), float(i)) for i in range(10_000)]
     database = make(rows)
     for local in (False, True):
-        query = keyframe(rng, 1, 6000 * SECOND, local, 6000.0)
+        query = keyframe(rng, 1, 10_000 * SECOND, local, 10_000.0)
         found = database.search(query, 10, 30.0, 100.0)
         reference = np.array([naive_similarity(query, row) for row in rows])
         allowed = sorted(naive_candidates(query, rows, 30.0, 100.0), key=lambda id: -reference[id])

@@ -25,8 +25,8 @@ Kind = Literal["points", "bev"]
 METRIC = "inner_product"
 SECOND = 1e9  # ns
 MAX_UINT32 = 2**32 - 1
-THREADS = min(4, len(os.sched_getaffinity(0)))  # the search is bound by memory: more do not help
-ROWS_PER_THREAD = 500  # for fewer another thread costs more than it saves
+THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: memory is what the search waits for
+BLOCK = 2048  # rows
 _POOL = ThreadPoolExecutor(THREADS, "search")
 
 
@@ -42,40 +42,50 @@ class KeyframeRow(NamedTuple):
 
 
 class _Descriptors:
-    """Descriptors of one kind, in the order of their keyframes' ids."""
+    """Descriptors of one kind, in the order of their keyframes' ids.
+
+    They lie in FAISS indexes of `BLOCK` rows: one that grew for ever would copy all it has from time to time (a
+    second at 65,536 rows), and FAISS searches for a single query in a single thread, so that blocks share the cores.
+    """
 
     def __init__(self, dim: int) -> None:
-        self.index = faiss.IndexFlatIP(dim)
+        self.dim = dim
         self.ids: list[int] = []
+        self._blocks: list[faiss.IndexFlatIP] = []
 
     def add(self, ids: list[int], descriptors: F32) -> None:
         """Append `descriptors` (N, D)."""
-        self.index.add(descriptors)
-        self.ids += ids
+        while len(descriptors):
+            if len(self.ids) == BLOCK * len(self._blocks):
+                self._blocks.append(faiss.IndexFlatIP(self.dim))
+            room = BLOCK * len(self._blocks) - len(self.ids)
+            self._blocks[-1].add(descriptors[:room])
+            self.ids += ids[:room]
+            ids, descriptors = ids[room:], descriptors[room:]
 
-    def array(self) -> F32:
-        """(N, D), the index's own memory."""
-        size = self.index.ntotal * self.index.d
-        flat: F32 = faiss.rev_swig_ptr(self.index.get_xb(), size) if size else np.empty(0, np.float32)
-        return flat.reshape(-1, self.index.d)
+    def arrays(self) -> list[F32]:
+        """The indexes' own memory, (N, D) in pieces."""
+        flat = [faiss.rev_swig_ptr(block.get_xb(), block.ntotal * self.dim) for block in self._blocks]
+        return [piece.reshape(-1, self.dim) for piece in flat] or [np.empty((0, self.dim), np.float32)]
 
     def pieces(self, excluded: range) -> list[range]:
-        """The rows whose ids are not `excluded`, in as many pieces as there are threads worth waking."""
+        """The rows whose ids are not `excluded`, cut where the blocks end."""
         begin, end = (bisect.bisect_left(self.ids, id) for id in (excluded.start, excluded.stop))
         pieces = []
-        for allowed in (range(begin), range(end, len(self.ids))):
-            count = min(THREADS, 1 + len(allowed) // ROWS_PER_THREAD)
-            bounds = [allowed.start + len(allowed) * i // count for i in range(count + 1)]
-            pieces += [range(a, b) for a, b in itertools.pairwise(bounds) if a < b]
-        return pieces
+        for start in range(0, len(self.ids), BLOCK):
+            stop = min(start + BLOCK, len(self.ids))
+            pieces += [range(start, min(begin, stop)), range(max(end, start), stop)]
+        return [piece for piece in pieces if piece]
 
     def search(self, descriptor: F32, k: int, piece: range) -> list[tuple[float, int]]:
         """(similarity, id) of the `k` best within `piece`. FAISS skips the other rows before it compares anything."""
-        selector = faiss.IDSelectorRange(piece.start, piece.stop)
+        at, offset = divmod(piece.start, BLOCK)
+        selector = faiss.IDSelectorRange(offset, offset + len(piece))
         parameters = faiss.SearchParameters()
         parameters.sel = selector
-        similarities, rows = self.index.search(descriptor[None], min(k, len(piece)), params=parameters)
-        return [(float(s), self.ids[row]) for s, row in zip(similarities[0], rows[0], strict=True)]
+        found = self._blocks[at].search(descriptor[None], min(k, len(piece)), params=parameters)
+        first = piece.start - offset
+        return [(float(s), self.ids[first + row]) for s, row in zip(found[0][0], found[1][0], strict=True)]
 
 
 class KeyframeDatabase:
@@ -160,10 +170,10 @@ class KeyframeDatabase:
         unknown = np.full((4, 4), np.nan)
         poses = [unknown if row.T_odom_base is None else row.T_odom_base for row in self._rows]
         anchors = [unknown if T is None else T for T in self.sessions.values()]
-        arrays: dict[str, np.ndarray] = {
-            "local_descriptors": self._local.array(),
-            "local_scan_descriptors": self._local_scan.array(),
-            "single_scan_descriptors": self._single.array(),
+        arrays: dict[str, np.ndarray | list[F32]] = {
+            "local_descriptors": self._local.arrays(),
+            "local_scan_descriptors": self._local_scan.arrays(),
+            "single_scan_descriptors": self._single.arrays(),
             "sessions": np.array([row.session for row in self._rows], np.uint32),
             "stamps": np.array([row.stamp for row in self._rows], np.int64),
             "is_local_map": np.array([row.is_local_map for row in self._rows], np.uint8),

@@ -14,13 +14,15 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+
+from vlad_ros.types import F32
 
 FORMAT = "vlad_ros_map"
 VERSION = "1"
@@ -70,21 +72,25 @@ class MapLock:
         self.release()
 
 
-def write_map(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write_map(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray | list[F32]], metadata: Mapping[str, str]
+) -> None:
     """Replace the map at `path` by `arrays` and `metadata`: temporary file beside it, fsync, rename, fsync the folder.
 
-    The arrays are written from where they lie, none is copied. MapError when the file cannot be written (no such
-    folder, not permitted, disk full): the old file is untouched then, and the temporary one removed.
+    An array may come in pieces of its first axis; all are written from where they lie, none is copied. MapError when
+    the file cannot be written (no such folder, not permitted, disk full): the old file is untouched then, and the
+    temporary one removed.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    ordered = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))  # so that each one lies aligned
-    header = _header(ordered, {**metadata, "format": FORMAT, "version": VERSION, "sha256": BLANK})
+    tensors = {name: array if isinstance(array, list) else [array] for name, array in arrays.items()}
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1][0].itemsize))  # so that each one lies aligned
+    header = _header(tensors, {**metadata, "format": FORMAT, "version": VERSION, "sha256": BLANK})
+    content = [piece.reshape(-1).view(np.uint8).data for pieces in tensors.values() for piece in pieces]
     try:
         with open(temporary, "wb") as file:
-            file.write(_with_checksum(header, ordered))
-            for array in ordered.values():
-                file.write(_bytes(array))
+            file.write(_with_checksum(header, content))
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -121,29 +127,25 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[
         raise MapError(f"{path} is not a map of vlad_ros, or damaged: {error}") from error
 
 
-def _bytes(array: np.ndarray) -> memoryview:
-    """The contiguous, little-endian array's own memory as bytes."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _header(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+def _header(tensors: Mapping[str, Sequence[np.ndarray]], metadata: Mapping[str, str]) -> bytes:
     """The head of a safetensors file: length, JSON, spaces up to a multiple of 8 bytes."""
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     begin = 0
-    for name, array in arrays.items():
-        end = begin + array.nbytes
-        entries[name] = {"dtype": DTYPES[array.dtype.str], "shape": array.shape, "data_offsets": (begin, end)}
+    for name, pieces in tensors.items():
+        end = begin + sum(piece.nbytes for piece in pieces)
+        shape = [sum(len(piece) for piece in pieces), *pieces[0].shape[1:]]
+        entries[name] = {"dtype": DTYPES[pieces[0].dtype.str], "shape": shape, "data_offsets": [begin, end]}
         begin = end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
-def _with_checksum(header: bytes, arrays: Mapping[str, np.ndarray]) -> bytes:
+def _with_checksum(header: bytes, content: Sequence[memoryview]) -> bytes:
     """`header` with the checksum of the whole file in its blank place."""
     digest = hashlib.sha256(header)
-    for array in arrays.values():
-        digest.update(_bytes(array))
+    for piece in content:
+        digest.update(piece)
     at, _ = _find_checksum(header)
     return header[:at] + digest.hexdigest().encode() + header[at + len(BLANK) :]
 
