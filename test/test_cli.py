@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from untrained import save_untrained
 
 from vlad_ros import __version__, bags, cli
 from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import EvaluationConfig, ImportConfig, ReplayConfig
 from vlad_ros.geometry import from_xyz_rpy
-from vlad_ros.sequence import Sequence, save_sequence
+from vlad_ros.sequence import Sequence, load_sequence, save_sequence
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +40,9 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, drive: Path) -> Path:
-    """A small untrained network. Its batch norms have seen the drive, so that it tells scans apart all the same."""
-    import torch
-
-    from vlad_ros.bev import rasterize
-    from vlad_ros.config import BevConfig, ModelConfig
-    from vlad_ros.model.network import PlaceNetwork
-    from vlad_ros.model.weights import save_weights
-    from vlad_ros.sequence import load_sequence
-
-    torch.manual_seed(0)
-    config = ModelConfig(fea_size=32, num_clusters=4, width=16, num_keypoints=30, rotations=1)
-    network = PlaceNetwork(config, BevConfig(extent=64.0, resolution=1.0))
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches seen
-    bevs = [rasterize(scan, network.bev) for scan in load_sequence(drive).scans[:10]]
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.stack([torch.from_numpy(bev.raster) for bev in bevs]), [bev.points for bev in bevs])
-        network.head_bev.vlad.centroids.zero_()
-        network.head_fusion.vlad.centroids.zero_()
-    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_weights(path, network.eval(), 0.5, {"test": True})
-    return path
+    return save_untrained(
+        tmp_path_factory.mktemp("weights") / "untrained.safetensors", load_sequence(drive).scans[:10], 0.5
+    )
 
 
 def test_the_tool_starts_without_torch_or_ros() -> None:
@@ -170,7 +150,6 @@ def test_each_head_is_compared_by_its_own_descriptor(drive: Path, weights: Path)
     from vlad_ros.bev import rasterize
     from vlad_ros.evaluation.describe import network_similarities
     from vlad_ros.model.weights import load_weights
-    from vlad_ros.sequence import load_sequence
 
     network, _ = load_weights(weights)
     scans = load_sequence(drive).scans[:3]

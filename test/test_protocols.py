@@ -163,11 +163,16 @@ def test_the_baseline_on_a_real_drive() -> None:
     assert numbers["recall@1"] == pytest.approx(0.802, abs=0.01)
     assert numbers["reverse_recall@1"] == pytest.approx(0.849, abs=0.01)
     assert numbers["F1max"] == pytest.approx(0.611, abs=0.01)
-    best, score = reference("scan_context").causal_best(list(contexts), 56)
-    expected = reference("protocol").score(sequence.poses[:, :3, 3], best, score, 56, 5.0, headings(sequence.poses))
-    np.testing.assert_array_equal(outcome.best, best)
-    assert [numbers[key] for key in ("recall@1", "F1max", "AP")] == pytest.approx(
-        [expected[key] for key in ("recall@1", "F1max", "AP")]
+
+    # The reference searches one by one, so it gets a part: 150 scans of the start, and 100 where it is seen again.
+    part = np.r_[0:150, 640:740]
+    best, score = reference("scan_context").causal_best(list(contexts[part]), 56)
+    ours = protocols.causal(similarity[np.ix_(part, part)], sequence.poses[part, :3, 3], 56, 5.0)
+    expected = reference("protocol").score(sequence.poses[part, :3, 3], best, score, 56, 5.0)
+    np.testing.assert_array_equal(ours.best, best)
+    numbers = metrics.summarise(ours)
+    assert [numbers[key] for key in ("queries", "recall@1", "F1max", "AP")] == pytest.approx(
+        [expected[key] for key in ("queries", "recall@1", "F1max", "AP")]
     )
 
 

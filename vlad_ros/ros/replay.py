@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from vlad_ros.bags import NANOSECONDS, open_bag
 from vlad_ros.config import ReplayConfig
+from vlad_ros.ros.share import use_shared_memory
 
 ACKNOWLEDGE_S = 5.0  # how long the last messages may take to arrive
 SETTLE_S = 0.3  # between discovery and the first message: the subscriber's side matches a moment later
@@ -145,6 +146,7 @@ def play(
 
 def run(bag: str, config: ReplayConfig, topics: tuple[str, ...] = ()) -> Report:
     """`play` in a process of its own: starts and stops rclpy; Ctrl-C ends it as it does any program."""
+    use_shared_memory()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node("vlad_replay")

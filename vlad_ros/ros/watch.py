@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -25,12 +25,11 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
 from vlad_ros.ros.messages import ROW, from_time
+from vlad_ros.ros.share import use_shared_memory
 from vlad_ros.types import F32
 
 DEPTH = 10000
 QUIET_S = 1.5  # no keyframe for so long: the node has nothing left to do
-
-T = TypeVar("T")
 
 
 class NodeProcess:
@@ -81,6 +80,7 @@ class Watch:
         self.diagnostics: dict[str, str] = {}
         self._on_closures = on_closures
         self._heard = time.monotonic()
+        use_shared_memory()
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("vlad_watch")
         qos = QoSProfile(depth=DEPTH)
@@ -118,6 +118,10 @@ class Watch:
     def _diagnostic(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.diagnostics.update({value.key: value.value for value in status.values})
+
+    def counts(self) -> dict[str, int]:
+        """What the node has counted, by reason, when it last said so."""
+        return {key[6:]: int(value) for key, value in self.diagnostics.items() if key.startswith("count ")}
 
     def call(self, kind: Any, service: str, request: Any, timeout: float = 60.0) -> Any:
         """Call `name`/`service`; TimeoutError, an OSError, where nobody answers."""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: a simulated drive, a bag, the node as its own process, its announcements against the simulated truth."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vlad_ros.config import EvaluationConfig, ImportConfig, RecognizerConfig
+from vlad_ros.evaluation.drift import drifting_odometry, travel
+from vlad_ros.sequence import Sequence
+from vlad_ros.types import F64
+
+RADIUS = 5.0  # m; an edge between places this near is true
+LENGTH, SPACING, SPEED = 140.0, 1.5, 6.0  # m, m, m/s
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A candidate that the node has accepted: stamps [ns], similarity, and the true distance [m] of the two places."""
+
+    query: int
+    match: int
+    similarity: float
+    distance: float
+
+    @property
+    def true(self) -> bool:
+        """Near enough."""
+        return self.distance <= RADIUS
+
+    def sentence(self, others: int) -> str:
+        """As the demo prints it."""
+        more = f", and {others} more" if others else ""
+        verdict = "true" if self.true else "FALSE"
+        return (
+            f"loop  {self.query / SECOND:7.2f} s -> {self.match / SECOND:7.2f} s   {self.distance:5.1f} m apart   "
+            f"similarity {self.similarity:.3f}   {verdict}{more}"
+        )
+
+
+def simulate(seed: int) -> Sequence:
+    """Once around the blocks of a town, the same way again, and back in the opposite direction; other cars are parked
+    there each time. 32 beams, 6 m/s."""
+    from vlad_ros.simulation.routes import make_drive
+    from vlad_ros.simulation.sensors import spinning
+
+    drive = make_drive(
+        "street",
+        seed,
+        sensor=spinning(32, 450),
+        seed=seed,
+        spacing=SPACING,
+        revisits=("same", "opposite"),
+        lateral_offset=1.0,
+        length=LENGTH,
+    )
+    stamps = np.asarray(1.0 + np.arange(len(drive)) * SPACING / SPEED, np.float64)
+    return Sequence(drive.name, drive.scans, drive.poses, stamps)
+
+
+def write_drive(drive: Sequence, path: Path) -> None:
+    """The drive as a bag, with drifting odometry."""
+    from vlad_ros.bags import sequence_scans, write_bag
+
+    noise, config = EvaluationConfig(), ImportConfig()
+    odometry = drifting_odometry(places(drive), noise.drift_scale, noise.drift_yaw, noise.seed)
+    write_bag(path, sequence_scans(drive, config.rate, odometry), config)
+
+
+def places(drive: Sequence) -> F64:
+    """True poses (S, 4, 4)."""
+    if drive.poses is None:
+        raise ValueError(f"{drive.name}: has no true poses")
+    return drive.poses
+
+
+class Truth:
+    """The simulated truth, by stamp [ns]."""
+
+    def __init__(self, drive: Sequence) -> None:
+        self.positions: F64 = places(drive)[:, :3, 3]
+        self.index = {stamp: i for i, stamp in enumerate(drive.stamps_ns())}
+        self._stamps = np.array(drive.stamps_ns())
+        self._travel = travel(places(drive))
+
+    def distance(self, query: int, match: int) -> float:
+        """Metres between the places of two stamps."""
+        return float(np.linalg.norm(self.positions[self.index[query]] - self.positions[self.index[match]]))
+
+    def is_revisit(self, query: int, keyframes: list[int]) -> bool:
+        """Whether an earlier one of the keyframes (stamps) that may be matched lies near: what recall counts."""
+        config, i = RecognizerConfig(), self.index[query]
+        j = np.array([self.index[stamp] for stamp in keyframes], int)
+        old = (self._stamps[i] - self._stamps[j] >= config.exclude_time * SECOND) & (j < i)
+        far = self._travel[i] - self._travel[j] >= config.exclude_distance
+        near = np.linalg.norm(self.positions[j] - self.positions[i], axis=1) <= RADIUS
+        return bool(np.any(old & far & near))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was announced against the truth. `edges` are all accepted ones; `best` the most similar of each keyframe."""
+
+    keyframes: int
+    edges: list[Edge]
+    best: list[Edge]
+    revisits: int
+    recognised: int
+    lost: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the accepted edges that are true; nan without edges."""
+        return sum(edge.true for edge in self.edges) / len(self.edges) if self.edges else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Share of the keyframes at a revisited place whose best accepted edge is true."""
+        return self.recognised / self.revisits if self.revisits else float("nan")
+
+    def lines(self) -> list[str]:
+        """For people."""
+        true = sum(edge.true for edge in self.edges)
+        return [
+            f"{self.keyframes} keyframes, {self.revisits} of them at a place seen before; {self.lost} messages lost",
+            f"precision  {self.precision:.3f}   {true} of {len(self.edges)} accepted edges within {RADIUS:g} m",
+            f"recall     {self.recall:.3f}   {self.recognised} of {self.revisits} revisits recognised",
+        ]
+
+
+def summarise(truth: Truth, keyframes: list[int], edges: list[Edge], lost: int) -> Summary:
+    """`keyframes`: the stamps of all descriptors that have arrived."""
+    best: dict[int, Edge] = {}
+    for edge in edges:
+        if edge.query not in best or edge.similarity > best[edge.query].similarity:
+            best[edge.query] = edge
+    revisits = [stamp for stamp in keyframes if truth.is_revisit(stamp, keyframes)]
+    recognised = sum(stamp in best and best[stamp].true for stamp in revisits)
+    return Summary(len(keyframes), edges, list(best.values()), len(revisits), recognised, lost)
+
+
+def write_results(folder: Path, truth: Truth, summary: Summary, weights: str, seed: int) -> None:
+    """trajectory.csv, edges.csv and metrics.json; the picture is made from these."""
+    with open(folder / "trajectory.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["stamp_ns", "x_m", "y_m"])
+        rows.writerows([stamp, *truth.positions[i, :2].round(3)] for stamp, i in truth.index.items())
+    with open(folder / "edges.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["query_stamp_ns", "match_stamp_ns", "similarity", "distance_m", "true"])
+        rows.writerows(
+            [e.query, e.match, f"{e.similarity:.6f}", f"{e.distance:.3f}", int(e.true)] for e in summary.best
+        )
+    numbers = {
+        "keyframes": summary.keyframes,
+        "edges": len(summary.edges),
+        "revisits": summary.revisits,
+        "precision": summary.precision,
+        "recall": summary.recall,
+        "messages_lost": summary.lost,
+        "radius_m": RADIUS,
+        "seed": seed,
+        "weights": weights,
+    }
+    (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")

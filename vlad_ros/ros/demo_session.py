@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's live part: the node started as the launch file would, the bag played into it, its edges heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vlad_ros.bags import NANOSECONDS
+from vlad_ros.config import ReplayConfig
+from vlad_ros.demo import Edge, Truth
+from vlad_ros.ros import replay
+from vlad_ros.ros.launch_recorder import resolve
+from vlad_ros.ros.share import share_folder
+from vlad_ros.ros.watch import NodeProcess, Watch
+
+# What the node counts although nothing was lost.
+HARMLESS = ("session_opened", "no_odometry", "odometry_jump")
+
+
+def start_node(folder: Path, weights: str | None, **arguments: str) -> NodeProcess:
+    """The process that vlad.launch.py starts; its log and, where weights are given, its parameter file in `folder`."""
+    if weights:
+        parameters = folder / "parameters.yaml"
+        parameters.write_text(f"/**:\n  ros__parameters:\n    weights: {Path(weights).resolve()}\n")
+        arguments["params_file"] = str(parameters)
+    (argv, env), *_ = resolve(share_folder() / "launch" / "vlad.launch.py", **arguments)
+    return NodeProcess(argv, env, folder / "node.log")
+
+
+def announce(
+    bag: Path, folder: Path, truth: Truth, weights: str | None, rate: float, say: Callable[[str], None]
+) -> tuple[list[int], list[Edge], int]:
+    """Play `bag` into a fresh node. The stamps of all keyframes, all accepted edges, and how many messages were lost.
+
+    RuntimeError, with the end of the node's log, where it does not become active.
+    """
+    edges: list[Edge] = []
+
+    def hear(stamp: int, rows: np.ndarray) -> None:
+        accepted = [_edge(row, truth) for row in rows if row["accepted"]]
+        if accepted:
+            say(accepted[0].sentence(len(accepted) - 1))
+        edges.extend(accepted)
+
+    arguments = {"points": "/points", "odom": "/odom", "use_sim_time": "true"}
+    with Watch(on_closures=hear) as watch, start_node(folder, weights, **arguments) as node:
+        say("waiting for the node: vlad.launch.py " + " ".join(f"{k}:={v}" for k, v in arguments.items()))
+        watch.wait_active(node)
+        played = replay.play(watch.node, bag, ReplayConfig(rate=rate), say=say)
+        watch.wait_quiet()
+        watch.deactivate()
+        lost = played.published["/points"] - int(watch.diagnostics.get("clouds received", 0))
+        for reason, count in watch.counts().items():
+            if reason not in HARMLESS:
+                say(f"the node counts {reason}: {count}")
+                lost += count
+    return [stamp for stamp, _, _ in watch.descriptors], edges, lost
+
+
+def _edge(row: np.void, truth: Truth) -> Edge:
+    query = int(row["query_sec"]) * NANOSECONDS + int(row["query_nanosec"])
+    match = int(row["match_sec"]) * NANOSECONDS + int(row["match_nanosec"])
+    return Edge(query, match, float(row["similarity"]), truth.distance(query, match))
