@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from vlad_ros import simulation
 from vlad_ros.sequence import Sequence
 from vlad_ros.simulation.routes import make_drive
 from vlad_ros.simulation.sensors import dome, spinning
@@ -25,10 +26,12 @@ DRIVES = (
 
 
 def views_file(folder: Path, recipe: ViewsRecipe, jobs: int) -> Path:
-    """The file of a set of views in `folder`; made there where it is missing."""
+    """The file of a set of views in `folder`; made there where these settings and this simulator have not made it."""
     settings = asdict(recipe)
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    path = folder / f"views_{recipe.spread}_{recipe.seed}_{key}.npz"
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for source in sorted(Path(simulation.__file__).parent.glob("*.py")):
+        key.update(source.read_bytes())
+    path = folder / f"views_{recipe.spread}_{recipe.seed}_{key.hexdigest()[:12]}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         save_views(path, make_views(**settings, jobs=jobs))
