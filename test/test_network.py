@@ -184,6 +184,6 @@ def test_cuda_gives_the_same_descriptor(network: PlaceNetwork) -> None:
     expected = network.describe(bevs).descriptor
     on_gpu = PlaceNetwork(network.config, BEV)
     on_gpu.load_state_dict(network.state_dict())
-    on_gpu.half = torch.float16
+    on_gpu.precision = torch.float16
     got = on_gpu.eval().cuda().describe(bevs).descriptor.cpu()
     assert float((got * expected).sum(dim=1).min()) >= 0.9999

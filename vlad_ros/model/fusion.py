@@ -40,11 +40,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.query_norm = nn.LayerNorm(config.fea_size)
         self.attention = nn.MultiheadAttention(config.fea_size, 4, batch_first=True)
-        self.mix = nn.Sequential(
-            nn.Linear(3 * config.fea_size, config.fea_size), nn.ReLU(), nn.Linear(config.fea_size, config.fea_size)
-        )
-        nn.init.zeros_(self.mix[2].weight)
-        nn.init.zeros_(self.mix[2].bias)
+        last = nn.Linear(config.fea_size, config.fea_size)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mix = nn.Sequential(nn.Linear(3 * config.fea_size, config.fea_size), nn.ReLU(), last)
 
     def forward(self, features: Tensor, points: Tensor, cells: Tensor, cell_mask: Tensor) -> Tensor:
         """``features``, ``points`` (B, K, C), ``cells`` (B, N, C), ``cell_mask`` (B, N) bool -> unit (B, K, C)."""

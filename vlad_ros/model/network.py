@@ -65,7 +65,7 @@ class PlaceNetwork(nn.Module):
     def __init__(self, config: ModelConfig, bev: BevConfig) -> None:
         super().__init__()
         self.config, self.bev = config, bev
-        self.half: torch.dtype | None = None  # the backbone's precision where not float32; the heads stay float32
+        self.precision: torch.dtype = torch.float32  # of the backbone; the heads are always float32
         self.backbone = Backbone(config, bev)
         self.points = PointBranch(config, bev)
         self.attention = CrossAttention(config)
@@ -73,11 +73,12 @@ class PlaceNetwork(nn.Module):
         self.head_fusion = Aggregation(config)
         self.fusion = LearnableFusion()
         centres = cell_centres(bev.size // STRIDE, bev.resolution * STRIDE).flatten(0, 1)
+        self.cell_xy: Tensor
         self.register_buffer("cell_xy", centres, persistent=False)
 
     def forward(self, raster: Tensor, clouds: list[F32]) -> Description:
         """``raster`` (B, C, H, W) as `rasterize` makes it, ``clouds``: B levelled clouds (N, >=3), z above ground."""
-        with torch.autocast(raster.device.type, self.half, enabled=self.half is not None):
+        with torch.autocast(raster.device.type, self.precision, enabled=self.precision != torch.float32):
             feature_map, logits = self.backbone(raster)
         occupancy = occupied(raster)
         cell_mask = F.max_pool2d(occupancy[:, None].float(), STRIDE)[:, 0].flatten(1) > 0

@@ -17,7 +17,17 @@ VOXEL = 0.25
 
 
 @kernel
-def _gather(points, keypoints, valid, radius, limit, half, cell, out, mask):  # type: ignore[no-untyped-def]
+def _gather(
+    points: F32,
+    keypoints: F32,
+    valid: np.ndarray,
+    radius: np.float32,
+    limit: int,
+    half: np.float32,
+    cell: np.float32,
+    out: F32,
+    mask: np.ndarray,
+) -> None:
     """Fill ``out`` (K, limit, 3) with dx, dy, height of up to `limit` points within `radius` of each keypoint."""
     side = int(np.ceil(2 * half / cell))
     start = np.zeros(side * side + 1, np.int64)

@@ -124,5 +124,5 @@ def load_weights(
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{source}: the tensors do not fit this version's network ({reason})") from error
-    network.half = torch.float16 if torch.device(device).type == "cuda" else None
+    network.precision = torch.float16 if torch.device(device).type == "cuda" else torch.float32
     return network.eval().to(device), metadata

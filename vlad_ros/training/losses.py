@@ -69,11 +69,11 @@ def dense_losses(
     if not scores:
         zero = out.feature_map.sum() * 0
         return zero, zero, 0.0
-    fa, fb, xy, number = (torch.cat(values) for values in features)
-    similarity = fa @ fb.T / DENSE_TEMPERATURE
-    near = (number[:, None] == number) & (torch.cdist(xy, xy) < NOT_NEGATIVE_WITHIN)
+    all_a, all_b, xy, pair = (torch.cat(values) for values in features)
+    similarity = all_a @ all_b.T / DENSE_TEMPERATURE
+    near = (pair[:, None] == pair) & (torch.cdist(xy, xy) < NOT_NEGATIVE_WITHIN)
     similarity = similarity.masked_fill(near.fill_diagonal_(False), -1e9)
-    target = torch.arange(len(fa))
+    target = torch.arange(len(all_a))
     dense = (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
     logits, labels = (torch.cat(values) for values in zip(*scores, strict=True))
     right = float((similarity.argmax(dim=1) == target).float().mean())

@@ -73,8 +73,8 @@ class Trainer:
         self.held_out = Places(held_out)
         self.bevs = held_out_bevs(self.held_out, recipe)
         torch.manual_seed(recipe.seed)
-        self.network = PlaceNetwork(recipe.model, recipe.bev).to(memory_format=torch.channels_last)
-        self.network.half = torch.bfloat16
+        self.network = PlaceNetwork(recipe.model, recipe.bev)
+        self.network.precision = torch.bfloat16
         self.validation: dict[str, float] = {}
         self.checkpoint = folder / "checkpoint.safetensors"
 
