@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A live node in its own process, fed over DDS by the test: synthetic clouds, odometry, rasters, and what comes back."""
+"""A live node in its own process, fed over DDS by the test: synthetic clouds, odometry, rasters; and what it says."""
 
 from __future__ import annotations
 
@@ -151,6 +151,10 @@ class Robot(Watch):
         """Call a Trigger service."""
         answer = self.call(Trigger, service, Trigger.Request())
         return bool(answer.success), str(answer.message)
+
+    def call_save(self, timeout: float) -> None:
+        """Save; TimeoutError where nobody answers."""
+        self.call(Trigger, "save_map", Trigger.Request(), timeout)
 
     def set(self, name: str, value: bool | int | float | str) -> tuple[bool, str]:
         """Set a parameter; whether it was accepted, and why not."""
