@@ -43,5 +43,5 @@ def threshold_drives(recipe: Recipe) -> list[Sequence]:
     drives = []
     for number, (kind, shape, sensor) in enumerate(DRIVES):
         seed = recipe.held_out.seed + 1000 + number
-        drives.append(make_drive(kind, seed, sensor=sensor, seed=seed, spacing=2.0, length=200.0, shape=shape))
+        drives.append(make_drive(kind, seed, sensor=sensor, seed=seed, spacing=1.6, length=200.0, shape=shape))
     return drives

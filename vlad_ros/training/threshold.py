@@ -15,9 +15,9 @@ from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.sequence import Sequence
 from vlad_ros.types import LoopClosure
 
-# The drives are quick (a scan every 2 m, 0.1 s): every scan a keyframe, 40 m of travel excluded
+# The drives are quick (a scan every 1.6 m, 0.1 s): every scan a keyframe, the last 40 m of travel excluded
 CONFIG = RecognizerConfig(
-    keyframe_rate=100.0, keyframe_period=0.1, keyframe_similarity=1.0, exclude_time=2.0, exclude_distance=40.0, top_k=1
+    keyframe_rate=100.0, keyframe_period=0.1, keyframe_similarity=1.0, exclude_time=2.5, exclude_distance=40.0, top_k=1
 )
 RADIUS = 5.0  # m: a match this near is right
 PRECISION = 0.99
