@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -192,8 +193,14 @@ def node_argv(**parameters: Any) -> list[str]:
 def live_node(log: Path, active: bool = True, **parameters: Any) -> Iterator[tuple[Robot, NodeProcess]]:
     """The node in its own process, and the robot that talks with it; active unless told otherwise."""
     argv = node_argv(**({"autostart": "true"} if active else {}), **parameters)
-    with Robot() as robot, NodeProcess(argv, {}, log) as process:
+    with Robot() as robot, NodeProcess(argv, {"PYTHONFAULTHANDLER": "1"}, log) as process:
         if active:
-            robot.wait_active(process)
+            try:
+                robot.wait_active(process)
+            except RuntimeError:
+                process.process.send_signal(signal.SIGABRT)  # a node that hangs shows where
+                process.process.wait(10)
+                print(process.tail(100))
+                raise
             robot.wait_connected()
         yield robot, process
