@@ -12,22 +12,10 @@ from vlad_ros.bags import NANOSECONDS
 from vlad_ros.config import ReplayConfig
 from vlad_ros.demo import Edge, Truth
 from vlad_ros.ros import replay
-from vlad_ros.ros.launch_recorder import resolve
-from vlad_ros.ros.share import share_folder
-from vlad_ros.ros.watch import NodeProcess, Watch
+from vlad_ros.ros.watch import Watch, launch_node
 
 # What the node counts although nothing was lost.
 HARMLESS = ("session_opened", "no_odometry", "odometry_jump")
-
-
-def start_node(folder: Path, weights: str | None, **arguments: str) -> NodeProcess:
-    """The process that vlad.launch.py starts; its log and, where weights are given, its parameter file in `folder`."""
-    if weights:
-        parameters = folder / "parameters.yaml"
-        parameters.write_text(f"/**:\n  ros__parameters:\n    weights: {Path(weights).resolve()}\n")
-        arguments["params_file"] = str(parameters)
-    (argv, env), *_ = resolve(share_folder() / "launch" / "vlad.launch.py", **arguments)
-    return NodeProcess(argv, env, folder / "node.log")
 
 
 def announce(
@@ -46,7 +34,8 @@ def announce(
         edges.extend(accepted)
 
     arguments = {"points": "/points", "odom": "/odom", "use_sim_time": "true"}
-    with Watch(on_closures=hear) as watch, start_node(folder, weights, **arguments) as node:
+    parameters = {"weights": str(Path(weights).resolve())} if weights else {}
+    with Watch(on_closures=hear) as watch, launch_node(folder, parameters, **arguments) as node:
         say("waiting for the node: vlad.launch.py " + " ".join(f"{k}:={v}" for k, v in arguments.items()))
         watch.wait_active(node)
         played = replay.play(watch.node, bag, ReplayConfig(rate=rate), say=say)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,8 +25,9 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
+from vlad_ros.ros.launch_recorder import resolve
 from vlad_ros.ros.messages import ROW, from_time
-from vlad_ros.ros.share import use_shared_memory
+from vlad_ros.ros.share import share_folder, use_shared_memory
 from vlad_ros.types import F32
 
 DEPTH = 10000
@@ -64,6 +66,17 @@ class NodeProcess:
     def tail(self, lines: int = 15) -> str:
         """The end of what it has printed."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def launch_node(folder: Path, parameters: Mapping[str, Any], **arguments: str) -> NodeProcess:
+    """The process that vlad.launch.py starts with these launch arguments; `parameters` go into a parameter file in
+    `folder`, where its log goes, too."""
+    if parameters:
+        lines = [f"    {name}: {json.dumps(value)}\n" for name, value in parameters.items()]
+        arguments["params_file"] = str(folder / "parameters.yaml")
+        Path(arguments["params_file"]).write_text("/**:\n  ros__parameters:\n" + "".join(lines))
+    (argv, env), *_ = resolve(share_folder() / "launch" / "vlad.launch.py", **arguments)
+    return NodeProcess(argv, env, folder / "node.log")
 
 
 class Watch:
