@@ -31,7 +31,7 @@ from vlad_ros.ros.share import share_folder, use_shared_memory
 from vlad_ros.types import F32
 
 DEPTH = 10000
-QUIET_S = 1.5  # no keyframe for so long: the node has nothing left to do
+QUIET_S = 1.0  # no keyframe for so long: the node has nothing left to do
 
 
 class NodeProcess:
@@ -92,7 +92,7 @@ class Watch:
         self.closures: list[tuple[int, np.ndarray]] = []
         self.diagnostics: dict[str, str] = {}
         self._on_closures = on_closures
-        self._heard = time.monotonic()
+        self._heard = self._reported = time.monotonic()
         use_shared_memory()
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("vlad_watch")
@@ -131,6 +131,7 @@ class Watch:
     def _diagnostic(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.diagnostics.update({value.key: value.value for value in status.values})
+        self._reported = time.monotonic()
 
     def counts(self) -> dict[str, int]:
         """What the node has counted, by reason, when it last said so."""
@@ -181,8 +182,10 @@ class Watch:
             raise RuntimeError(f"{self.name} could not be deactivated")
         self.wait_quiet()
 
-    def wait_quiet(self, timeout: float = 120.0) -> None:
-        """Until no keyframe has been announced for a while."""
+    def wait_quiet(self, quiet: float = QUIET_S, timeout: float = 120.0) -> None:
+        """Until no keyframe has been announced for `quiet` seconds and the node says that no scan waits."""
         begin = time.monotonic()
-        while time.monotonic() - max(begin, self._heard) < QUIET_S and time.monotonic() - begin < timeout:
+        while time.monotonic() - begin < timeout:
+            if self._reported - max(begin, self._heard) > quiet and self.diagnostics.get("scans waiting", "0") == "0":
+                return
             time.sleep(0.05)
