@@ -196,7 +196,7 @@ def live_node(log: Path, active: bool = True, **parameters: Any) -> Iterator[tup
     with Robot() as robot, NodeProcess(argv, {"PYTHONFAULTHANDLER": "1"}, log) as process:
         if active:
             try:
-                robot.wait_active(process)
+                robot.wait_active(process, 180.0)  # a fresh clone compiles first
             except RuntimeError:
                 process.process.send_signal(signal.SIGABRT)  # a node that hangs shows where
                 process.process.wait(10)

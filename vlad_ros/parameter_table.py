@@ -43,9 +43,7 @@ def markdown() -> str:
     """The README's table."""
     lines = ["| parameter | default | range or unit | what it does |", "|---|---|---|---|"]
     for field in parameter_fields():
-        lines.append(
-            f"| `{field.name}` | `{value_text(field.default)}` | {limits(field)} | {field.metadata['help']} |"
-        )
+        lines.append(f"| `{field.name}` | `{value_text(field.default)}` | {limits(field)} | {field.metadata['help']} |")
     return "\n".join(lines) + "\n"
 
 

@@ -76,6 +76,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
         def configure() -> None:
             node_config, recognizer_config = parameters.read(self)
+            self.get_logger().info("configuring; the first time after an installation this compiles for a minute")
             self._session = Session(self, self, self.statistics, node_config, recognizer_config)
 
         return self._transition("inactive", configure)
@@ -127,7 +128,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
     def _start(self) -> None:
         """autostart: configure and activate, or end with exit code 1."""
         self.destroy_timer(self._autostart)
-        if self.trigger_configure() != OK or self.trigger_activate() != OK:
+        if self.trigger_configure() != OK or (not self._stop.is_set() and self.trigger_activate() != OK):
             self.exit_code = 1
             self._stop.set()
 
@@ -173,10 +174,9 @@ def main(args: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    node = None
+    node, executor = None, MultiThreadedExecutor(THREADS)
     try:
         node = PlaceNode(stop)
-        executor = MultiThreadedExecutor(THREADS)
         executor.add_node(node)
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
@@ -185,6 +185,7 @@ def main(args: list[str] | None = None) -> int:
         get_logger("vlad").fatal(str(error))
         return 1
     finally:
+        executor.shutdown()  # waits for a transition under way
         if node is not None:
             node.end()
             node.destroy_node()
