@@ -41,7 +41,7 @@ def views_file(folder: Path, recipe: ViewsRecipe, jobs: int) -> Path:
 def threshold_drives(recipe: Recipe) -> list[Sequence]:
     """Drives through worlds that no view was taken in, out and back and out again, with one sensor each."""
     drives = []
-    for number, (kind, shape, sensor) in enumerate(DRIVES):
-        seed = recipe.held_out.seed + 1000 + number
-        drives.append(make_drive(kind, seed, sensor=sensor, seed=seed, spacing=1.6, length=200.0, shape=shape))
+    for number, (kind, shape, sensor) in enumerate(DRIVES[: recipe.threshold.drives]):
+        seed, length = recipe.threshold.seed + number, recipe.threshold.length
+        drives.append(make_drive(kind, seed, sensor=sensor, seed=seed, spacing=1.6, length=length, shape=shape))
     return drives
