@@ -54,7 +54,7 @@ def test_the_changelog_reads_as_ament_wants_it() -> None:
     released = text.replace(forthcoming, "9.9.9 (2030-01-01)\n------------------\n")  # as a release will do
     entries = changelog.populate_changelog_from_rst(changelog.Changelog(), released)
     ((version, _, content),) = [entry for entry in entries.foreach_version() if entry[0] == "9.9.9"]
-    assert version == "9.9.9" and len(content) >= 5
+    assert version == "9.9.9" and "launch file" in str(content[0])
 
 
 @pytest.fixture(scope="module")
