@@ -96,9 +96,9 @@ def odometry(
 class Robot(Watch):
     """The test's end of the conversation with one node."""
 
-    def __init__(self, name: str = "/vlad") -> None:
+    def __init__(self, name: str = "/vlad", points: str = "points") -> None:
         super().__init__(name)
-        self._points = self.node.create_publisher(PointCloud2, "points", QoSProfile(depth=50))
+        self._points = self.node.create_publisher(PointCloud2, points, QoSProfile(depth=50))
         self._odom = self.node.create_publisher(Odometry, "odom", QoSProfile(depth=200))
         self._bev = self.node.create_publisher(Image, "bev", QoSProfile(depth=50))
         self.level, self.message = b"", ""
@@ -190,10 +190,12 @@ def node_argv(**parameters: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def live_node(log: Path, active: bool = True, **parameters: Any) -> Iterator[tuple[Robot, NodeProcess]]:
+def live_node(
+    log: Path, active: bool = True, points: str = "points", **parameters: Any
+) -> Iterator[tuple[Robot, NodeProcess]]:
     """The node in its own process, and the robot that talks with it; active unless told otherwise."""
-    argv = node_argv(**({"autostart": "true"} if active else {}), **parameters)
-    with Robot() as robot, NodeProcess(argv, {"PYTHONFAULTHANDLER": "1"}, log) as process:
+    argv = [*node_argv(**({"autostart": "true"} if active else {}), **parameters), "-r", f"points:={points}"]
+    with Robot(points=points) as robot, NodeProcess(argv, {"PYTHONFAULTHANDLER": "1"}, log) as process:
         if active:
             try:
                 robot.wait_active(process, 180.0)  # a fresh clone compiles first

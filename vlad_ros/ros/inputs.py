@@ -139,7 +139,7 @@ class Inputs:
         """The back-end calls the scan of this stamp a keyframe; counted as late when that scan has already gone."""
         with self._lock:
             tolerance = round(self._config.keyframe_tolerance * SECOND)
-            if self._released is not None and stamp + tolerance < self._released and stamp > self._released - RESTART:
+            if self._released is not None and stamp + tolerance < self._released:
                 self._count("keyframe_late")
                 return
             if stamp not in self._announced:
