@@ -31,7 +31,7 @@ from vlad_ros.evaluation.task import Task, make_task
 from vlad_ros.sequence import load_sequence
 from vlad_ros.types import F32
 
-CANDIDATES = 50  # closures asked of MapClosures, before the gap is applied
+CANDIDATES = 50  # closures asked of MapClosures, before the gap is applied; it proposes fewer
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ ROWS = [
 
 
 def map_closures_similarity(clouds: Iterable[F32], count: int) -> F32:
-    """(S, S) RANSAC inliers between local maps by MapClosures (Gupta et al., ICRA 2024), 0 without a proposal."""
+    """(S, S) RANSAC inliers between local maps by MapClosures (Gupta et al., ICRA 2024), -inf without a proposal."""
     from map_closures.map_closures import MapClosures
 
     pipeline = MapClosures()
-    inliers = np.zeros((count, count), np.float32)
+    inliers = np.full((count, count), -np.inf, np.float32)
     for i, cloud in enumerate(clouds):
         for closure in pipeline.get_top_k_closures(i, cloud[:, :3].astype(np.float64), CANDIDATES):
             inliers[i, closure.source_id if closure.target_id == i else closure.target_id] = closure.number_of_inliers

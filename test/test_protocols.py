@@ -72,6 +72,14 @@ def test_the_radius_itself_is_near_enough() -> None:
     assert outcome.correct().all()
 
 
+def test_minus_infinity_is_no_candidate() -> None:
+    """A method may decline: a query whose right answer it does not propose is missed, not found by its place."""
+    similarity = np.array([[0.5, -np.inf, -np.inf], [-np.inf] * 3])
+    outcome = protocols.cross(similarity, np.zeros((2, 3)), np.array([[9.0, 0, 0], [0, 0, 0], [9, 9, 9]]), radius=1.0)
+    np.testing.assert_array_equal(outcome.best, [0, -1])
+    assert outcome.is_query.all() and not outcome.correct(3).any()
+
+
 def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes differ"):
         protocols.judge(np.zeros((2, 3)), np.ones((2, 2), bool), np.ones((2, 3), bool))

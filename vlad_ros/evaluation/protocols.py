@@ -46,7 +46,7 @@ class Outcome:
 
 
 def judge(similarity: F32, allowed: Bools, near: Bools, opposite: Bools | None = None) -> Outcome:
-    """Compare a (Q, M) similarity with the truth; ties go to the lower index.
+    """Compare a (Q, M) similarity with the truth; ties go to the lower index; -inf is no candidate at all.
 
     `allowed` (Q, M): what a query may match; `near` (Q, M): what lies within the radius; `opposite` (Q, M): headings
     that differ by more than 90 degrees. ValueError where the shapes differ.
@@ -56,12 +56,11 @@ def judge(similarity: F32, allowed: Bools, near: Bools, opposite: Bools | None =
     right = allowed & near
     masked = np.where(allowed, similarity.astype(np.float64), -np.inf)
     order = np.argsort(-masked, axis=1, kind="stable")
-    hits = np.take_along_axis(right, order, axis=1)
+    hits = np.take_along_axis(right & (masked > -np.inf), order, axis=1)
     is_query: Bools = np.asarray(right.any(axis=1))
-    has_candidate = allowed.any(axis=1)
-    best = np.where(has_candidate, order[:, 0] if order.shape[1] else -1, -1)
     top = masked.max(axis=1, initial=-np.inf)
-    rank = np.where(is_query, hits.argmax(axis=1) if order.shape[1] else 0, NO_HIT)
+    best = np.where(top > -np.inf, order[:, 0] if order.shape[1] else -1, -1)
+    rank = np.where(hits.any(axis=1), hits.argmax(axis=1) if order.shape[1] else 0, NO_HIT)
     reverse: Bools = np.zeros(len(rank), bool)
     if opposite is not None:
         reverse = is_query & ~np.asarray((right & ~opposite).any(axis=1))
