@@ -130,7 +130,7 @@ class Robot(Watch):
     def change(self, transition: int) -> bool:
         """Ask for a transition; whether it was made."""
         request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(ChangeState, "change_state", request).success)
+        return bool(self.call(ChangeState, "change_state", request, 180.0).success)  # a fresh clone compiles
 
     def configure(self) -> bool:
         """To inactive."""
