@@ -95,6 +95,15 @@ def test_replay_refuses_what_is_no_bag(tmp_path: Path, capsys: pytest.CaptureFix
     assert "not a readable rosbag2" in capsys.readouterr().err
 
 
+@pytest.mark.ros
+def test_replay_plays_a_bag(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
+    assert cli.main(["import", str(drive), str(tmp_path / "bag"), "--storage", "sqlite3"]) == 0
+    assert cli.main(["replay", str(tmp_path / "bag"), "--rate", "100", "--wait", "0", "--topics", "/odom"]) == 0
+    text = capsys.readouterr().out
+    assert "nobody has subscribed to /odom" in text and "40 messages in" in text
+
+
 def test_import_makes_a_bag(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["import", str(drive), str(tmp_path / "bag"), "--rate", "5", "--drift"]) == 0
     assert "40 scans on /points" in capsys.readouterr().out

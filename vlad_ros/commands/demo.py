@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
 
     from vlad_ros.ros.demo_session import announce
 
-    keyframes, edges, lost = announce(folder / "bag", folder, truth, args.weights, args.rate, tqdm.write)
+    try:
+        keyframes, edges, lost = announce(folder / "bag", folder, truth, args.weights, args.rate, tqdm.write)
+    except RuntimeError as error:  # the node did not start, and its log says why
+        raise ChildProcessError(str(error)) from error
     summary = demo.summarise(truth, keyframes, edges, lost)
     demo.write_results(folder, truth, summary, sha256, args.seed)
     draw(folder, folder / "demo.png")

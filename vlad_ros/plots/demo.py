@@ -40,11 +40,11 @@ def draw(folder: Path, path: Path) -> None:
     handles = [
         Line2D([], [], color=PATH, lw=2, label="drive"),
         Line2D([], [], color="black", ls="none", marker="^", ms=7, label="start"),
-        Line2D([], [], color=TRUE, lw=1.5, marker="o", ms=4, label="true loop (marker at the query)"),
+        Line2D([], [], color=TRUE, lw=1.5, marker="o", ms=4, label="true loop (marker: where it was announced)"),
         Line2D([], [], color=FALSE, lw=1.5, ls="--", marker="x", ms=5, label="false loop"),
     ]
     figure.legend(handles=handles, loc="lower center", ncols=4, frameon=False)
-    figure.tight_layout(rect=(0, 0.06, 1, 0.97))
+    figure.tight_layout(rect=(0, 0.08, 1, 0.97))
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -159,7 +159,7 @@ class Watch:
         return str(answer.message)
 
     def wait_active(self, node: NodeProcess, timeout: float = 60.0) -> None:
-        """Until the node is active; RuntimeError, with the end of its log, where it has exited instead."""
+        """Until the node is active; RuntimeError, with the end of its log, where it has exited or takes too long."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if node.process.poll() is not None:
