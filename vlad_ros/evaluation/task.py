@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from vlad_ros.cloud import clean
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
@@ -92,10 +93,10 @@ def _sparse(config: EvaluationConfig, sequence: Sequence) -> Task:
     def judge(similarity: F32) -> Outcome:
         return protocols.cross(similarity, positions[queries], positions[keep], config.radius)
 
-    spacing = float(np.median(np.linalg.norm(np.diff(positions[keep], axis=0), axis=1))) if len(keep) > 1 else 0.0
+    offset = float(np.median(cdist(positions[queries], positions[keep]).min(axis=1))) if len(queries) else 0.0
     label = (
-        f"sparse (one pass, interleaved), stride {config.stride} ({spacing:.1f} m), radius {config.radius:g} m, queries"
-        " turned and thinned to 2,000..5,000 points, single scans"
+        f"sparse (one pass, interleaved), stride {config.stride} (queries {offset:.1f} m off the map), radius"
+        f" {config.radius:g} m, queries turned and thinned to 2,000..5,000 points, single scans"
     )
     maps = [sequence.scans[i] for i in keep]
     clouds = Clouds(len(thinned), lambda: iter(thinned)), Clouds(len(maps), lambda: iter(maps))
