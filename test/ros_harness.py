@@ -130,7 +130,8 @@ class Robot(Watch):
     def change(self, transition: int) -> bool:
         """Ask for a transition; whether it was made."""
         request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(ChangeState, "change_state", request, 180.0).success)  # a fresh clone compiles
+        # A fresh clone compiles while it configures.
+        return bool(self.call(ChangeState, "change_state", request, 180.0).success)
 
     def configure(self) -> bool:
         """To inactive."""
@@ -179,6 +180,12 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> 
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.02)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096
 
 
 def node_argv(**parameters: Any) -> list[str]:

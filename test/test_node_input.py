@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import array
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from ros_harness import (  # noqa: E402
     live_node,
     odometry,
     place,
+    resident,
     untrained_weights,
     wait_for,
 )
@@ -215,9 +215,3 @@ def test_hundreds_of_bad_clouds_cost_no_memory(live: tuple[Robot, NodeProcess]) 
     storm(100)
     before = storm(50)
     assert storm(200) < before + 40 * 2**20  # 200 clouds are 190 MB
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process holds."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * 4096

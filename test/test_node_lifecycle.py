@@ -12,7 +12,18 @@ import pytest
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from ros_harness import SECOND, Robot, cloud, live_node, node_argv, odometry, place, untrained_weights, wait_for  # noqa: E402
+from ros_harness import (  # noqa: E402
+    SECOND,
+    Robot,
+    cloud,
+    live_node,
+    node_argv,
+    odometry,
+    place,
+    resident,
+    untrained_weights,
+    wait_for,
+)
 
 from vlad_ros.ros.watch import NodeProcess  # noqa: E402
 
@@ -116,6 +127,18 @@ def test_through_all_states_and_back(idle: tuple[Robot, NodeProcess]) -> None:
         assert robot.cleanup()
         assert robot.state() == "unconfigured"
     assert robot.set("top_k", 5) == (True, "")
+
+
+def test_cleanup_gives_the_memory_back(idle: tuple[Robot, NodeProcess]) -> None:
+    robot, process = idle
+    sizes = []
+    for _ in range(5):
+        assert robot.configure() and robot.activate()
+        assert robot.cleanup() is False  # not from active
+        robot.deactivate()
+        assert robot.cleanup()
+        sizes.append(resident(process.process.pid))
+    assert sizes[-1] < sizes[1] + 30 * 2**20
 
 
 def test_waiting_keyframes_are_answered_once_at_deactivation(idle: tuple[Robot, NodeProcess]) -> None:

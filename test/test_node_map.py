@@ -132,7 +132,12 @@ def test_full_disk_is_told_and_the_old_map_stays(owner: tuple[Robot, NodeProcess
     assert not success and str(path) in sentence
     assert keyframes_in(path) == 2
     wait_for(lambda: robot.count("save_failed") > 0, "a failing autosave is not counted")
+    robot.deactivate()  # cannot save either: the map is kept until it can
+    assert robot.state() == "inactive"
+    assert not robot.cleanup()
+    assert robot.state() == "inactive" and str(path) in process.tail(3)
     _limit_file_size(process, resource.RLIM_INFINITY)
+    assert robot.activate()
     success, sentence = robot.ask("save_map")
     assert success, sentence
     assert keyframes_in(path) == 6

@@ -35,6 +35,7 @@ REASONS = {
     "late_stamp": "the stamp is older than the last one's",
     "session_opened": "the stamps went back (a bag restarted?); a new session begins, the map is kept",
     "no_odometry": "no odometry around the stamp; the scan is used without a pose",
+    "odometry_jump": "the odometry has jumped; local maps end there",
     "bad_odometry": "the odometry message is not a pose",
     "odometry_frame": "the odometry's child_frame_id is neither the body nor the cloud's frame; set base_frame to it",
     "bad_bev": "the BEV image cannot be used",
@@ -49,6 +50,7 @@ REASONS = {
 # The topic that a reason is about, where it is not the points.
 TOPICS = {
     "no_odometry": "odom",
+    "odometry_jump": "odom",
     "bad_odometry": "odom",
     "odometry_frame": "odom",
     "bad_bev": "bev",
@@ -104,8 +106,8 @@ class Statistics:
         with self._lock:
             self.received += 1
             self._heard = time.monotonic()
-            if self._stamps and stamp < self._stamps[-1]:
-                self._stamps.clear()
+            if self._stamps and not 0 <= stamp - self._stamps[-1] < SILENCE * 1e9:
+                self._stamps.clear()  # begun anew, or after a pause
             if stamp > 0 and (not self._stamps or stamp > self._stamps[-1]):
                 self._stamps.append(stamp)
 

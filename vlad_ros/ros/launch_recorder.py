@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Executes a launch file where ROS' `launch` is not installed, and says which process it would start.
+"""Executes a launch file where ROS' `launch` is not installed (no registry has it): what process would it start?
 
-`launch` and `launch_ros` are in no Python registry. This stands in for the few of their actions and substitutions that
-`vlad.launch.py` uses, and knows nothing else: whatever a launch file does beyond them is an error, never ignored.
+It knows what `vlad.launch.py` uses and nothing else: whatever a launch file does beyond that is an error.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class PathJoinSubstitution:
         self._parts = substitutions
 
     def perform(self, context: Context) -> str:
-        """Joined."""
+        """The path."""
         return os.path.join(*(text(part, context) for part in self._parts))
 
 
@@ -181,7 +180,7 @@ class GroupAction(Action):
         before = list(context.parameters)
         for action in self._actions:
             action.visit(context)
-        context.parameters = before
+        context.parameters[:] = before
 
 
 class Node(Action):
@@ -257,15 +256,13 @@ MODULES: dict[str, dict[str, Any]] = {
 
 @contextlib.contextmanager
 def stand_ins() -> Iterator[None]:
-    """`launch` and `launch_ros` as this module knows them, for as long as the context lasts."""
+    """`launch` and `launch_ros` as this module knows them, while the context lasts."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in ("launch", "launch_ros")}
     for name in before:
         del sys.modules[name]
     for name, content in MODULES.items():
-        module = types.ModuleType(name)
-        module.__dict__.update(content)
-        module.__path__ = []
-        sys.modules[name] = module
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__dict__.update(content | {"__path__": []})
     try:
         yield
     finally:
@@ -281,9 +278,9 @@ def describe(launch_file: str | os.PathLike[str]) -> LaunchDescription:
             description = runpy.run_path(os.fspath(launch_file))["generate_launch_description"]()
         except (ImportError, TypeError) as error:
             raise LaunchError(f"{launch_file}: the recorder does not know this: {error}") from error
-    if not isinstance(description, LaunchDescription):
-        raise LaunchError(f"{launch_file} gives no LaunchDescription")
-    return description
+    if isinstance(description, LaunchDescription):
+        return description
+    raise LaunchError(f"{launch_file} gives no LaunchDescription")
 
 
 def resolve(launch_file: str | os.PathLike[str], **arguments: str) -> list[tuple[list[str], dict[str, str]]]:
@@ -297,7 +294,6 @@ def resolve(launch_file: str | os.PathLike[str], **arguments: str) -> list[tuple
         if not isinstance(entity, Action):
             raise LaunchError(f"{entity!r} is no action that the recorder knows")
         entity.visit(context)
-    unknown = set(arguments) - context.declared
-    if unknown:
+    if unknown := set(arguments) - context.declared:
         raise LaunchError(f"{launch_file} has no argument {', '.join(sorted(unknown))}")
     return context.started

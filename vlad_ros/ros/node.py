@@ -6,10 +6,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -34,6 +36,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self, stop: threading.Event) -> None:
         super().__init__("vlad")
+        self._answer_impossible_transitions()
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._stop = stop
@@ -49,6 +52,21 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
             self.create_service(Trigger, f"~/{name}", self._service(name), callback_group=group)
         if parameters.read(self)[0].autostart:
             self._autostart = self.create_timer(0.0, self._start, MutuallyExclusiveCallbackGroup(), clock=steady)
+
+    def _answer_impossible_transitions(self) -> None:
+        """rclpy raises where a transition is asked for that the state does not have, which would end the process."""
+        (service,) = (service for service in self.services if service.srv_name.endswith("/change_state"))
+        change_state = service.callback
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:
+                self.get_logger().warning(f"impossible while {self._state}: {error}")
+                response.success = False
+                return response
+
+        service.callback = answer
 
     # What the other parts tell.
 
@@ -90,16 +108,16 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         return self._transition("inactive", self._close)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free network and map."""
+        """Free network and map; refused when the map was to be saved and cannot be."""
         return self._transition("unconfigured", self._free)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup."""
-        return self._transition("finalized", self._free)
+        return self._transition("finalized", lambda: self._free(at_any_price=True))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin again from nothing."""
-        return self._transition("unconfigured", self._free)
+        return self._transition("unconfigured", lambda: self._free(at_any_price=True))
 
     def _open(self) -> None:
         if self._session is not None:
@@ -109,10 +127,10 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         if self._session is not None:
             self._session.close()
 
-    def _free(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.free()
+    def _free(self, at_any_price: bool = False) -> None:
+        if self._session is not None:
+            self._session.free(at_any_price)
+        self._session = None
 
     def _transition(self, target: str, action: Callable[[], object]) -> TransitionCallbackReturn:
         # rclpy swallows what a transition raises; a refusal has to say why.
@@ -179,7 +197,10 @@ def main(args: list[str] | None = None) -> int:
         node = PlaceNode(stop)
         executor.add_node(node)
         while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
+            try:
+                executor.spin_once(timeout_sec=0.1)
+            except Exception:  # of a callback: it costs that message, not the node
+                node.failed(traceback.format_exc())
         return node.exit_code
     except parameters.ParameterError as error:
         get_logger("vlad").fatal(str(error))

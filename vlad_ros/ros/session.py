@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from rclpy.lifecycle import LifecycleNode
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
@@ -38,6 +40,8 @@ class Session:
         self._statistics = statistics
         self._worker: Worker | None = None
         self._saved_at = time.monotonic()
+        self._saved = -1  # keyframes in the map when it was saved last
+        self._unsaved = False  # whether saving at deactivation has failed
         self._tick: Job | None = None
         self._answered = False  # the waiting keyframes, since the last cloud
         with contextlib.ExitStack() as undo:
@@ -59,6 +63,7 @@ class Session:
                 poses = TfOdometry(transforms, config)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
             self.outputs = Outputs(node, self.recognizer, self.frames)
+            self.outputs.odom_frame = config.odom_frame if config.odom_source == "tf" else ""
             undo.callback(self.outputs.close)
             self.subscriptions = Subscriptions(node, config, self.inputs, self.outputs, listener, statistics)
             undo.callback(self.subscriptions.close)
@@ -96,14 +101,20 @@ class Session:
             self._statistics.count("inactive", dropped)
         self.outputs.draw(now=True)
         if self._config.save_on_exit and self._config.map_path:
-            self._save()
+            self._unsaved = not self._try_to_save()
 
-    def free(self) -> None:
-        """Let go of topics, lock, network and map."""
-        try:
-            self.close()
-        finally:
-            self._undo.close()
+    def free(self, at_any_price: bool) -> None:
+        """Let go of topics, lock, network and map. MapError, with everything kept, when the map was to be saved and
+        cannot be, unless `at_any_price`."""
+        self.close()
+        if self._unsaved and not at_any_price:
+            self._save()
+        self._undo.close()
+        device = self.recognizer.describer.device
+        del self.recognizer, self.outputs, self.subscriptions, self.inputs
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def do(self, name: str) -> tuple[bool, str]:
         """Have the worker do a service, after the scans that came before it; whether it went well, and a sentence."""
@@ -162,13 +173,20 @@ class Session:
         self._answered = silent
         self.outputs.draw()
         period = self._config.autosave_period
-        if period and self._config.map_path and time.monotonic() - self._saved_at >= period:
+        due = period and self._config.map_path and time.monotonic() - self._saved_at >= period
+        if due and len(self.recognizer.database) != self._saved:
             self._saved_at = time.monotonic()
-            try:
-                self._save()
-            except ValueError as error:
-                self._listener.reject("save_failed", str(error))
+            self._try_to_save()
         return ""
+
+    def _try_to_save(self) -> bool:
+        """Save where nobody waits for the answer: a failure is counted and warned of."""
+        try:
+            self._save()
+        except ValueError as error:
+            self._listener.reject("save_failed", str(error))
+            return False
+        return True
 
     def _release(self, scan: Scan) -> None:
         if self._worker is None or not self._worker.queue.put(scan):
@@ -176,6 +194,7 @@ class Session:
 
     def _save(self) -> str:
         self.recognizer.save_map(self._config.map_path)
+        self._saved, self._unsaved = len(self.recognizer.database), False
         return f"{len(self.recognizer.database)} keyframes saved to {self._config.map_path}"
 
     def _load(self) -> str:

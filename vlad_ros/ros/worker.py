@@ -213,7 +213,8 @@ class Worker(threading.Thread):
         try:
             if scan.bev is not None:
                 return True, raster_of(scan.bev, self._recognizer.describer.bev)
-            self._listener.reject("bev_missing", f"{self._config.bev_missing}ed")
+            drop = self._config.bev_missing == "drop"
+            self._listener.reject("bev_missing", "it is dropped" if drop else "it is used without")
         except ValueError as error:
             self._listener.reject("bad_bev", str(error))
         return self._config.bev_missing == "process", None
