@@ -5,10 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 KILTED := .venv-kilted
 PIP_INSTALL := install -q --disable-pip-version-check
-# The CPU build of PyTorch is a tenth of the other; where its index cannot be reached, the usual build does as well.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-INSTALL_TORCH = install -q --disable-pip-version-check --no-deps --retries 1 --index-url $(TORCH_INDEX) \
-  -c constraints.txt torch || echo "no PyTorch from $(TORCH_INDEX); taking the usual index's"
+# PyTorch's CPU build is a tenth of the usual one: name PyTorch's CPU index here to get it, make demo TORCH_INDEX=...
+TORCH_INDEX ?=
+INSTALL_TORCH = install -q --disable-pip-version-check -c constraints.txt torch \
+  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 ROS := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 
 ifndef VLAD_DATA
