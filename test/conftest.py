@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures: where the real sequences lie, and a small untrained network for tests that need only the machinery."""
+"""Shared fixtures: where the real sequences lie, and a small untrained network where only the machinery matters."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters as the README's table and as `config/vlad.yaml`, both made from the dataclasses.
 
-    python -m vlad_ros.parameter_table          # Markdown
-    python -m vlad_ros.parameter_table --yaml   # config/vlad.yaml
+`python -m vlad_ros.parameter_table` prints the table in Markdown, with `--yaml` the file.
 """
 
 from __future__ import annotations
