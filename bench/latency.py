@@ -8,7 +8,8 @@ The 16 full scans of kitti00_hdl64_fullres (100,000..127,000 points) go through 
 a keyframe, against a map that already holds so many others. "single scan": as recorded, without poses. "local map":
 with odometry made up, one metre a scan, so that each scan closes the window of one keyframe and opens that of another;
 it is described twice, alone and joined. One core is what the process is bound to; all cores are what it finds.
-Every row is measured in a process of its own, which is what the peak memory is about.
+Every row is measured in a process of its own, which is what the peak memory is about. OpenMP waits without spinning
+(OMP_WAIT_POLICY=PASSIVE) unless the environment says otherwise.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def measure(path: Path, weights: str | None, count: int, local: bool, scans: int
 
 def in_a_process(arguments: list[str]) -> dict[str, Any]:
     """The same, in a process of its own."""
-    answer = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    answer = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, env=environment)
     if answer.returncode:
         raise ValueError(f"measuring failed:\n{answer.stderr}")
     return dict(json.loads(answer.stdout.splitlines()[-1]))
