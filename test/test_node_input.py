@@ -160,6 +160,22 @@ def test_scan_without_odometry_is_used_without_a_pose(live: tuple[Robot, NodePro
     wait_for(lambda: robot.count("no_odometry") > before, "no_odometry is not counted")
 
 
+def test_clouds_do_not_overtake_their_odometry(live: tuple[Robot, NodeProcess]) -> None:
+    robot, _ = live
+    works(robot)
+    before = robot.count("no_odometry")
+    for _ in range(6):  # all at once, as after a pause
+        stamp = CLOCK.tick()
+        for i in range(10):
+            robot.send(odometry(stamp - (9 - i) * SECOND // 100))
+        robot.send(cloud(stamp, GOOD))
+    wait_for(lambda: answered(robot, stamp), "the scans are not answered")
+    works(robot)
+    received = robot.diagnostics["clouds received"]
+    wait_for(lambda: robot.diagnostics["clouds received"] != received, "no diagnostics")
+    assert robot.count("no_odometry") == before
+
+
 @pytest.mark.parametrize(
     ("x", "quaternion"),
     [

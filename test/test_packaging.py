@@ -72,7 +72,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "CMAKE_PREFIX_PATH": sys.prefix,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    build = [sys.executable, "-m", "colcon", "build", "--packages-select", "vlad_ros"]
+    build = [sys.executable, "-m", "colcon", "build"]
     ended = subprocess.run(build, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return folder / "install" / "vlad_ros"

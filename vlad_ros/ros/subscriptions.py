@@ -120,10 +120,24 @@ class Subscriptions:
             return
         stamp = from_time(message.header.stamp)
         self._statistics.heard(stamp)
+        self._drain()
         if stamp <= 0:
             self._listener.reject("zero_stamp", "")
             return
         self._inputs.add_scan(Scan(message, stamp, time.monotonic()))
+
+    def _drain(self) -> None:
+        """Take what has already come for this cloud, odometry above all.
+
+        The executor takes turns, one message of each topic; after a pause in which clouds and ten times as much
+        odometry have gathered, the clouds would overtake the poses that they wait for.
+        """
+        for subscription in self._made:
+            if subscription is self._points:
+                continue
+            with subscription.handle:
+                while (taken := subscription.handle.take_message(subscription.msg_type, subscription.raw)) is not None:
+                    subscription.callback(taken[0])
 
     def _on_odometry(self, message: Odometry) -> None:
         if not self.open:
