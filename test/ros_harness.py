@@ -101,11 +101,12 @@ class Robot(Watch):
         self._points = self.node.create_publisher(PointCloud2, points, QoSProfile(depth=50))
         self._odom = self.node.create_publisher(Odometry, "odom", QoSProfile(depth=200))
         self._bev = self.node.create_publisher(Image, "bev", QoSProfile(depth=50))
-        self.level, self.message = b"", ""
+        self.level, self.message, self.reports = b"", "", 0
 
     def _diagnostic(self, message: Any) -> None:
         super()._diagnostic(message)
         self.level, self.message = message.status[0].level, message.status[0].message
+        self.reports += 1
 
     @property
     def warns(self) -> bool:
@@ -122,6 +123,11 @@ class Robot(Watch):
         publishers = [self._points] + [self._odom] * odom + [self._bev] * bev
         wait_for(lambda: all(p.get_subscription_count() for p in publishers), "the node does not subscribe")
         time.sleep(0.3)  # discovery is not quite symmetric
+
+    def wait_report(self) -> None:
+        """Until diagnostics have told everything that has happened so far."""
+        enough = self.reports + 2  # the next may have been on its way
+        wait_for(lambda: self.reports >= enough, "no diagnostics")
 
     def count(self, reason: str) -> int:
         """How often the node has counted `reason`."""
