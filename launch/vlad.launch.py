@@ -37,9 +37,11 @@ PARAMETERS = (
     ("autostart", "autostart"),
 )
 # Whole clouds through shared memory, and their buffers kept instead of given back to the system each time. Fast DDS
-# changed the variable's name on the way to Kilted; glibc reads the others.
+# changed the variable's name on the way to Kilted; glibc reads the others. OpenMP's threads sleep while they wait:
+# spinning, as by default, they take the cores that the rest of the stack needs, and are slower for it.
 DDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-MALLOC = {
+RUNTIME = {
+    "OMP_WAIT_POLICY": "PASSIVE",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_TOP_PAD_": "67108864",
@@ -58,7 +60,7 @@ def given(argument: str) -> IfCondition:
 
 def environment() -> dict[str, object]:
     """For our node only, and nothing that the user has set."""
-    wanted: dict[str, object] = dict(MALLOC)
+    wanted: dict[str, object] = dict(RUNTIME)
     if not any(name in os.environ for name in DDS_PROFILE):
         wanted.update({name: share("config", "fastdds_shm.xml") for name in DDS_PROFILE})
     return {name: value for name, value in wanted.items() if name not in os.environ}

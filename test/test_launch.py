@@ -29,6 +29,7 @@ ARGUMENTS = {
 ENVIRONMENT = {
     "FASTRTPS_DEFAULT_PROFILES_FILE",
     "FASTDDS_DEFAULT_PROFILES_FILE",
+    "OMP_WAIT_POLICY",
     "MALLOC_MMAP_THRESHOLD_",
     "MALLOC_TRIM_THRESHOLD_",
     "MALLOC_TOP_PAD_",
@@ -92,7 +93,7 @@ def test_arguments_reach_the_node_after_the_parameter_file() -> None:
 def test_what_the_user_has_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/my/profile.xml")
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
-    assert set(started()[1]) == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
+    assert set(started()[1]) == {"OMP_WAIT_POLICY", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
 
 
 def test_parameters_of_the_launch_file_exist() -> None:
