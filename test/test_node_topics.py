@@ -143,10 +143,10 @@ def test_a_keyframe_announced_too_late_is_counted(live: tuple[Robot, NodeProcess
 
 def test_lost_clouds_name_the_remedy(live: tuple[Robot, NodeProcess]) -> None:
     robot, _ = live
-    stamp = 300 * SECOND
+    stamp, small = 300 * SECOND, place(1)[::10]
     for i in range(60):  # 10 Hz, two of three lost on the way, now and then two in a row
-        stamp += SECOND // 10 * (1 if i % 10 == 0 else 3)
-        robot.send(cloud(stamp, place(1)))
-        time.sleep(0.01)
+        stamp += SECOND // 10 * (1 if i % 5 == 0 else 3)
+        robot.send(cloud(stamp, small))
+        time.sleep(0.02)
     wait_for(lambda: robot.warns and "of 10.0 clouds a second" in robot.message, f"no remedy in {robot.message!r}")
     assert "fastdds_shm.xml" in robot.message and "driver" in robot.message

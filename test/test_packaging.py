@@ -132,8 +132,11 @@ def test_the_installed_node_comes_up_by_the_installed_launch_file(
     from ros_harness import SECOND, Robot, cloud, place, untrained_weights, wait_for
 
     from vlad_ros.ros.launch_recorder import resolve
+    from vlad_ros.ros.share import DDS_PROFILE
     from vlad_ros.ros.watch import NodeProcess
 
+    for name in DDS_PROFILE:
+        monkeypatch.delenv(name, raising=False)
     settings = tmp_path / "settings.yaml"
     weights = untrained_weights(tmp_path / "untrained.safetensors")
     parameters = f'weights: "{weights}"\n    keyframe_source: all\n    odom_source: none\n'
