@@ -95,7 +95,7 @@ def test_the_demo_from_end_to_end(
         monkeypatch.setenv(name, "")  # so that what the demo sets is taken back
         monkeypatch.delenv(name)
     out = tmp_path / "out"
-    assert cli.main(["demo", "--out", str(out), "--weights", str(weights), "--rate", "5"]) == 0
+    assert cli.main(["demo", "--out", str(out), "--weights", str(weights), "--rate", "2"]) == 0
     text = capsys.readouterr().out
     numbers = json.loads((out / "metrics.json").read_text())
     assert numbers["messages_lost"] == 0 and numbers["keyframes"] == len(drive)
