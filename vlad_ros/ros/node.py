@@ -7,15 +7,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
@@ -27,8 +26,14 @@ from vlad_ros.ros.diagnostics import REASONS, TOPICS, Statistics
 from vlad_ros.ros.reporter import report
 from vlad_ros.ros.session import Session
 
-THREADS = 4
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class Turn:
+    """Awaited by a service: the executor goes on with the other callbacks and comes back."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 class PlaceNode(LifecycleNode):  # type: ignore[misc]
@@ -46,12 +51,11 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         self._state = "unconfigured"
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._every_second, MutuallyExclusiveCallbackGroup(), clock=steady)
-        group = ReentrantCallbackGroup()  # a service waits for the worker; others are answered meanwhile
+        self.create_timer(1.0, self._every_second, clock=steady)
         for name in ("save_map", "load_map", "clear_map"):
-            self.create_service(Trigger, f"~/{name}", self._service(name), callback_group=group)
+            self.create_service(Trigger, f"~/{name}", self._service(name))
         if parameters.read(self)[0].autostart:
-            self._autostart = self.create_timer(0.0, self._start, MutuallyExclusiveCallbackGroup(), clock=steady)
+            self._autostart = self.create_timer(0.0, self._start, clock=steady)
 
     def _answer_impossible_transitions(self) -> None:
         """rclpy raises where a transition is asked for that the state does not have, which would end the process."""
@@ -160,8 +164,8 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return parameters.check(self, changes, self._state)
 
-    def _service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
-        def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Awaitable[Trigger.Response]]:
+        async def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             session = self._session
             if session is None or self._state != "active":
                 response.success = False
@@ -170,7 +174,10 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
                     f"{self.get_fully_qualified_name()} {'configure' if session is None else 'activate'}"
                 )
             else:
-                response.success, response.message = session.do(name)
+                job = session.request(name)
+                while not job.done:
+                    await Turn()
+                response.success, response.message = job.wait()
             return response
 
         return answer
@@ -192,7 +199,9 @@ def main(args: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    node, executor = None, MultiThreadedExecutor(THREADS)
+    # One thread: no callback waits. rclpy's MultiThreadedExecutor submits a callback again and again until a thread of
+    # its pool has begun it; beside a busy worker that becomes a busy loop that takes the interpreter from both.
+    node, executor = None, SingleThreadedExecutor()
     try:
         node = PlaceNode(stop)
         executor.add_node(node)

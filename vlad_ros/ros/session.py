@@ -116,16 +116,15 @@ class Session:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def do(self, name: str) -> tuple[bool, str]:
-        """Have the worker do a service, after the scans that came before it; whether it went well, and a sentence."""
+    def request(self, name: str) -> Job:
+        """Have the worker do a service after the scans that came before it; what cannot be is refused at once."""
         actions = {"save_map": self._save, "load_map": self._load, "clear_map": self._clear}
+        job, worker = Job(actions[name]), self._worker
         if not self._config.map_path and name != "clear_map":
-            return False, f"{name} needs the parameter map_path, which is empty"
-        job = Job(actions[name])
-        worker = self._worker
-        if worker is None or not worker.queue.put(job):
-            return False, f"{name}: the node has just been deactivated"
-        return job.wait()
+            job.refuse_or_accept(False, f"{name} needs the parameter map_path, which is empty")
+        elif worker is None or not worker.queue.put(job):
+            job.refuse_or_accept(False, f"{name}: the node has just been deactivated")
+        return job
 
     def watch(self) -> list[str]:
         """Once a second: silence and losses in words; the jobs that time, not a scan, sets off."""
