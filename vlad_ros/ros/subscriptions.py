@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Pose, PoseStamped
 from nav_msgs.msg import Odometry, Path
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
@@ -63,7 +62,6 @@ class Subscriptions:
         self._outputs = outputs
         self._listener = listener
         self._statistics = statistics
-        self._group = MutuallyExclusiveCallbackGroup()
         self._made: list[Subscription] = []
         self._keyframes: Subscription | None = None
         self.open = False
@@ -84,7 +82,7 @@ class Subscriptions:
         reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT,
     ) -> Subscription:
         qos = QoSProfile(depth=depth, reliability=reliability)
-        subscription = self._node.create_subscription(kind, topic, callback, qos, callback_group=self._group)
+        subscription = self._node.create_subscription(kind, topic, callback, qos)
         self._made.append(subscription)
         return subscription
 
