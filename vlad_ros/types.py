@@ -13,12 +13,89 @@ Array = npt.NDArray[np.floating]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
+POINT_SCALE = 0.005  # m per integer of a stored cloud
+
 
 class RejectReason(enum.IntEnum):
     """Why a candidate was not accepted. Values are append-only: they are in people's bags."""
 
     NONE = 0
-    LOW_SIMILARITY = 1
+    LOW_SIMILARITY = 1  # of maps and bags made before loops were verified
+    NO_GEOMETRY = 2  # one of the two keyframes has no keypoints or no points to verify with
+    NO_ALIGNMENT = 3  # no transform brings more than chance many keypoints together
+    LOW_OVERLAP = 4  # the aligned clouds cover too little of each other, or lie too far apart where they do
+    AMBIGUOUS = 5  # a clearly different transform is nearly as good
+    ODOMETRY_DISAGREES = (
+        6  # farther from where odometry puts it than the drift explains, and not strong enough to overrule it
+    )
+    LOW_PROBABILITY = 7  # all of the evidence together is less sure than min_probability
+    OUT_OF_TIME = 8  # the budget of this keyframe ended before its turn
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What a keyframe keeps so that its loops can be verified, compact in memory as on disk.
+
+    `keypoints` (K, 2) float32 x y [m] in the levelled frame, best first; `features` (K, C) int8, the unit features times
+    127; `cloud` (N, 3) int16, the thinned points in the body frame times 1 / POINT_SCALE; `T_level_body` (4, 4)
+    float64, from the body into the levelled frame, whose z is the height above the fitted ground.
+    """
+
+    keypoints: F32
+    features: npt.NDArray[np.int8]
+    cloud: npt.NDArray[np.int16]
+    T_level_body: F64
+
+    @property
+    def points(self) -> F32:
+        """(N, 3) float32 [m] in the body frame."""
+        return self.cloud.astype(np.float32) * np.float32(POINT_SCALE)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return self.keypoints.nbytes + self.features.nbytes + self.cloud.nbytes + self.T_level_body.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """What the geometry of two keyframes says about a loop between them.
+
+    `T_match_query` (4, 4) and its `covariance` (6, 6) are None where nothing aligns. `matches`: mutual nearest features;
+    `inliers`: those that the transform brings together; `overlap`: the share of the points of each cloud that lie on the
+    other, the smaller of both directions; `residual` [m]: the median distance of those; `ambiguity`: inliers of the best
+    clearly different transform over `inliers`, 1 where nothing aligns. `pairs` (matches, 2) int: keypoint of the query, of
+    the match; `is_inlier` (matches,) bool.
+    """
+
+    T_match_query: F64 | None
+    covariance: F64 | None
+    matches: int
+    inliers: int
+    overlap: float
+    residual: float
+    ambiguity: float
+    pairs: npt.NDArray[np.int64]
+    is_inlier: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The numbers that the probability of a loop is made of; `odometry` and `agreement` are 0 where nothing is known.
+
+    `margin`: similarity over that of the best candidate elsewhere; `agreement`: how many of the last keyframes' loops say
+    the same; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift.
+    """
+
+    similarity: float
+    margin: float
+    matches: int
+    inliers: int
+    overlap: float
+    residual: float
+    ambiguity: float
+    agreement: float
+    odometry: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +105,7 @@ class Keyframe:
     `descriptor` (D,) float32 is the local map's where `is_local_map`, else the single scan's; `scan_descriptor` (D,)
     is always the single scan's, so that a map answers both kinds of query. `T_odom_base` (4, 4) float64 and `travel`
     [m along the session] are None without odometry. `partial`: the local map covers less than half of its window.
+    `geometry` belongs to the local map where there is one, else to the single scan.
     """
 
     session: int
@@ -38,6 +116,7 @@ class Keyframe:
     partial: bool = False
     T_odom_base: F64 | None = None
     travel: float | None = None
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +133,8 @@ class Candidate:
 class LoopClosure:
     """A candidate loop edge: `T_match_query` (4, 4) maps points of the query's body frame into the match's.
 
-    Stamps are integer nanoseconds. `probability`, `T_match_query` and the 6x6 `covariance` (x y z roll pitch yaw, a
-    perturbation on the match's side) are None until the candidate is verified.
+    Stamps are integer nanoseconds. The 6x6 `covariance` is in the order x y z roll pitch yaw, of a perturbation on the
+    match's side. `T_match_query`, `covariance` and `evidence` are None where the candidate could not be verified.
     """
 
     query_id: int
@@ -70,3 +149,4 @@ class LoopClosure:
     covariance: F64 | None = None
     accepted: bool = False
     reject_reason: RejectReason = RejectReason.NONE
+    evidence: Evidence | None = None

@@ -40,16 +40,16 @@ class Places:
         self.of_place = [np.flatnonzero(self.place == p) for p in range(self.place.max() + 1)]
         self.place_world = np.array([self.world[members[0]] for members in self.of_place])
 
-    def draw_places(self, stage: StageRecipe, rng: np.random.Generator) -> np.ndarray:
-        """Places of a batch: half of them from `stage.worlds` worlds, the rest from anywhere."""
+    def draw_places(self, stage: StageRecipe, count: int, rng: np.random.Generator) -> np.ndarray:
+        """`count` places: half of them from `stage.worlds` worlds, the rest from anywhere."""
         chosen: list[int] = []
         if stage.worlds:
             for world in rng.choice(np.unique(self.place_world), stage.worlds, replace=False):
                 here = np.flatnonzero(self.place_world == world)
-                share = min(len(here), max(1, stage.places // (2 * stage.worlds)))
+                share = min(len(here), max(1, count // (2 * stage.worlds)))
                 chosen += rng.choice(here, share, replace=False).tolist()
         others = np.setdiff1d(np.arange(len(self.of_place)), chosen)
-        return np.array(chosen + rng.choice(others, stage.places - len(chosen), replace=False).tolist())
+        return np.array(chosen + rng.choice(others, count - len(chosen), replace=False).tolist())
 
 
 def thin(points: F32, views: int, rng: np.random.Generator) -> F32:
@@ -84,17 +84,25 @@ def joined(views: Places, indices: np.ndarray, bev: BevConfig, rng: np.random.Ge
 
 
 def draw(views: Places, stage: StageRecipe, bev: BevConfig, rng: np.random.Generator) -> Batch:
-    """One batch of ``2 * stage.places * stage.anchors`` rasters."""
+    """One batch of ``2 * stage.places * stage.anchors`` rasters, a little less where places do not divide them.
+
+    A share `stage.single` of the batches holds every view of its (fewer) places alone: none shares points with another,
+    so that a view has as many neighbours along the street to tell apart as its place has views.
+    """
+    alone = stage.single > 0 and rng.random() < stage.single
+    size = len(views.of_place[0]) if alone else 2 * stage.anchors
     halves: list[list[tuple[Bev, F64, int, int]]] = [[], []]
-    for place in views.draw_places(stage, rng):
+    for place in views.draw_places(stage, max(1, 2 * stage.places * stage.anchors // size), rng):
         order = rng.permutation(views.of_place[place])
-        for side, group in enumerate(np.array_split(order, 2)):
-            for anchor in range(stage.anchors):
+        groups = np.array_split(order, len(order) if alone else 2)
+        for number, group in enumerate(groups):
+            for anchor in range(1 if alone else stage.anchors):
                 members = np.roll(group, -anchor)[: rng.integers(1, min(stage.merge, len(group)) + 1)]
                 angle = rng.uniform(-np.pi, np.pi)
                 points = turn(thin(joined(views, members, bev, rng), len(members), rng), angle)
                 pose = views.pose[members[0]] - np.array([0.0, 0.0, angle])
-                sample = (rasterize(points, bev), pose, int(views.place_world[place]), 2 * int(place) + side)
-                halves[side].append(sample)
-    bevs, poses, worlds, groups = zip(*(halves[0] + halves[1]), strict=True)
-    return Batch(list(bevs), np.array(poses), np.array(worlds), np.array(groups))
+                name = int(place) * len(order) + number
+                sample = (rasterize(points, bev), pose, int(views.place_world[place]), name)
+                halves[2 * number // len(groups)].append(sample)
+    bevs, poses, worlds, names = zip(*(halves[0] + halves[1]), strict=True)
+    return Batch(list(bevs), np.array(poses), np.array(worlds), np.array(names))

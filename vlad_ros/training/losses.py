@@ -16,6 +16,7 @@ GLOBAL_TEMPERATURE = 0.05
 CELLS_PER_PAIR = 150
 NOT_NEGATIVE_WITHIN = 4.0  # m: neighbouring cells look alike and may
 MATCH_WITHIN = 1.5  # m: a match this near the truth counts as right
+POSITIVE_WITHIN = 6.0  # m: a view with none nearer than this has nothing to find
 
 
 def relative(poses_a: Tensor, poses_b: Tensor, xy: Tensor) -> Tensor:
@@ -108,18 +109,23 @@ def distances(pose: Tensor, world: Tensor) -> Tensor:
     return torch.cdist(pose[:, :2], pose[:, :2]) + 1e4 * (world[:, None] != world)
 
 
-def graded_loss(descriptor: Tensor, distance: Tensor, group: Tensor, sigma: float) -> Tensor:
+def graded_loss(descriptor: Tensor, distance: Tensor, group: Tensor, sigma: float, reach: float = 0.0) -> Tensor:
     """Cross entropy of the softmax over similarities to a target that falls off with distance (sigma [m]).
 
-    Views of one group share points: they are neither positive nor negative to each other.
+    Views of one group share points: they are neither positive nor negative to each other. With `reach` [m] half of
+    the views look for their place in a sparser map: views nearer than a random 0..reach are left out for them, so that
+    the best of those that remain is learnt too (where the map's spacing is wide, nothing lies nearer).
     """
-    excluded = group[:, None] == group
-    target = torch.exp(-(distance**2) / (2 * sigma**2)).masked_fill(excluded, 0.0)
-    has = target.sum(dim=1) > 0.05
-    target = target / target.sum(dim=1, keepdim=True).clamp_min(1e-6)
-    logits = (descriptor @ descriptor.T / GLOBAL_TEMPERATURE).masked_fill(excluded, -1e9)
-    cross_entropy = -(target * logits.log_softmax(dim=1).clamp_min(-50.0)).sum(dim=1)
-    return cross_entropy[has].mean() if bool(has.any()) else descriptor.sum() * 0
+    nearest = reach * torch.rand(len(distance), 1) * (torch.rand(len(distance), 1) < 0.5)
+    excluded = (group[:, None] == group) | (distance < nearest)
+    remaining = distance.masked_fill(excluded, torch.inf)
+    has = remaining.amin(dim=1) < POSITIVE_WITHIN
+    remaining, excluded = remaining[has], excluded[has]
+    if not len(remaining):
+        return descriptor.sum() * 0
+    target = (-(remaining**2) / (2 * sigma**2)).softmax(dim=1)
+    logits = (descriptor[has] @ descriptor.T / GLOBAL_TEMPERATURE).masked_fill(excluded, -1e9)
+    return -(target * logits.log_softmax(dim=1).clamp_min(-50.0)).sum(dim=1).mean()
 
 
 def within(descriptor: Tensor, distance: Tensor, group: Tensor, radius: float = 5.0) -> float:

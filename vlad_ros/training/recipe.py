@@ -40,7 +40,10 @@ class StageRecipe(Checked):
     head_rate: float = option(2e-3, "peak learning rate of everything else", "", 0.0, 1.0)
     dense_weight: float = option(1.0, "weight of the dense and the score loss", "", 0.0, 100.0)
     global_weight: float = option(0.0, "weight of the descriptor losses", "", 0.0, 100.0)
+    head_weight: float = option(0.5, "each head's own descriptor loss beside the fused one's", "", 0.0, 100.0)
     sigma: float = option(2.0, "the descriptor's target falls off with distance as a Gaussian", "m", 0.1, 100.0)
+    reach: float = option(0.0, "half of the views find none nearer than a random part of this", "m", 0.0, 100.0)
+    single: float = option(0.0, "share of the batches that join no views", "", 0.0, 1.0)
 
 
 @dataclass(frozen=True)

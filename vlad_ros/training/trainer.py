@@ -25,7 +25,6 @@ from vlad_ros.training.recipe import Recipe, StageRecipe
 
 SAVE_EVERY, VALIDATE_EVERY = 50, 200
 DENSE_WITHIN = 8.0  # m: views farther apart share too few cells for the dense loss
-HEAD_SHARE = 0.5  # each head's own descriptor loss beside the fused one's, so that neither idles
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -157,10 +156,10 @@ class Trainer:
         if stage.global_weight:
             distance = distances(pose, torch.from_numpy(batch.world))
             fused, *heads = (
-                graded_loss(each, distance, group, stage.sigma)
+                graded_loss(each, distance, group, stage.sigma, stage.reach)
                 for each in (out.descriptor, out.vlad_bev, out.vlad_fusion)
             )
-            loss = loss + stage.global_weight * (fused + HEAD_SHARE * (heads[0] + heads[1]))
+            loss = loss + stage.global_weight * (fused + stage.head_weight * (heads[0] + heads[1]))
             figures |= {"global": fused.item(), "global_bev": heads[0].item(), "global_fusion": heads[1].item()}
             figures |= {"within_5m": within(out.descriptor.detach(), distance, group)}
             figures |= {"sigmoid_w": float(torch.sigmoid(self.network.fusion.w.detach()))}
