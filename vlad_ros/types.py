@@ -36,8 +36,8 @@ class RejectReason(enum.IntEnum):
 class Geometry:
     """What a keyframe keeps so that its loops can be verified, compact in memory as on disk.
 
-    `keypoints` (K, 2) float32 x y [m] in the levelled frame, best first; `features` (K, C) int8, the unit features times
-    127; `cloud` (N, 3) int16, the thinned points in the body frame times 1 / POINT_SCALE; `T_level_body` (4, 4)
+    `keypoints` (K, 2) float32 x y [m] in the levelled frame, best first; `features` (K, C) int8, the unit features
+    times 127; `cloud` (N, 3) int16, the thinned points in the body frame times 1 / POINT_SCALE; `T_level_body` (4, 4)
     float64, from the body into the levelled frame, whose z is the height above the fitted ground.
     """
 
@@ -61,11 +61,11 @@ class Geometry:
 class Verification:
     """What the geometry of two keyframes says about a loop between them.
 
-    `T_match_query` (4, 4) and its `covariance` (6, 6) are None where nothing aligns. `matches`: mutual nearest features;
-    `inliers`: those that the transform brings together; `overlap`: the share of the points of each cloud that lie on the
-    other, the smaller of both directions; `residual` [m]: the median distance of those; `ambiguity`: inliers of the best
-    clearly different transform over `inliers`, 1 where nothing aligns. `pairs` (matches, 2) int: keypoint of the query, of
-    the match; `is_inlier` (matches,) bool.
+    `T_match_query` (4, 4) and its `covariance` (6, 6) are None where nothing aligns. `matches`: mutual nearest
+    features; `inliers`: those that the transform brings together; `overlap`: the share of the points of each cloud
+    that lie on the other, the smaller of both directions; `residual` [m]: the median distance of those; `ambiguity`:
+    inliers of the best clearly different transform over `inliers`, 1 where nothing aligns. `pairs` (matches, 2) int:
+    keypoint of the query, of the match; `is_inlier` (matches,) bool.
     """
 
     T_match_query: F64 | None
@@ -83,8 +83,8 @@ class Verification:
 class Evidence:
     """The numbers that the probability of a loop is made of; `odometry` and `agreement` are 0 where nothing is known.
 
-    `margin`: similarity over that of the best candidate elsewhere; `agreement`: how many of the last keyframes' loops say
-    the same; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift.
+    `margin`: similarity over that of the best candidate elsewhere; `agreement`: how many of the last keyframes' loops
+    say the same; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift.
     """
 
     similarity: float
