@@ -20,16 +20,16 @@ class RejectReason(enum.IntEnum):
     """Why a candidate was not accepted. Values are append-only: they are in people's bags."""
 
     NONE = 0
-    LOW_SIMILARITY = 1  # of maps and bags made before loops were verified
+    LOW_SIMILARITY = 1  # the places look less alike than loops do, or others look as much alike
     NO_GEOMETRY = 2  # one of the two keyframes has no keypoints or no points to verify with
     NO_ALIGNMENT = 3  # no transform brings more than chance many keypoints together
     LOW_OVERLAP = 4  # the aligned clouds cover too little of each other, or lie too far apart where they do
     AMBIGUOUS = 5  # a clearly different transform is nearly as good
-    ODOMETRY_DISAGREES = (
-        6  # farther from where odometry puts it than the drift explains, and not strong enough to overrule it
-    )
+    ODOMETRY_DISAGREES = 6  # far from where odometry puts it, and not strong enough to overrule that
     LOW_PROBABILITY = 7  # all of the evidence together is less sure than min_probability
     OUT_OF_TIME = 8  # the budget of this keyframe ended before its turn
+    FEW_INLIERS = 9  # too few of the matched keypoints agree
+    NO_AGREEMENT = 10  # the loops of the keyframes before say something else, or nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +81,11 @@ class Verification:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The numbers that the probability of a loop is made of; `odometry` and `agreement` are 0 where nothing is known.
+    """The numbers that the probability of a loop is made of.
 
-    `margin`: similarity over that of the best candidate elsewhere; `agreement`: how many of the last keyframes' loops
-    say the same; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift.
+    `margin`: similarity over that of the best candidate elsewhere; `agreement`: the share of the last keyframes' loops
+    that say the same; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift, NaN
+    where that is not known. The others are those of `Verification`.
     """
 
     similarity: float
