@@ -11,11 +11,16 @@ import torch
 
 from vlad_ros.bev import Bev, rasterize
 from vlad_ros.cloud import CloudError, clean
+from vlad_ros.compact import T_level_body, compact_cloud
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.keyframes import Scan
-from vlad_ros.model.network import PlaceNetwork
+from vlad_ros.model.keypoints import sample, select
+from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.model.weights import Metadata, load_weights
-from vlad_ros.types import F32, F64
+from vlad_ros.types import F32, F64, Geometry
+
+KEYPOINTS = 250  # kept at most for verification
+KEYPOINT_SPACING = 1.0  # m
 
 
 def resolve_device(name: str) -> torch.device:
@@ -58,7 +63,29 @@ class Describer:
 
     def describe(self, bev: Bev) -> F32:
         """Descriptor (D,) float32, unit norm."""
-        return self.network.describe([bev]).descriptor[0].float().cpu().numpy()
+        return self.descriptor(self.describe_all(bev))
+
+    def describe_all(self, bev: Bev) -> Description:
+        """All that the network says of one raster, in one pass: for `descriptor` and `geometry`."""
+        return self.network.describe([bev])
+
+    @staticmethod
+    def descriptor(description: Description) -> F32:
+        """Descriptor (D,) float32, unit norm, of a description of one raster."""
+        return description.descriptor[0].float().cpu().numpy()
+
+    def geometry(self, bev: Bev, description: Description, points: F32) -> Geometry:
+        """What a keyframe keeps for verification: of its raster, of `describe_all(bev)` and of `points` (N, >=3) [m]
+        in the body frame."""
+        T = T_level_body(bev)
+        keypoints = select(description.score_logits, description.occupancy, KEYPOINTS, KEYPOINT_SPACING, self.bev)
+        features = sample(description.feature_map, keypoints.xy, self.bev)[0][keypoints.valid[0]]
+        return Geometry(
+            keypoints=keypoints.xy[0][keypoints.valid[0]].float().cpu().numpy(),
+            features=torch.round(127.0 * features).to(torch.int8).cpu().numpy(),
+            cloud=compact_cloud(points, T),
+            T_level_body=T,
+        )
 
     def look(self, scan: Scan) -> tuple[Bev, F32]:
         """The raster and the descriptor of a single scan, made at most once."""
