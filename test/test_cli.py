@@ -116,7 +116,7 @@ def test_import_makes_a_bag(drive: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_info_prints_the_metadata(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", str(weights)]) == 0
     described = json.loads(capsys.readouterr().out)
-    assert described["min_similarity"] == 0.5 and described["info"] == {"test": True}
+    assert described["calibration"]["loops"] == 0 and described["info"] == {"test": True}
     assert described["descriptor_dim"] == 32 * 4 and len(described["sha256"]) == 64
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.keyframes import KeyframeSelector, Scan, StampGate, Track
+from vlad_ros.keyframes import KeyframeSelector, Scan, Seen, StampGate, Track
 
 SECOND = 10**9
 POINTS = np.ones((1, 4), np.float32)
@@ -109,7 +109,7 @@ def test_what_parts_neighbours():
 def looker(descriptors: dict[int, np.ndarray], seen: list[int]):
     def look(scan: Scan):
         seen.append(scan.stamp // SECOND)
-        return None, descriptors[scan.stamp // SECOND]
+        return Seen(None, descriptors[scan.stamp // SECOND], None)
 
     return look
 

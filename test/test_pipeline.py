@@ -13,16 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from untrained import similarity_alone
 
 from vlad_ros.bev import Bev
 from vlad_ros.config import BevConfig, ModelConfig, RecognizerConfig
 from vlad_ros.database import MapError
 from vlad_ros.describer import Describer, resolve_device
 from vlad_ros.geometry import inverse, transform
+from vlad_ros.keyframes import Seen
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
 from vlad_ros.pipeline import Described, PlaceRecognizer
-from vlad_ros.types import LoopClosure, RejectReason
+from vlad_ros.types import POINT_SCALE, Geometry, LoopClosure, RejectReason
 
 SECOND = 10**9
 BEV = BevConfig(extent=40.0, resolution=1.0)
@@ -41,13 +43,25 @@ class StandIn(Describer):
         raster = np.zeros((BEV.channels, BEV.size, BEV.size), np.float32) if raster is None else raster
         return Bev(raster, np.zeros(3), np.eye(3), 0.0, points)
 
-    def describe(self, bev):
+    def see(self, points, raster=None):
+        bev = self.rasterize(points, raster)
         features = np.cos(bev.points[:, :3] @ self.directions).mean(axis=0) + bev.raster.mean()
-        return (features / np.linalg.norm(features)).astype(np.float32)
+        return Seen(bev, (features / np.linalg.norm(features)).astype(np.float32), self.marks(points))
+
+    @staticmethod
+    def marks(points: np.ndarray) -> Geometry:
+        """The points of least intensity as keypoints: no motion changes height and intensity, which tell them apart."""
+        chosen = points[np.argsort(points[:, 3])[:100]]
+        waves = np.random.default_rng(2).standard_normal((2, 32)) * [[3.0], [60.0]]
+        features = np.cos(chosen[:, 2:] @ waves)
+        features *= 127 / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-6)
+        cloud = np.round(points[:, :3] / POINT_SCALE).astype(np.int16)
+        return Geometry(chosen[:, :2].astype(np.float32), features.astype(np.int8), cloud, np.eye(4))
 
 
-def recogniser(threshold: float = 0.5, use_bev: bool = False, model_hash: str = "0" * 64, **config) -> PlaceRecognizer:
-    return PlaceRecognizer(StandIn(model_hash=model_hash), RecognizerConfig(**config), threshold, use_bev)
+def recogniser(half: float = 0.5, use_bev: bool = False, model_hash: str = "0" * 64, **config) -> PlaceRecognizer:
+    """Loops are as probable as 0.5 at a similarity of `half`."""
+    return PlaceRecognizer(StandIn(model_hash=model_hash), similarity_alone(half), RecognizerConfig(**config), use_bev)
 
 
 def pose(x: float, yaw: float = 0.0) -> np.ndarray:
@@ -228,7 +242,7 @@ def test_process_and_flush_are_step_and_finish():
 
 
 def test_a_revisit_is_found_and_the_answer_names_both_places():
-    place = recogniser(threshold=0.99)
+    place = recogniser(half=0.98)
     xs = np.concatenate([np.arange(0, 30, 0.5), np.arange(30, 0, -0.5)])
     described = drive(place, xs, period=1.0) + place.finish()
     back = [one for one in described if one.keyframe.stamp > 95 * SECOND]
@@ -238,24 +252,27 @@ def test_a_revisit_is_found_and_the_answer_names_both_places():
         there = place.database.keyframe(best.match_id)
         assert abs(there.T_odom_base[0, 3] - one.keyframe.T_odom_base[0, 3]) <= 1.0
         assert best.similarity > 0.99 and best.accepted and best.reject_reason is RejectReason.NONE
-        assert best.probability is None and best.T_match_query is None and best.covariance is None
+        assert best.probability >= 0.9 and best.evidence.inliers > 10 and best.covariance.shape == (6, 6)
+        assert np.allclose(best.T_match_query, inverse(there.T_odom_base) @ one.keyframe.T_odom_base, atol=0.05)
         assert (best.query_session, best.match_session) == (0, 0)
         assert best.query_stamp == one.keyframe.stamp and best.match_stamp == there.stamp
         assert len(one.closures) <= 10
-        assert [c.similarity for c in one.closures] == sorted((c.similarity for c in one.closures), reverse=True)
+        said = [c.probability for c in one.closures]
+        assert said == sorted(said, reverse=True)
 
 
-def test_the_threshold_met_exactly_accepts():
+def test_min_probability_met_exactly_accepts():
     first, second = view(pose(0.0)), view(pose(2.0))
-    similarity = recogniser()
-    similarity.step(first, 0)
-    exact = similarity.step(second, 60 * SECOND)[0].closures[0].similarity
-    for threshold, accepted in ((exact, True), (np.nextafter(exact, 2.0), False)):
-        for place in (recogniser(threshold), recogniser(-0.9, min_similarity=float(threshold))):
-            place.step(first, 0)
-            closure = place.step(second, 60 * SECOND)[0].closures[0]
-            assert closure.accepted is accepted
-            assert closure.reject_reason == (RejectReason.NONE if accepted else RejectReason.LOW_SIMILARITY)
+
+    def closure(**config) -> LoopClosure:
+        place = recogniser(half=0.8, **config)
+        place.step(first, 0)
+        return place.step(second, 60 * SECOND)[0].closures[0]
+
+    exact = closure().probability
+    met, missed = closure(min_probability=exact), closure(min_probability=np.nextafter(exact, 2.0))
+    assert met.accepted and met.reject_reason is RejectReason.NONE
+    assert not missed.accepted and missed.reject_reason is RejectReason.LOW_SIMILARITY
 
 
 # -- input ------------------------------------------------------------------------------------------------------------
@@ -332,7 +349,7 @@ def test_a_recogniser_that_makes_its_own_rasters_takes_none():
 
 
 def test_a_bag_played_again_opens_a_session_and_keeps_the_map():
-    place = recogniser(threshold=0.99)
+    place = recogniser(half=0.98)
     first = drive(place, np.arange(0, 12, 0.5), start=50.0)
     again = place.step(view(pose(0.0)), 50 * SECOND, None, pose(0.0))
     assert place.counters == {"session_opened": 1}
@@ -427,14 +444,13 @@ def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     model = ModelConfig(width=8, fea_size=16, num_clusters=4, num_keypoints=20)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, PlaceNetwork(model, BEV), 0.25, {})
+    save_weights(path, PlaceNetwork(model, BEV), similarity_alone(0.25), {})
     return path
 
 
 def test_from_pretrained_describes_with_the_network(weights):
     place = PlaceRecognizer.from_pretrained(weights, "cpu")
-    assert place.min_similarity == 0.25
-    assert PlaceRecognizer.from_pretrained(weights, "cpu", RecognizerConfig(min_similarity=0.0)).min_similarity == 0.0
+    assert place.calibration == similarity_alone(0.25)
     described = drive(place, [0, 1, 2, 3, 2, 1, 0], period=40.0) + place.finish()
     assert stamps(described) == [0, 40, 80, 120, 160, 200, 240]
     for one in described:
@@ -445,6 +461,12 @@ def test_from_pretrained_describes_with_the_network(weights):
         alone = place.describe(view(one.keyframe.T_odom_base))
         assert np.allclose(alone, one.keyframe.scan_descriptor, atol=1e-6)
     assert place.flush() == []
+
+
+def test_weights_without_a_calibration_are_refused(tmp_path):
+    save_weights(tmp_path / "bare.safetensors", PlaceNetwork(ModelConfig(width=8, fea_size=16), BEV), None, {})
+    with pytest.raises(ValueError, match=r"bare.*vlad calibrate"):
+        PlaceRecognizer.from_pretrained(tmp_path / "bare.safetensors", "cpu")
 
 
 def test_the_recognisers_own_raster_fed_back_gives_the_same_descriptor(weights):

@@ -23,7 +23,6 @@ from vlad_ros.training.batches import Places, draw, joined, turn
 from vlad_ros.training.clusters import spherical_kmeans
 from vlad_ros.training.losses import correspond, distances, graded_loss, relative, within
 from vlad_ros.training.recipe import Recipe, StageRecipe, ViewsRecipe, load_recipe
-from vlad_ros.training.threshold import lowest_threshold
 
 BEV = BevConfig(extent=64.0, resolution=1.0)
 MODEL = ModelConfig(fea_size=16, width=8, num_clusters=4, num_keypoints=40)
@@ -118,13 +117,6 @@ def test_kmeans_finds_separate_clusters() -> None:
     features = torch.nn.functional.normalize(truth.repeat(50, 1) + 0.05 * torch.randn(200, 16), dim=1)
     centres = spherical_kmeans(features, 12, seed=1)
     assert ((centres @ truth.T).max(dim=0).values > 0.98).all()
-
-
-def test_lowest_threshold_by_hand() -> None:
-    similarity = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    assert lowest_threshold(similarity, np.array([1, 1, 0, 1, 0], bool), 0.99) == 0.8
-    assert lowest_threshold(similarity, np.array([1, 1, 0, 1, 0], bool), 0.75) == 0.6
-    assert lowest_threshold(similarity, np.zeros(5, bool), 0.5) == 1.0
 
 
 def test_the_shipped_recipe_is_whole_and_misspellings_are_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from untrained import similarity_alone
 
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
@@ -22,17 +23,17 @@ SMALL = ModelConfig(fea_size=16, width=8, num_clusters=4)
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, PlaceNetwork(SMALL, BevConfig()), 0.75, {"data": "none", "seed": 1})
+    save_weights(path, PlaceNetwork(SMALL, BevConfig()), similarity_alone(0.75), {"data": "none", "seed": 1})
     return path
 
 
 def test_round_trip(file: Path) -> None:
     network, metadata = load_weights(file)
     assert metadata.model == SMALL and metadata.bev == BevConfig()
-    assert metadata.min_similarity == 0.75 and metadata.info == {"data": "none", "seed": 1}
+    assert metadata.calibration == similarity_alone(0.75) and metadata.info == {"data": "none", "seed": 1}
     assert not network.training
     again = file.with_name("again.safetensors")
-    save_weights(again, network, 0.75, metadata.info)
+    save_weights(again, network, metadata.calibration, metadata.info)
     assert read_metadata(again).sha256 == metadata.sha256
     for name, tensor in load_weights(again)[0].state_dict().items():
         assert torch.equal(tensor, network.state_dict()[name])
@@ -77,7 +78,7 @@ def test_foreign_and_mismatched(file: Path, tmp_path: Path) -> None:
     network = PlaceNetwork(SMALL, BevConfig())
     network.config = ModelConfig(fea_size=16, width=16, num_clusters=4)
     other = tmp_path / "other.safetensors"
-    save_weights(other, network, 0.5, {})
+    save_weights(other, network, None, {})
     with pytest.raises(WeightsError, match="do not fit"):
         load_weights(other)
 
@@ -88,6 +89,6 @@ def test_the_shipped_weights_say_where_they_come_from() -> None:
     metadata = read_metadata()
     assert "simulated" in metadata.info["data"]
     assert {"recipe", "commit", "parameters"} <= set(metadata.info)
-    assert -1 < metadata.min_similarity < 1
+    assert metadata.calibration is not None and metadata.calibration.error <= 0.05
     assert default_weights_path().stat().st_size <= 12 * 2**20
     assert metadata.info["parameters"] <= 3_000_000

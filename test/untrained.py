@@ -8,14 +8,23 @@ from pathlib import Path
 import torch
 
 from vlad_ros.bev import rasterize
+from vlad_ros.calibration import FEATURES, Calibration
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
 from vlad_ros.types import F32
 
 
-def save_untrained(path: Path, scans: list[F32], min_similarity: float) -> Path:
-    """A small random network whose batch norms have seen `scans` (N, >=3) and whose centroids are zero."""
+def similarity_alone(half: float, slope: float = 1000.0) -> Calibration:
+    """A probability that depends on nothing but the similarity: 0.5 at `half`, steep around it."""
+    zeros, ones = (0.0,) * len(FEATURES), (1.0,) * len(FEATURES)
+    coefficients = tuple(slope * (name == "similarity") for name in FEATURES)
+    return Calibration(-slope * half, coefficients, centre=zeros, scale=ones, typical=ones)
+
+
+def save_untrained(path: Path, scans: list[F32], half: float) -> Path:
+    """A small random network whose batch norms have seen `scans` (N, >=3) and whose centroids are zero; verified loops
+    are as probable as 0.5 at a similarity of `half`."""
     torch.manual_seed(0)
     config = ModelConfig(fea_size=32, num_clusters=4, width=16, num_keypoints=30, rotations=1)
     network = PlaceNetwork(config, BevConfig(extent=64.0, resolution=1.0))
@@ -28,5 +37,5 @@ def save_untrained(path: Path, scans: list[F32], min_similarity: float) -> Path:
             network(torch.stack([torch.from_numpy(bev.raster) for bev in bevs]), [bev.points for bev in bevs])
         for head in (network.head_bev, network.head_fusion):
             torch.nn.init.zeros_(head.vlad.centroids)
-    save_weights(path, network.eval(), min_similarity, {"test": True})
+    save_weights(path, network.eval(), similarity_alone(half), {"test": True})
     return path

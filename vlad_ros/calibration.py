@@ -145,8 +145,8 @@ def fit(values: F64, right: np.ndarray) -> Calibration:
         return float(value), np.append(x.T @ slope / len(x) + 2 * RIDGE * w, slope.mean())
 
     found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
-    columns = (found[:-1], centre, scale, values[right].mean(axis=0))
-    return Calibration(float(found[-1]), *(tuple(map(float, each)) for each in columns))
+    w, c, s, t = (tuple(map(float, each)) for each in (found[:-1], centre, scale, values[right].mean(axis=0)))
+    return Calibration(float(found[-1]), coefficients=w, centre=c, scale=s, typical=t)
 
 
 def check(calibration: Calibration, values: F64, right: np.ndarray) -> Calibration:

@@ -16,7 +16,9 @@ COMMANDS = {
     "replay": ("replay", "play a rosbag2 to ROS 2 with /clock"),
     "import": ("import_bag", "make a rosbag2 from a sequence file or a KITTI odometry folder"),
     "evaluate": ("evaluate", "measure recognition on a sequence"),
+    "run": ("run", "play a drive through the recogniser, without ROS, and keep what it found in a folder"),
     "train": ("train", "train the weights on simulated drives"),
+    "calibrate": ("calibrate", "make loops' evidence a probability, on simulated drives"),
     "parameters": ("parameters", "print the table of the node's parameters"),
     "info": ("info", "print what a weights file says about itself"),
 }

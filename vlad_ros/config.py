@@ -141,8 +141,13 @@ class RecognizerConfig(Checked):
     )
     exclude_distance: float = option(20.0, "nor those fewer metres of travel ago", "m", 0.0, 10000.0)
     top_k: int = option(10, "candidates a keyframe", "", 1, 1000)
-    min_similarity: float = option(
-        -1.0, "accept candidates from this similarity on; -1: the value kept in the weights", "", -1.0, 1.0
+    min_probability: float = option(0.9, "accept loops that are right with at least this probability", "", 0.0, 1.0)
+    verification_budget: float = option(
+        0.5,
+        "wall time for the verification of one keyframe's candidates; the best one is always verified",
+        "s",
+        0.0,
+        60.0,
     )
 
 
@@ -228,3 +233,15 @@ class ReplayConfig(Checked):
     wait: float = option(10.0, "wait at most this long for subscribers", "s", 0.0, 600.0)
     clock_rate: float = option(100.0, "messages on /clock a second of wall time", "1/s", 1.0, 1000.0)
     depth: int = option(100, "messages that a publisher keeps for slow subscribers", "", 1, 10000)
+
+
+@dataclass(frozen=True)
+class RunConfig(Checked):
+    """What `vlad run` plays."""
+
+    odometry: bool = option(True, "use the bag's odometry, or the sequence's true poses as such")
+    drift: bool = option(False, "sequence: let the odometry drift")
+    every_scan: bool = option(False, "every scan is a keyframe (of sequences that were thinned before)")
+    rate: float = option(10.0, "sequence: scans a second where it has no stamps", "1/s", 0.01, 1000.0)
+    points_topic: str = option("/points", "bag: topic of the clouds")
+    odom_topic: str = option("/odom", "bag: topic of the odometry")

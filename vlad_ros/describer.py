@@ -13,7 +13,7 @@ from vlad_ros.bev import Bev, rasterize
 from vlad_ros.cloud import CloudError, clean
 from vlad_ros.compact import T_level_body, compact_cloud
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.keyframes import Scan
+from vlad_ros.keyframes import Scan, Seen
 from vlad_ros.model.keypoints import sample, select
 from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.model.weights import Metadata, load_weights
@@ -87,11 +87,16 @@ class Describer:
             T_level_body=T,
         )
 
-    def look(self, scan: Scan) -> tuple[Bev, F32]:
-        """The raster and the descriptor of a single scan, made at most once."""
+    def see(self, points: F32, raster: F32 | None = None) -> Seen:
+        """Raster, descriptor and geometry of `points` (N, 4) in the body frame, by one pass of the network."""
+        bev = self.rasterize(points, raster)
+        description = self.describe_all(bev)
+        return Seen(bev, self.descriptor(description), self.geometry(bev, description, points))
+
+    def look(self, scan: Scan) -> Seen:
+        """What the network sees in a single scan, made at most once."""
         if scan.look is None:
-            bev = self.rasterize(scan.points, scan.raster)
-            scan.look = bev, self.describe(bev)
+            scan.look = self.see(scan.points, scan.raster)
         return scan.look
 
     def read(

@@ -19,7 +19,7 @@ from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.geometry import inverse, rotation_angle, yaw
 from vlad_ros.local_map import JoinedMap, LocalMap
 from vlad_ros.odometry import check_rigid
-from vlad_ros.types import F32, F64
+from vlad_ros.types import F32, F64, Geometry
 
 SECOND = 1e9  # ns
 LATE = 1_000_000_000  # ns; a stamp older than the newest by more is a clock or bag begun anew
@@ -28,11 +28,19 @@ JUMP_DISTANCE = 2.0  # m between neighbouring scans
 JUMP_ANGLE = math.radians(30.0)
 
 
+class Seen(NamedTuple):
+    """A cloud as the network sees it: its raster, descriptor (D,) and what is kept to verify its loops."""
+
+    bev: Bev
+    descriptor: F32
+    geometry: Geometry
+
+
 @dataclass(eq=False)
 class Scan:
     """A cleaned scan: `points` (N, 4) in the body frame, its stamp [ns], the raster given with it and its pose, each
-    None without. `travel` [m] along the session is known once the scan has entered a `Drive` with its pose; `look`,
-    its raster and descriptor, once somebody has looked at it. ValueError names a stamp that is no integer of 63 bits
+    None without. `travel` [m] along the session is known once the scan has entered a `Drive` with its pose; `look`
+    once somebody has looked at it. ValueError names a stamp that is no integer of 63 bits
     or a transform that is not rigid."""
 
     points: F32
@@ -40,7 +48,7 @@ class Scan:
     raster: F32 | None = None
     T_odom_base: F64 | None = None
     travel: float | None = None
-    look: tuple[Bev, F32] | None = None
+    look: Seen | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.stamp, (int, np.integer)) or not 0 <= self.stamp < 2**63:
@@ -52,13 +60,13 @@ class Scan:
 
 class View(NamedTuple):
     """A keyframe that waits no longer. `scan_descriptor` (D,) is the single scan's; `seen` is what the keyframe is to
-    be described by, the local map around it or the raster of the single scan."""
+    be described by, the local map around it, or what was seen in the single scan."""
 
     stamp: int
     T_odom_base: F64 | None
     travel: float | None
     scan_descriptor: F32
-    seen: JoinedMap | Bev
+    seen: JoinedMap | Seen
 
 
 class _Waiting(NamedTuple):
@@ -70,7 +78,7 @@ class _Waiting(NamedTuple):
     scan_descriptor: F32
 
 
-Look = Callable[[Scan], tuple[Bev, F32]]
+Look = Callable[[Scan], Seen]
 
 
 class StampGate:
@@ -158,7 +166,7 @@ class KeyframeSelector:
         if (scan.stamp - self._looked) / SECOND < self._config.keyframe_period:
             return False
         self._looked = scan.stamp
-        return float(self._look(scan)[1] @ self._look(last)[1]) < self._config.keyframe_similarity
+        return float(self._look(scan).descriptor @ self._look(last).descriptor) < self._config.keyframe_similarity
 
 
 class Drive:
@@ -199,8 +207,8 @@ class Drive:
         if scan.T_odom_base is not None and scan.travel is not None and not self._single_scans:
             yield from self._accumulate(scan, scan.T_odom_base, scan.travel, wanted)
         elif wanted:
-            bev, descriptor = self._look(scan)
-            yield View(scan.stamp, scan.T_odom_base, scan.travel, descriptor, bev)
+            seen = self._look(scan)
+            yield View(scan.stamp, scan.T_odom_base, scan.travel, seen.descriptor, seen)
 
     def close(self) -> Iterator[View]:
         """Yields the waiting keyframes with as much of their windows as there is."""
@@ -215,7 +223,7 @@ class Drive:
         """Add to the local map; yields the keyframes whose windows are full now."""
         self._local_map.add(scan.points, scan.stamp, T_odom_base, travel, wanted)
         if wanted:
-            self._waiting.append(_Waiting(scan.stamp, T_odom_base, travel, self._look(scan)[1]))
+            self._waiting.append(_Waiting(scan.stamp, T_odom_base, travel, self._look(scan).descriptor))
         while self._waiting:
             first = self._waiting[0]
             if not self._local_map.is_complete(first.travel, first.stamp, travel, scan.stamp):

@@ -4,20 +4,24 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vlad_ros.acceptance import judge
+from vlad_ros.acceptance import Judge
 from vlad_ros.bev import Bev
+from vlad_ros.calibration import Calibration
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.describer import Describer
 from vlad_ros.keyframes import Drive, Scan, StampGate, View
 from vlad_ros.local_map import JoinedMap
+from vlad_ros.model.weights import WeightsError
 from vlad_ros.types import F32, F64, Keyframe, LoopClosure
+from vlad_ros.verification import Verifier
 
 DEFAULTS = RecognizerConfig()
 PathLike = str | os.PathLike[str]
@@ -25,27 +29,41 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """A keyframe that has got its answer: its row in the database, its candidates, best first, and the raster that
-    its descriptor was made from (a tensor where the describer works on a GPU)."""
+    """A keyframe that has got its answer: its row in the database, its candidates, most probable first, the raster
+    that its descriptor was made from (a tensor where the describer works on a GPU), and the wall time of each stage."""
 
     keyframe_id: int
     keyframe: Keyframe
     closures: list[LoopClosure]
     bev: Bev
+    milliseconds: dict[str, float]
+
+
+class Stopwatch:
+    """Wall time of named laps [ms]."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """What went by since the last lap."""
+        now = time.perf_counter()
+        self.milliseconds[name], self._last = 1e3 * (now - self._last), now
 
 
 class PlaceRecognizer:
     """Recognises the places of one vehicle's drive; `counters` counts what was dropped or interrupted, and why.
 
-    `default_min_similarity`: the weights' threshold, where the configuration names none. With `use_bev` rasters come
-    from outside and every keyframe is described alone (by its own raster where none was given).
+    `calibration` is the weights' own. With `use_bev` rasters come from outside and every keyframe is described alone
+    (by its own raster where none was given).
     """
 
     def __init__(
-        self, describer: Describer, config: RecognizerConfig, default_min_similarity: float, use_bev: bool = False
+        self, describer: Describer, calibration: Calibration, config: RecognizerConfig, use_bev: bool = False
     ) -> None:
-        self.describer, self.config, self.use_bev = describer, config, use_bev
-        self.min_similarity = float(default_min_similarity if config.min_similarity == -1.0 else config.min_similarity)
+        self.describer, self.calibration, self.config, self.use_bev = describer, calibration, config, use_bev
+        self._verifier = Verifier()
         self.counters: Counter[str] = Counter()
         self._stamps = StampGate()
         self.clear_map()
@@ -65,12 +83,17 @@ class PlaceRecognizer:
         WeightsError (a ValueError) names the file and what is wrong with it; ValueError a device that is not there.
         """
         describer, metadata = Describer.from_pretrained(path, device)
-        return cls(describer, config, metadata.min_similarity, use_bev)
+        if metadata.calibration is None:
+            name = path or "the shipped weights"
+            raise WeightsError(
+                f"{name}: has no calibration, so that no loop could be judged; make one with vlad calibrate"
+            )
+        return cls(describer, metadata.calibration, config, use_bev)
 
     def describe(self, points: np.ndarray, bev: F32 | None = None) -> F32:
         """Descriptor (D,) float32, unit norm, of one cloud (N, >=3) [m] in the body frame, or of the raster `bev`
         (C, H, W) with that cloud. Nothing is accumulated or remembered. ValueError as in `step`."""
-        return self.describer.look(self._read(points, 0, bev, None))[1]
+        return self.describer.look(self._read(points, 0, bev, None)).descriptor
 
     def process(
         self, points: np.ndarray, stamp: int, bev: F32 | None = None, T_odom_base: F64 | None = None
@@ -114,26 +137,29 @@ class PlaceRecognizer:
         return [self._recognise(view) for view in self._drive.close()]
 
     def _recognise(self, view: View) -> Described:
-        """Describe a keyframe, search for it among the earlier ones, then add it to them."""
-        bev, descriptor, is_local_map, partial = view.seen, view.scan_descriptor, False, False
-        if isinstance(bev, JoinedMap):
-            is_local_map, partial = True, bev.partial
-            bev = self.describer.rasterize(bev.points)
-            descriptor = self.describer.describe(bev)
+        """Describe a keyframe, search for it among the earlier ones, add it to them, judge what was found."""
+        watch = Stopwatch()
+        joined = view.seen if isinstance(view.seen, JoinedMap) else None
+        seen = self.describer.see(view.seen.points) if isinstance(view.seen, JoinedMap) else view.seen
         keyframe = Keyframe(
             session=self.session,
             stamp=view.stamp,
-            descriptor=descriptor,
+            descriptor=seen.descriptor,
             scan_descriptor=view.scan_descriptor,
-            is_local_map=is_local_map,
-            partial=partial,
+            is_local_map=joined is not None,
+            partial=joined is not None and joined.partial,
             T_odom_base=view.T_odom_base,
             travel=view.travel,
+            geometry=seen.geometry,
         )
+        watch.lap("describe")
         config = self.config
         candidates = self.database.search(keyframe, config.top_k, config.exclude_time, config.exclude_distance)
         id = self.database.add(keyframe)
-        return Described(id, keyframe, [judge(id, keyframe, match, self.min_similarity) for match in candidates], bev)
+        watch.lap("search")
+        closures = self._judge.judge(id, keyframe, candidates, self.database)
+        watch.lap("verify")
+        return Described(id, keyframe, closures, seen.bev, watch.milliseconds)
 
     def save_map(self, path: PathLike) -> None:
         """Save the keyframes described so far, atomically. MapError when that cannot be done."""
@@ -143,12 +169,12 @@ class PlaceRecognizer:
         """Replace the map by a file's; the drive goes on as a new session of it, and keyframes still waiting for
         their windows meet the new map. MapError, with everything left as it is, when the file cannot be used."""
         self.database = KeyframeDatabase.load(path, **self._make())
-        self.session = self.database.next_session()
+        self._join_map()
 
     def clear_map(self) -> None:
         """Forget every keyframe; the drive goes on as the first session of an empty map."""
         self.database = KeyframeDatabase(**self._make())
-        self.session = self.database.next_session()
+        self._join_map()
 
     def _read(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
         if bev is not None and not self.use_bev:
@@ -160,5 +186,11 @@ class PlaceRecognizer:
         describer, kind = self.describer, "bev" if self.use_bev else "points"
         return {"dim": describer.dim, "model_hash": describer.model_hash, "bev": describer.bev, "kind": kind}
 
+    def _join_map(self) -> None:
+        """The drive goes on as a session of another map, whose loops have no memory of the old one's."""
+        self.session = self.database.next_session()
+        self._judge = Judge(self._verifier, self.calibration, self.config)
+
     def _open_drive(self) -> None:
+        self._judge = Judge(self._verifier, self.calibration, self.config)
         self._drive = Drive(self.config, self.describer.bev, self.describer.look, self.counters, self.use_bev)

@@ -13,17 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="WEIGHTS", help="the .safetensors file to write")
     parser.add_argument("--recipe", type=Path, help="YAML recipe (default: the one of the shipped weights)")
     parser.add_argument("--folder", type=Path, default=Path("runs/train"), help="data, checkpoint and logs")
+    parser.add_argument("--uncalibrated", action="store_true", help="leave the calibration to vlad calibrate")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate, train, choose the acceptance threshold on other simulated drives, write the weights."""
+    """Simulate, train, calibrate on other simulated drives, write the weights."""
     import torch
 
+    from vlad_ros.commands.calibrate import calibrate_weights
     from vlad_ros.model.weights import save_weights
     from vlad_ros.training.recipe import load_recipe
-    from vlad_ros.training.simulate import threshold_drives, views_file
-    from vlad_ros.training.threshold import choose_min_similarity
+    from vlad_ros.training.simulate import views_file
     from vlad_ros.training.trainer import Trainer
 
     recipe = load_recipe(args.recipe)
@@ -34,10 +35,10 @@ def run(args: argparse.Namespace) -> int:
     trainer = Trainer(recipe, args.folder, views, views_file(args.folder, recipe.held_out, jobs))
     network = trainer.run()
     info = trainer.provenance(commit())
-    save_weights(args.out, network, 1.0, info)
-    chosen = choose_min_similarity(args.out, threshold_drives(recipe))
-    save_weights(args.out, network, chosen["min_similarity"], {**info, "threshold": chosen})
-    print(f"{args.out}: held-out recall@1 {trainer.validation['descriptor']:.3f}, accepted from {chosen}")
+    save_weights(args.out, network, None, info)
+    print(f"{args.out}: held-out recall@1 {trainer.validation['descriptor']:.3f}")
+    if not args.uncalibrated:
+        calibrate_weights(args.out, args.out)
     return 0
 
 

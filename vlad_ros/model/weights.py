@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vlad_ros.calibration import Calibration
 from vlad_ros.config import BevConfig, ModelConfig, from_mapping
 from vlad_ros.model.network import PlaceNetwork
 
-FORMAT = "vlad_ros weights 1"
+FORMAT = "vlad_ros weights 2"
 
 
 class WeightsError(ValueError):
@@ -28,13 +29,13 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a weights file says of itself. ``sha256`` is of the tensors and the configuration; ``min_similarity`` the
-    acceptance threshold chosen on simulated drives; ``info`` provenance, recipe and figures."""
+    """What a weights file says of itself. ``sha256`` is of the tensors and the configuration; ``calibration``
+    turns the evidence for a loop into a probability, None until it is made; ``info``: provenance, recipe, figures."""
 
     model: ModelConfig
     bev: BevConfig
     sha256: str
-    min_similarity: float
+    calibration: Calibration | None
     info: dict[str, Any]
 
 
@@ -58,7 +59,7 @@ def _configuration(network: PlaceNetwork) -> str:
 
 
 def save_weights(
-    path: str | os.PathLike[str], network: PlaceNetwork, min_similarity: float, info: dict[str, Any]
+    path: str | os.PathLike[str], network: PlaceNetwork, calibration: Calibration | None, info: dict[str, Any]
 ) -> None:
     """Write `network` atomically. ``info`` must be JSON; it should say where the training data came from."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -67,7 +68,7 @@ def save_weights(
         "format": FORMAT,
         "configuration": configuration,
         "sha256": _digest(tensors, configuration),
-        "min_similarity": repr(float(min_similarity)),
+        "calibration": json.dumps(calibration and calibration.as_dict()),
         "info": json.dumps(info, sort_keys=True),
     }
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
@@ -101,7 +102,9 @@ def _checked(path: Path) -> tuple[dict[str, Tensor], Metadata]:
             from_mapping(ModelConfig, configuration["model"]),
             from_mapping(BevConfig, configuration["bev"]),
         )
-        metadata = Metadata(model, bev, header["sha256"], float(header["min_similarity"]), json.loads(header["info"]))
+        written = json.loads(header["calibration"])
+        calibration = None if written is None else Calibration.from_dict(written)
+        metadata = Metadata(model, bev, header["sha256"], calibration, json.loads(header["info"]))
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path}: its metadata is not usable ({error})") from error
     if _digest(tensors, header["configuration"]) != metadata.sha256:

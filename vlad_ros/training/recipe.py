@@ -47,15 +47,6 @@ class StageRecipe(Checked):
 
 
 @dataclass(frozen=True)
-class ThresholdRecipe(Checked):
-    """The simulated drives on which the similarity to accept from is chosen."""
-
-    drives: int = option(6, "how many of the listed drives", "", 1, 6)
-    length: float = option(200.0, "length of a drive's first pass", "m", 50.0, 2000.0)
-    seed: int = option(1099, "seed of the worlds", "", 0)
-
-
-@dataclass(frozen=True)
 class Recipe:
     """The whole: model, raster, simulated views and stages, one seed."""
 
@@ -65,7 +56,6 @@ class Recipe:
     views: dict[str, ViewsRecipe]
     held_out: ViewsRecipe
     stages: list[StageRecipe]
-    threshold: ThresholdRecipe = ThresholdRecipe()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the weights' metadata."""
@@ -90,7 +80,6 @@ def load_recipe(path: str | os.PathLike[str] | None = None) -> Recipe:
             views={name: from_mapping(ViewsRecipe, each) for name, each in values["views"].items()},
             held_out=from_mapping(ViewsRecipe, values["held_out"]),
             stages=[from_mapping(StageRecipe, each) for each in values["stages"]],
-            threshold=from_mapping(ThresholdRecipe, values.get("threshold") or {}),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from error

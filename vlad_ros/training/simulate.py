@@ -9,20 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vlad_ros import simulation
-from vlad_ros.sequence import Sequence
-from vlad_ros.simulation.routes import make_drive
-from vlad_ros.simulation.sensors import dome, spinning
 from vlad_ros.simulation.views import make_views, save_views
-from vlad_ros.training.recipe import Recipe, ViewsRecipe
-
-DRIVES = (
-    ("street", "loop", spinning(64)),
-    ("street", "loop", spinning(16)),
-    ("campus", "loop", spinning(32)),
-    ("park", "loop", dome()),
-    ("plaza", "loop", spinning(32)),
-    ("riverside", "line", spinning(64)),
-)
+from vlad_ros.training.recipe import ViewsRecipe
 
 
 def views_file(folder: Path, recipe: ViewsRecipe, jobs: int) -> Path:
@@ -36,12 +24,3 @@ def views_file(folder: Path, recipe: ViewsRecipe, jobs: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         save_views(path, make_views(**settings, jobs=jobs))
     return path
-
-
-def threshold_drives(recipe: Recipe) -> list[Sequence]:
-    """Drives through worlds that no view was taken in, out and back and out again, with one sensor each."""
-    drives = []
-    for number, (kind, shape, sensor) in enumerate(DRIVES[: recipe.threshold.drives]):
-        seed, length = recipe.threshold.seed + number, recipe.threshold.length
-        drives.append(make_drive(kind, seed, sensor=sensor, seed=seed, spacing=1.6, length=length, shape=shape))
-    return drives

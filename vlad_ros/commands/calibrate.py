@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vlad calibrate WEIGHTS`: from the evidence for a loop to its probability, fitted on simulated drives."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `vlad calibrate`."""
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="the .safetensors file to read")
+    parser.add_argument("-o", "--out", type=Path, help="the file to write (default: WEIGHTS itself, atomically)")
+    parser.add_argument("--drives", type=int, default=0, help="only the first so many drives (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Drive, fit, check, write; prints the reliability curve. ValueError names a file that cannot be used."""
+    calibrate_weights(args.weights, args.out or args.weights, args.drives)
+    return 0
+
+
+def calibrate_weights(weights: Path, out: Path, count: int = 0) -> None:
+    """Calibrate the weights at `weights` on the first `count` drives (0: all), and write them to `out`."""
+    import itertools
+
+    from tqdm import tqdm
+
+    from vlad_ros.describer import Describer
+    from vlad_ros.evaluation.drives import CALIBRATION, calibration_drives
+    from vlad_ros.model.weights import load_weights, save_weights
+    from vlad_ros.training.calibrate import calibrate, collect
+
+    network, metadata = load_weights(weights)
+    drives = itertools.islice(calibration_drives(), count or None)
+    describer = Describer(network, metadata.sha256)
+    loops = collect(describer, tqdm(drives, desc="calibrate", unit="drive", total=count or len(CALIBRATION)))
+    calibration = calibrate(loops)
+    save_weights(out, network, calibration, metadata.info)
+    print(f"{out}: calibrated on {(loops.drive.max() + 1)} simulated drives, {len(loops.right)} loops")
+    print(f"expected calibration error {calibration.error:.3f} on {calibration.loops} loops of drives not fitted on")
+    print("  said   true   loops")
+    for bin in calibration.reliability:
+        print(f"  {bin.said:.3f}  {bin.true:.3f}  {bin.count}")

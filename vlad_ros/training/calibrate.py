@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calibration of weights: the pipeline drives through simulated worlds, and its loops are judged by the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlad_ros.calibration import FEATURES, Calibration, check, features, fit
+from vlad_ros.config import RecognizerConfig
+from vlad_ros.describer import Describer
+from vlad_ros.evaluation.drift import drifting_odometry
+from vlad_ros.evaluation.edges import edge_error, is_right
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.sequence import Sequence
+from vlad_ros.types import F64, LoopClosure
+
+# The drives are quick (a scan every 1.6 m, 0.1 s): every scan a keyframe, the last 40 m of travel excluded
+CONFIG = RecognizerConfig(
+    keyframe_rate=100.0,
+    keyframe_period=0.1,
+    keyframe_similarity=1.0,
+    exclude_time=2.5,
+    exclude_distance=40.0,
+    verification_budget=60.0,
+)
+DRIFT_SCALE, DRIFT_YAW = 0.02, 0.5  # of the simulated odometry: share of the distance, degrees in 10 m
+CHECKED = 3  # every third drive is not fitted on, but checked on
+
+
+def by_inliers() -> Calibration:
+    """Before there is a calibration: more inliers, more probable. It orders candidates, no more."""
+    zeros, ones = (0.0,) * len(FEATURES), (1.0,) * len(FEATURES)
+    slope = tuple(float(name == "inliers") for name in FEATURES)
+    return Calibration(-5.0, slope, centre=zeros, scale=ones, typical=ones)
+
+
+def drive_through(
+    describer: Describer, calibration: Calibration, drive: Sequence, odometry: bool, seed: int
+) -> list[LoopClosure]:
+    """All loops of a drive, with drifting odometry (local maps) or none (single scans)."""
+    recognizer = PlaceRecognizer(describer, calibration, CONFIG)
+    poses = drifting_odometry(truth(drive), DRIFT_SCALE, DRIFT_YAW, seed) if odometry else [None] * len(drive)
+    closures: list[LoopClosure] = []
+    for points, stamp, T_odom_base in zip(drive.scans, drive.stamps_ns(), poses, strict=True):
+        closures += recognizer.process(points, stamp, T_odom_base=T_odom_base)
+    return closures + recognizer.flush()
+
+
+def truth(drive: Sequence) -> F64:
+    """True poses T_world_base (S, 4, 4); ValueError without."""
+    if drive.poses is None:
+        raise ValueError(f"{drive.name} has no poses to judge loops by")
+    return drive.poses
+
+
+def edges_right(drive: Sequence, closures: Iterable[LoopClosure]) -> np.ndarray:
+    """Whether each verified loop's transform agrees with the true poses, (N,) bool."""
+    pose = dict(zip(drive.stamps_ns(), truth(drive), strict=True))
+    return np.array(
+        [
+            c.T_match_query is not None
+            and is_right(*edge_error(c.T_match_query, pose[c.match_stamp], pose[c.query_stamp]))
+            for c in closures
+        ],
+        bool,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Loops:
+    """Verified loops of many drives: `values` (N, F) features, `right` (N,) bool, `drive` (N,) its number."""
+
+    values: F64
+    right: np.ndarray
+    drive: np.ndarray
+
+
+def collect(describer: Describer, drives: Iterable[Sequence]) -> Loops:
+    """The verified loops of the drives, each driven with odometry and without."""
+    values, right, number_of = [], [], []
+    for number, drive in enumerate(drives):
+        for odometry in (True, False):
+            closures = drive_through(describer, by_inliers(), drive, odometry, number)
+            verified = [c for c in closures if c.evidence is not None]
+            values += [features(c.evidence) for c in verified if c.evidence is not None]
+            right.append(edges_right(drive, verified))
+            number_of.append(np.full(len(verified), number))
+    return Loops(np.array(values).reshape(-1, len(FEATURES)), np.concatenate(right), np.concatenate(number_of))
+
+
+def calibrate(loops: Loops) -> Calibration:
+    """Fitted on two thirds of the drives, checked on the others. ValueError where either has no right or wrong loop."""
+    checked = loops.drive % CHECKED == CHECKED - 1
+    fitted = fit(loops.values[~checked], loops.right[~checked])
+    return check(fitted, loops.values[checked], loops.right[checked])
