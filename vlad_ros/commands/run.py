@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vlad run SEQUENCE.npz|BAG -o RUN`: a drive through the recogniser, without ROS, and what it leaves in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlad_ros.commands.options import add_options, from_options
+from vlad_ros.config import EvaluationConfig, RecognizerConfig, RunConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Drive, folder, weights, what stands in for odometry, and all that the recogniser can be told."""
+    from vlad_ros.run_player import JUDGE
+
+    parser.add_argument("source", metavar="SEQUENCE.npz|BAG", help="a sequence file, or the folder of a rosbag2")
+    parser.add_argument("-o", "--out", required=True, metavar="RUN", help="folder; an earlier run in it is replaced")
+    parser.add_argument("--weights", metavar="FILE", help="weights file; the shipped ones when left out")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add_options(parser, RunConfig)
+    add_options(parser, EvaluationConfig, only=JUDGE)
+    add_options(parser, RecognizerConfig)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play, write, and print the numbers."""
+    from vlad_ros.pipeline import PlaceRecognizer
+    from vlad_ros.run_player import play
+    from vlad_ros.run_sources import open_source
+
+    folder = _free(Path(args.out))
+    config, judge = from_options(RunConfig, args), from_options(EvaluationConfig, args)
+    source = open_source(args.source, config, judge)
+    recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, from_options(RecognizerConfig, args))
+
+    def bar(scans: Iterator) -> Iterator:
+        from tqdm import tqdm
+
+        return iter(tqdm(scans, total=source.count, unit="scan", file=sys.stderr, disable=None))
+
+    print(text(play(recognizer, source, folder, config, judge, bar).about))
+    return 0
+
+
+def _free(folder: Path) -> Path:
+    """A folder that nothing of value lies in."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder with -o")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "keyframes.csv").exists():
+        raise ValueError(f"{folder} is not empty and not an earlier run's; name another folder with -o")
+    return folder
+
+
+def text(about: dict[str, Any]) -> str:
+    """The numbers of a run for people, the protocol beside them."""
+    value = {name: number["value"] for name, number in about["metrics"].items()}
+    lines = [
+        f"{about['source']}",
+        f"protocol   {about['protocol']}",
+        f"keyframes  {value['keyframes']}; {value['candidates']} candidates, {value['accepted']} edges accepted",
+    ]
+    if "precision" not in value:
+        return "\n".join(lines)
+    for name, of in (
+        ("precision", f"{value['false_edges']} false edges"),
+        ("recall", f"{value['closed_revisits']} of {value['revisits']} revisits have a right edge"),
+    ):
+        lines.append(f"{name:<10} {'-' if value[name] is None else format(value[name], '.3f')}   {of}")
+    if value["error_m_p50"] is not None:
+        lines.append(
+            f"error      p50 {value['error_m_p50']:.2f} m, {value['error_deg_p50']:.2f} deg; "
+            f"p95 {value['error_m_p95']:.2f} m, {value['error_deg_p95']:.2f} deg"
+        )
+    return "\n".join(lines)
