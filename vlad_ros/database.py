@@ -8,16 +8,31 @@ import dataclasses
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Literal, cast
 
-import faiss
 import numpy as np
+import numpy.typing as npt
 
-from vlad_ros.config import BevConfig
-from vlad_ros.map_file import MapError, read_map, write_map
+from vlad_ros.config import BevConfig, from_mapping
+from vlad_ros.flat_index import FlatIndex
+from vlad_ros.geometry import inverse
+from vlad_ros.map_arrays import (
+    Columns,
+    KeyframeRow,
+    check_geometry,
+    pack_geometries,
+    pack_rows,
+    pack_transforms,
+    unpack_geometries,
+    unpack_rows,
+    unpack_transforms,
+)
+from vlad_ros.map_file import MapError, read_map, refuse_mismatch, write_map
 from vlad_ros.odometry import check_rigid
-from vlad_ros.types import F32, F64, Candidate, Keyframe
+from vlad_ros.trajectory import Trajectory
+from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
 
 __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
 
@@ -26,66 +41,7 @@ METRIC = "inner_product"
 SECOND = 1e9  # ns
 MAX_UINT32 = 2**32 - 1
 THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: memory is what the search waits for
-BLOCK = 2048  # rows
 _POOL = ThreadPoolExecutor(THREADS, "search")
-
-
-class KeyframeRow(NamedTuple):
-    """What the database knows of a keyframe besides its descriptors; the fields are those of `Keyframe`."""
-
-    session: int
-    stamp: int
-    is_local_map: bool
-    partial: bool
-    T_odom_base: F64 | None
-    travel: float | None
-
-
-class _Descriptors:
-    """Descriptors of one kind, in the order of their keyframes' ids.
-
-    They lie in FAISS indexes of `BLOCK` rows: one that grew for ever would copy all it has from time to time (a
-    second at 65,536 rows), and FAISS searches for a single query in a single thread, so that blocks share the cores.
-    """
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-        self.ids: list[int] = []
-        self._blocks: list[faiss.IndexFlatIP] = []
-
-    def add(self, ids: list[int], descriptors: F32) -> None:
-        """Append `descriptors` (N, D)."""
-        while len(descriptors):
-            if len(self.ids) == BLOCK * len(self._blocks):
-                self._blocks.append(faiss.IndexFlatIP(self.dim))
-            room = BLOCK * len(self._blocks) - len(self.ids)
-            self._blocks[-1].add(descriptors[:room])
-            self.ids += ids[:room]
-            ids, descriptors = ids[room:], descriptors[room:]
-
-    def arrays(self) -> list[F32]:
-        """The indexes' own memory, (N, D) in pieces."""
-        flat = [faiss.rev_swig_ptr(block.get_xb(), block.ntotal * self.dim) for block in self._blocks]
-        return [piece.reshape(-1, self.dim) for piece in flat] or [np.empty((0, self.dim), np.float32)]
-
-    def pieces(self, excluded: range) -> list[range]:
-        """The rows whose ids are not `excluded`, cut where the blocks end."""
-        begin, end = (bisect.bisect_left(self.ids, id) for id in (excluded.start, excluded.stop))
-        pieces = []
-        for start in range(0, len(self.ids), BLOCK):
-            stop = min(start + BLOCK, len(self.ids))
-            pieces += [range(start, min(begin, stop)), range(max(end, start), stop)]
-        return [piece for piece in pieces if piece]
-
-    def search(self, descriptor: F32, k: int, piece: range) -> list[tuple[float, int]]:
-        """(similarity, id) of the `k` best within `piece`. FAISS skips the other rows before it compares anything."""
-        at, offset = divmod(piece.start, BLOCK)
-        selector = faiss.IDSelectorRange(offset, offset + len(piece))
-        parameters = faiss.SearchParameters()
-        parameters.sel = selector
-        found = self._blocks[at].search(descriptor[None], min(k, len(piece)), params=parameters)
-        first = piece.start - offset
-        return [(float(s), self.ids[first + row]) for s, row in zip(found[0][0], found[1][0], strict=True)]
 
 
 class KeyframeDatabase:
@@ -105,8 +61,12 @@ class KeyframeDatabase:
         self.dim, self.model_hash, self.bev, self.kind = dim, model_hash, bev, kind
         self.sessions: dict[int, F64 | None] = {}  # session -> T_map_odom, None where unknown
         self._rows: list[KeyframeRow] = []
+        self._geometries: list[Geometry | None] = []
+        self._feature_size: int | None = None  # of the geometries' features
+        self._corrected: dict[int, F64] = {}  # T_map_base by id, where a back-end has said so
+        self._path_frames: dict[int, F64] = {}  # session -> T_map_path, the frame of its back-end's path
         self._reach: list[float] = []  # travel [m]; a keyframe without odometry lies where the last one with it was
-        self._local, self._local_scan, self._single = (_Descriptors(dim) for _ in range(3))
+        self._local, self._local_scan, self._single = (FlatIndex(dim) for _ in range(3))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -117,6 +77,18 @@ class KeyframeDatabase:
             raise ValueError(f"there is no keyframe {id} among {len(self)}")
         return self._rows[id]
 
+    def geometry(self, id: int) -> Geometry | None:
+        """What the keyframe `id` keeps for the verification of its loops; ValueError when there is no such keyframe."""
+        self.keyframe(id)
+        return self._geometries[id]
+
+    def whole(self, id: int) -> Keyframe:
+        """The keyframe `id` as it was added, with its descriptors and its geometry."""
+        row = self.keyframe(id)
+        scan = (self._local_scan if row.is_local_map else self._single).row(id)
+        descriptor = self._local.row(id) if row.is_local_map else scan
+        return Keyframe(descriptor=descriptor, scan_descriptor=scan, geometry=self._geometries[id], **row._asdict())
+
     def next_session(self) -> int:
         """The first session id above all those in use."""
         return max(self.sessions, default=-1) + 1
@@ -126,16 +98,66 @@ class KeyframeDatabase:
         if session not in self.sessions:
             raise ValueError(f"there is no session {session} in the map")
         self.sessions[session] = None if T_map_odom is None else check_rigid(T_map_odom, "T_map_odom")
+        self._path_frames.pop(session, None)
+
+    def corrected(self, id: int) -> F64 | None:
+        """T_map_base (4, 4) of the keyframe `id` as a back-end has optimised it, None where none has."""
+        return self._corrected.get(id)
+
+    def T_map_base(self, id: int) -> F64 | None:
+        """(4, 4) pose of the keyframe `id` in the map: the back-end's where there is one, else by its odometry; None
+        where it has none, or its session's place in the map is not known."""
+        row = self.keyframe(id)
+        T_map_odom = self.sessions[row.session]
+        if id in self._corrected or T_map_odom is None or row.T_odom_base is None:
+            return self._corrected.get(id)
+        return T_map_odom @ row.T_odom_base
+
+    def place(self, id: int, T_map_base: F64) -> None:
+        """Say where the keyframe `id` lies in the map, whatever its odometry says."""
+        self.keyframe(id)
+        self._corrected[id] = check_rigid(T_map_base, "T_map_base")
+
+    def correct(
+        self, session: int, stamps: Sequence[int] | npt.NDArray[np.int64], T_map_base: Sequence[F64] | F64
+    ) -> int:
+        """Take over a back-end's optimised path of `session`: poses (N, 4, 4) at `stamps` (N,) [ns]; how many
+        keyframes it moved. They are interpolated by stamp; what the path does not cover keeps the pose it had, and
+        follows the newest corrected keyframe by odometry where it is later.
+
+        Where no other session has a place in the map, the path's frame *is* the map's. Otherwise the back-end may have
+        begun a frame of its own: its path is laid where the session is known to lie, once, at the newest keyframe that
+        the first such path covers; before that is known the path moves nothing. ValueError for a path without poses,
+        with one that is not rigid, or of a session that is not in the map.
+        """
+        if session not in self.sessions:
+            raise ValueError(f"there is no session {session} in the map")
+        path = Trajectory(stamps, T_map_base)
+        ids = [id for id in range(*self._span(session)) if path.covers(self._rows[id].stamp)]
+        poses = path.at(np.array([self._rows[id].stamp for id in ids], np.int64))
+        T_map_path = self._path_frame(session, ids[-1], poses[-1]) if ids else None
+        if T_map_path is None:
+            return 0
+        for id, pose in zip(ids, poses, strict=True):
+            self._corrected[id] = T_map_path @ pose
+            T_odom_base = self._rows[id].T_odom_base
+            if T_odom_base is not None:
+                self.sessions[session] = self._corrected[id] @ inverse(T_odom_base)
+        return len(ids)
 
     def add(self, keyframe: Keyframe) -> int:
-        """Append a keyframe and return its id. ValueError unless its descriptors are finite and of length D, and it
-        follows the last keyframe: in a later session, or in the same one with a later stamp."""
+        """Append a keyframe and return its id. ValueError unless its descriptors are finite and of length D, its
+        geometry of the right types, and it follows the last keyframe: in a later session, or in the same one later."""
         key = (keyframe.session, keyframe.stamp)
         if not 0 <= keyframe.session <= MAX_UINT32:
             raise ValueError(f"session must be a uint32, not {keyframe.session}")
         if self._rows and key <= self._rows[-1][:2]:
             raise ValueError(f"keyframe (session, stamp) {key} does not follow {self._rows[-1][:2]}")
         scan, local = self._checked(keyframe.scan_descriptor), self._checked(keyframe.descriptor)
+        geometry = keyframe.geometry
+        if geometry is not None:
+            check_geometry(geometry, self._feature_size)
+            self._feature_size = geometry.features.shape[1]
         id = len(self)
         if keyframe.is_local_map:
             self._local.add([id], local)
@@ -143,6 +165,7 @@ class KeyframeDatabase:
         else:
             self._single.add([id], scan)
         self._append(KeyframeRow(*(getattr(keyframe, name) for name in KeyframeRow._fields)))
+        self._geometries.append(geometry)
         return id
 
     def search(self, query: Keyframe, k: int, exclude_time: float, exclude_distance: float) -> list[Candidate]:
@@ -167,21 +190,16 @@ class KeyframeDatabase:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map file, atomically; MapError, and the old file untouched, when that cannot be done."""
-        unknown = np.full((4, 4), np.nan)
-        poses = [unknown if row.T_odom_base is None else row.T_odom_base for row in self._rows]
-        anchors = [unknown if T is None else T for T in self.sessions.values()]
-        arrays: dict[str, np.ndarray | list[F32]] = {
-            "local_descriptors": self._local.arrays(),
-            "local_scan_descriptors": self._local_scan.arrays(),
-            "single_scan_descriptors": self._single.arrays(),
-            "sessions": np.array([row.session for row in self._rows], np.uint32),
-            "stamps": np.array([row.stamp for row in self._rows], np.int64),
-            "is_local_map": np.array([row.is_local_map for row in self._rows], np.uint8),
-            "partial": np.array([row.partial for row in self._rows], np.uint8),
-            "T_odom_base": np.array(poses, np.float64).reshape(-1, 4, 4),  # NaN where unknown, as all that follow
+        arrays: Columns = {
+            "local_descriptors": list(self._local.arrays()),
+            "local_scan_descriptors": list(self._local_scan.arrays()),
+            "single_scan_descriptors": list(self._single.arrays()),
+            "T_map_base": pack_transforms(map(self._corrected.get, range(len(self)))),  # only what was corrected
             "travel": np.array([np.nan if row.travel is None else row.travel for row in self._rows], np.float64),
             "session_ids": np.array(list(self.sessions), np.uint32),
-            "session_T_map_odom": np.array(anchors, np.float64).reshape(-1, 4, 4),
+            "session_T_map_odom": pack_transforms(self.sessions.values()),
+            **pack_rows(self._rows),
+            **pack_geometries(self._geometries),
         }
         write_map(path, arrays, self._make())
 
@@ -191,26 +209,37 @@ class KeyframeDatabase:
     ) -> KeyframeDatabase:
         """A new database from a map file. MapError says why the file cannot be used: missing, damaged, of another
         version, or made with another network, raster, metric or kind of input."""
-        database = cls(dim, model_hash=model_hash, bev=bev, kind=kind)
         arrays, metadata = read_map(path)
-        database._refuse_mismatch(path, metadata)
-        is_local = arrays["is_local_map"].astype(bool)
-        local, single = np.flatnonzero(is_local).tolist(), np.flatnonzero(~is_local).tolist()
-        database._local.add(local, arrays["local_descriptors"])
-        database._local_scan.add(local, arrays["local_scan_descriptors"])
-        database._single.add(single, arrays["single_scan_descriptors"])
-        columns = (
-            arrays["sessions"].tolist(),
-            arrays["stamps"].tolist(),
-            is_local.tolist(),
-            arrays["partial"].astype(bool).tolist(),
-            [None if np.isnan(T[0, 0]) else T for T in arrays["T_odom_base"]],
-            [None if np.isnan(metres) else metres for metres in arrays["travel"].tolist()],
-        )
-        for values in zip(*columns, strict=True):
-            database._append(KeyframeRow(*values))
-        for session, T in zip(arrays["session_ids"].tolist(), arrays["session_T_map_odom"], strict=True):
-            database.sessions[session] = None if np.isnan(T[0, 0]) else T
+        refuse_mismatch(path, metadata, cls(dim, model_hash=model_hash, bev=bev, kind=kind)._make())
+        return cls._unpacked(arrays, metadata)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> KeyframeDatabase:
+        """The database of a map file, whatever network made it; MapError when it is missing or damaged, or of another
+        version."""
+        return cls._unpacked(*read_map(path))
+
+    @classmethod
+    def _unpacked(cls, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> KeyframeDatabase:
+        """What `save` has packed; takes what it copies out of `arrays`, so that it is not held twice for long."""
+        bev = from_mapping(BevConfig, json.loads(metadata["bev"]))
+        kind = cast(Kind, metadata["kind"])
+        database = cls(int(metadata["dim"]), model_hash=metadata["model_hash"], bev=bev, kind=kind)
+        rows = unpack_rows(arrays)
+        local = [id for id, row in enumerate(rows) if row.is_local_map]
+        single = [id for id, row in enumerate(rows) if not row.is_local_map]
+        database._local.add(local, arrays.pop("local_descriptors"))
+        database._local_scan.add(local, arrays.pop("local_scan_descriptors"))
+        database._single.add(single, arrays.pop("single_scan_descriptors"))
+        anchors = unpack_transforms(arrays["session_T_map_odom"])
+        database.sessions = dict(zip(arrays["session_ids"].tolist(), anchors, strict=True))
+        for row in rows:
+            database._append(row)
+        corrected = enumerate(unpack_transforms(arrays["T_map_base"]))
+        database._corrected = {id: T for id, T in corrected if T is not None}
+        database._geometries = unpack_geometries(arrays)
+        present = [geometry for geometry in database._geometries if geometry is not None]
+        database._feature_size = present[0].features.shape[1] if present else None
         return database
 
     def _append(self, row: KeyframeRow) -> None:
@@ -220,6 +249,22 @@ class KeyframeDatabase:
         if row.session not in self.sessions:  # `map` is the first session's odometry frame
             self.sessions[row.session] = None if self.sessions else np.eye(4)
         self._rows.append(row)
+
+    def _span(self, session: int) -> tuple[int, int]:
+        """The first id of a session, and the one after its last."""
+        start = bisect.bisect_left(self._rows, session, key=lambda row: row.session)
+        return start, bisect.bisect_right(self._rows, session, key=lambda row: row.session)
+
+    def _path_frame(self, session: int, id: int, T_path_base: F64) -> F64 | None:
+        """T_map_path of the session's back-end, whose path has the keyframe `id` at `T_path_base`; None if unknown."""
+        if session not in self._path_frames:
+            placed = {self._rows[at].session for at in self._corrected}
+            others = placed | {other for other, T in self.sessions.items() if T is not None}
+            T_map_base = self.T_map_base(id) if others - {session} else T_path_base
+            if T_map_base is None:
+                return None
+            self._path_frames[session] = T_map_base @ inverse(T_path_base)
+        return self._path_frames[session]
 
     def _checked(self, descriptor: F32) -> F32:
         """(1, D) float32."""
@@ -231,8 +276,7 @@ class KeyframeDatabase:
     def _excluded(self, query: Keyframe, exclude_time: float, exclude_distance: float) -> range:
         """The ids too recent to be candidates: within a session both stamp and travel only grow, so whatever is too
         young or too near by travel is the end of the session from some keyframe on."""
-        start = bisect.bisect_left(self._rows, query.session, key=lambda row: row.session)
-        stop = bisect.bisect_right(self._rows, query.session, key=lambda row: row.session)
+        start, stop = self._span(query.session)
         oldest = query.stamp - round(exclude_time * SECOND)
         first = bisect.bisect_right(self._rows, oldest, start, stop, key=lambda row: row.stamp)
         if query.travel is not None:
@@ -243,16 +287,3 @@ class KeyframeDatabase:
         """How the descriptors were made: what a map file must agree in with those that it is to be compared with."""
         bev = json.dumps(dataclasses.asdict(self.bev), sort_keys=True)
         return {"kind": self.kind, "metric": METRIC, "dim": str(self.dim), "model_hash": self.model_hash, "bev": bev}
-
-    def _refuse_mismatch(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
-        said = {
-            "kind": "holds keyframes made from {theirs}, not from {ours}",
-            "metric": "compares by {theirs}, not by {ours}",
-            "dim": "holds descriptors of length {theirs}; this network makes {ours}",
-            "model_hash": "was made with other weights ({theirs:.12}...; these are {ours:.12}...)",
-            "bev": "was made with another BEV configuration ({theirs}; these weights have {ours})",
-        }
-        for name, ours in self._make().items():
-            theirs = metadata.get(name, "nothing")
-            if theirs != ours:
-                raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=theirs, ours=ours))

@@ -22,13 +22,19 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vlad_ros.types import F32
-
 FORMAT = "vlad_ros_map"
-VERSION = "1"
+VERSION = "2"
 BLANK = "0" * 64
 CHECKSUM = re.compile(rb'"sha256"\s*:\s*"([0-9a-f]{64})"')
-DTYPES = {"|u1": "U8", "<u4": "U32", "<i8": "I64", "<f4": "F32", "<f8": "F64"}  # what a map is made of
+DTYPES = {
+    "|u1": "U8",
+    "|i1": "I8",
+    "<i2": "I16",
+    "<u4": "U32",
+    "<i8": "I64",
+    "<f4": "F32",
+    "<f8": "F64",
+}  # what a map is made of
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 
 
@@ -73,7 +79,7 @@ class MapLock:
 
 
 def write_map(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray | list[F32]], metadata: Mapping[str, str]
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray | list[np.ndarray]], metadata: Mapping[str, str]
 ) -> None:
     """Replace the map at `path` by `arrays` and `metadata`: temporary file beside it, fsync, rename, fsync the folder.
 
@@ -115,9 +121,7 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[
             if metadata.get("format") != FORMAT:
                 raise MapError(f"{path} is not a map of vlad_ros")
             if metadata.get("version") != VERSION:
-                raise MapError(
-                    f"the map {path} has format version {metadata.get('version')}; this program reads {VERSION}"
-                )
+                raise MapError(_other_version(path, metadata.get("version")))
             return {name: tensors.get_tensor(name) for name in tensors.keys()}, metadata  # noqa: SIM118 (no mapping)
     except FileNotFoundError as error:
         raise MapError(f"there is no map at {path}") from error
@@ -125,6 +129,30 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[
         raise
     except (OSError, SafetensorError, ValueError) as error:  # ValueError: an empty file, or no checksum
         raise MapError(f"{path} is not a map of vlad_ros, or damaged: {error}") from error
+
+
+def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+    """MapError, saying in what, unless the map at `path` was made as `ours` says; `theirs` is its metadata."""
+    said = {
+        "kind": "holds keyframes made from {theirs}, not from {ours}",
+        "metric": "compares by {theirs}, not by {ours}",
+        "dim": "holds descriptors of length {theirs}; this network makes {ours}",
+        "model_hash": "was made with other weights ({theirs:.12}...; these are {ours:.12}...)",
+        "bev": "was made with another BEV configuration ({theirs}; these weights have {ours})",
+    }
+    for name, mine in ours.items():
+        its = theirs.get(name, "nothing")
+        if its != mine:
+            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its, ours=mine))
+
+
+def _other_version(path: Path, version: str | None) -> str:
+    if version == "1":
+        return (
+            f"the map {path} has format version 1, which kept no points to verify loops with; "
+            "drive the route again to record it anew (the file is left as it is)"
+        )
+    return f"the map {path} has format version {version}; this program reads {VERSION}"
 
 
 def _header(tensors: Mapping[str, Sequence[np.ndarray]], metadata: Mapping[str, str]) -> bytes:
