@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from vlad_ros.jit import kernel
-from vlad_ros.types import F32
+from vlad_ros.types import F32, F64
+
+Rows = npt.NDArray[np.int32]
 
 Reason = Literal["empty", "layout", "fields", "not_finite", "out_of_range"]
 
@@ -22,6 +26,8 @@ Reason = Literal["empty", "layout", "fields", "not_finite", "out_of_range"]
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 FLOATS = (7, 8)
 INTENSITY = ("intensity", "i", "reflectivity")  # the first of these that the cloud has; with none it is 0
+TIMES = ("t", "time", "timestamp", "offset_time")  # of Ouster, Velodyne, Hesai and Livox; the first usable one
+NO_ROWS: Rows = np.zeros(0, np.int32)
 LARGEST = 2**32 - 1  # of the message's unsigned numbers
 
 
@@ -42,17 +48,54 @@ class Field(Protocol):
     count: int
 
 
+@dataclass(frozen=True, eq=False)
+class PointTimes:
+    """The per-point times of a message as they came: `values` (height * width,) of the field `name`; `whole`: integers,
+    and so nanoseconds."""
+
+    name: str
+    values: F64
+    whole: bool
+
+
 def decode_message(msg: Any) -> F32:
     """`decode` of a sensor_msgs/PointCloud2, or of anything with its attributes."""
-    return decode(
-        msg.fields,
-        msg.data,
-        height=msg.height,
-        width=msg.width,
-        point_step=msg.point_step,
-        row_step=msg.row_step,
-        is_bigendian=msg.is_bigendian,
-    )
+    points = _columns(_view(**_attributes(msg)))
+    return points[: _finite(points, NO_ROWS)]
+
+
+def decode_rows(msg: Any) -> tuple[F32, Rows]:
+    """`decode_message`, and for each of its points (N,) the row of the message that it came from."""
+    points = _columns(_view(**_attributes(msg)))
+    rows = np.arange(len(points), dtype=np.int32)
+    count = _finite(points, rows)
+    return points[:count], rows[:count]
+
+
+def point_times(msg: Any) -> PointTimes | None:
+    """The per-point times of a message, one for each of its rows; None where it has no field of `TIMES` that can be
+    read, for a cloud whose times are broken is still a cloud. Never raises."""
+    try:
+        layout = _attributes(msg)
+        fields = {str(field.name): field for field in layout["fields"]}
+    except (AttributeError, TypeError):
+        return None
+    for name in TIMES:
+        if name in fields:
+            try:
+                view = _view(**(layout | {"wanted": {"t": name}}))
+            except CloudError:
+                continue
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = view["t"].astype(np.float64).reshape(-1)
+            return PointTimes(name, values, view["t"].dtype.kind in "iu")
+    return None
+
+
+def _attributes(msg: Any) -> dict[str, Any]:
+    """What `_view` wants, of a message."""
+    names = ("fields", "data", "height", "width", "point_step", "row_step", "is_bigendian")
+    return {name: getattr(msg, name) for name in names}
 
 
 def decode(
@@ -71,6 +114,21 @@ def decode(
     fields are not looked at, and neither is `row_step` where there is one row (some drivers leave it 0), nor what
     `data` (bytes-like) holds beyond the last row. CloudError as the module says.
     """
+    points = _columns(_view(fields, data, height, width, point_step, row_step, is_bigendian))
+    return points[: _finite(points, NO_ROWS)]
+
+
+def _view(
+    fields: Sequence[Field],
+    data: Any,
+    height: int,
+    width: int,
+    point_step: int,
+    row_step: int,
+    is_bigendian: bool,
+    wanted: dict[str, str] | None = None,
+) -> np.ndarray:
+    """The structured view (height, width) of a message's bytes with x, y, z and intensity, or the roles of `wanted`."""
     height, width = _whole("height", height), _whole("width", width)
     point_step, row_step = _whole("point_step", point_step), _whole("row_step", row_step)
     if height * width == 0:
@@ -78,9 +136,8 @@ def decode(
     if height == 1:
         row_step = width * point_step
     buffer = _buffer(data, height, width, point_step, row_step)
-    dtype = _point_type(fields, point_step, ">" if is_bigendian else "<")
-    view: np.ndarray = np.ndarray((height, width), dtype, buffer, strides=(row_step, point_step))
-    return _finite(view)
+    dtype = _point_type(fields, point_step, ">" if is_bigendian else "<", wanted)
+    return np.ndarray((height, width), dtype, buffer, strides=(row_step, point_step))
 
 
 def _whole(name: str, value: Any) -> int:
@@ -94,15 +151,16 @@ def _whole(name: str, value: Any) -> int:
     return number
 
 
-def _point_type(fields: Sequence[Field], point_step: int, order: str) -> np.dtype:
-    """The structured type of one point: x, y, z and, where there is one, intensity, at their offsets."""
+def _point_type(fields: Sequence[Field], point_step: int, order: str, wanted: dict[str, str] | None) -> np.dtype:
+    """The structured type of one point: x, y, z and, where there is one, intensity (or `wanted`), at their offsets."""
     by_name: dict[str, list[Field]] = {}
     for field in fields:
         by_name.setdefault(str(getattr(field, "name", "")), []).append(field)
-    wanted = {"x": "x", "y": "y", "z": "z"}
-    intensity = next((name for name in INTENSITY if name in by_name), None)
-    if intensity is not None:
-        wanted["intensity"] = intensity
+    if wanted is None:
+        wanted = {"x": "x", "y": "y", "z": "z"}
+        intensity = next((name for name in INTENSITY if name in by_name), None)
+        if intensity is not None:
+            wanted["intensity"] = intensity
     missing = [name for name in wanted.values() if name not in by_name]
     if missing:
         have = ", ".join(map(repr, by_name)) or "none"
@@ -111,7 +169,7 @@ def _point_type(fields: Sequence[Field], point_step: int, order: str) -> np.dtyp
     for role, name in wanted.items():
         if len(by_name[name]) > 1:
             raise CloudError("fields", f"the cloud has {len(by_name[name])} fields called {name!r}: name each once")
-        datatype, offset = _field(by_name[name][0], name, point_step, coordinate=role != "intensity")
+        datatype, offset = _field(by_name[name][0], name, point_step, coordinate=role in "xyz")
         formats.append(order + DATATYPES[datatype])
         offsets.append(offset)
     return np.dtype({"names": list(wanted), "formats": formats, "offsets": offsets, "itemsize": point_step})
@@ -152,22 +210,28 @@ def _buffer(data: Any, height: int, width: int, point_step: int, row_step: int) 
     return buffer
 
 
-def _finite(view: np.ndarray) -> F32:
-    """The points of a structured view (height, width) whose coordinates are finite."""
+def _columns(view: np.ndarray) -> F32:
+    """The points of a structured view (height, width) as (N, 4), finite or not."""
     points = np.zeros((view.size, 4), np.float32)
     # Beyond float32 is infinite, and dropped; a signalling NaN is a NaN.
     with np.errstate(over="ignore", invalid="ignore"):
         for column, name in enumerate(view.dtype.names or ()):
             points[:, column].reshape(view.shape)[...] = view[name]
-    count = _compact(points, 0.0, np.inf)
+    return points
+
+
+def _finite(points: F32, rows: Rows) -> int:
+    """Move the points with finite coordinates, and their `rows`, to the front; their number, at least 1."""
+    count = _compact(points, rows, 0.0, np.inf)
     if count == 0:
         raise CloudError("not_finite", f"none of the {len(points)} points has finite coordinates")
-    return points[:count]
+    return count
 
 
 @kernel
-def _compact(points: F32, nearest: float, farthest: float) -> int:
-    """Move the finite points with nearest <= range <= farthest [m] to the front, in order; returns their number."""
+def _compact(points: F32, rows: Rows, nearest: float, farthest: float) -> int:
+    """Move the finite points with nearest <= range <= farthest [m] to the front, in order, and with them `rows`, where
+    there are any; returns their number."""
     low, high = nearest * nearest, farthest * farthest
     count = 0
     for k in range(len(points)):
@@ -179,6 +243,8 @@ def _compact(points: F32, nearest: float, farthest: float) -> int:
             continue
         points[count, 0], points[count, 1], points[count, 2] = x, y, z
         points[count, 3] = i if np.isfinite(i) else np.float32(0)
+        if len(rows):
+            rows[count] = rows[k]
         count += 1
     return count
 
@@ -197,7 +263,7 @@ def clean(points: np.ndarray, min_range: float, max_range: float) -> F32:
     out = np.zeros((len(points), 4), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         out[:, : min(4, points.shape[1])] = points[:, :4]
-    count = _compact(out, min_range, max_range)
+    count = _compact(out, NO_ROWS, min_range, max_range)
     if count == 0 and not np.isfinite(out[:, :3]).all(axis=1).any():
         raise CloudError("not_finite", f"none of the {len(out)} points has finite coordinates")
     if count == 0:

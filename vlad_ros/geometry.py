@@ -8,6 +8,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from vlad_ros.types import F64
 
+SMALL_ANGLE = 1e-4  # rad; below it series are more exact than quotients
+
 
 def transform(points: np.ndarray, T: F64) -> np.ndarray:
     """Move x y z of `points` (N, >=3) by `T`, keeping further columns; a new array of the same dtype."""
@@ -38,11 +40,12 @@ def to_quaternion(T: F64) -> F64:
 
 
 def inverse(T: F64) -> F64:
-    """The inverse of a rigid transform."""
-    R = T[:3, :3].T
-    out = np.eye(4)
-    out[:3, :3] = R
-    out[:3, 3] = -R @ T[:3, 3]
+    """The inverse of a rigid transform, or of many (..., 4, 4)."""
+    R = np.swapaxes(T[..., :3, :3], -1, -2)
+    out = np.zeros(T.shape)
+    out[..., :3, :3] = R
+    out[..., :3, 3:] = -R @ T[..., :3, 3:]
+    out[..., 3, 3] = 1.0
     return out
 
 
@@ -63,3 +66,40 @@ def interpolate(T_before: F64, T_after: F64, fraction: float) -> F64:
     T[:3, :3] = Slerp([0.0, 1.0], rotations)(fraction).as_matrix()
     T[:3, 3] = (1 - fraction) * T_before[:3, 3] + fraction * T_after[:3, 3]
     return T
+
+
+def exp(d: F64) -> F64:
+    """T (..., 4, 4) of `d` (..., 6) = x y z [m], rotation vector [rad]: a steady twist, followed for a unit of time.
+
+    Sola, Deray and Atchuthan, "A micro Lie theory for state estimation in robotics", 2018, equation 172.
+    """
+    d = np.asarray(d, np.float64)
+    angle, K = np.linalg.norm(d[..., 3:], axis=-1)[..., None, None], _cross(d[..., 3:])
+    safe = np.where(angle < SMALL_ANGLE, 1.0, angle)
+    once = np.where(angle < SMALL_ANGLE, 0.5 - angle**2 / 24, (1 - np.cos(safe)) / safe**2)
+    twice = np.where(angle < SMALL_ANGLE, 1 / 6 - angle**2 / 120, (safe - np.sin(safe)) / safe**3)
+    T = np.zeros((*d.shape[:-1], 4, 4))
+    T[..., :3, :3] = np.eye(3) + (1 - twice * angle**2) * K + once * K @ K
+    T[..., :3, 3:] = (np.eye(3) + once * K + twice * K @ K) @ d[..., :3, None]
+    T[..., 3, 3] = 1.0
+    return T
+
+
+def log(T: F64) -> F64:
+    """`d` (..., 6) with ``exp(d) = T`` (..., 4, 4) and a rotation of at most half a turn."""
+    T = np.asarray(T, np.float64)
+    vector = Rotation.from_matrix(T[..., :3, :3].reshape(-1, 3, 3)).as_rotvec().reshape(*T.shape[:-2], 3)
+    angle, K = np.linalg.norm(vector, axis=-1)[..., None, None], _cross(vector)
+    safe = np.where(angle < SMALL_ANGLE, 1.0, angle)
+    half = safe / 2
+    twice = np.where(angle < SMALL_ANGLE, 1 / 12 + angle**2 / 720, (1 - half / np.tan(half)) / safe**2)
+    translation = (np.eye(3) - 0.5 * K + twice * K @ K) @ T[..., :3, 3:]
+    return np.concatenate([translation[..., 0], vector], axis=-1)
+
+
+def _cross(v: F64) -> F64:
+    """The matrices (..., 3, 3) of the cross product with `v` (..., 3)."""
+    K = np.zeros((*v.shape, 3))
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        K[..., j, i], K[..., i, j] = v[..., k], -v[..., k]
+    return K
