@@ -72,8 +72,8 @@ class NodeEdges:
 
     Fed in the order of the stamps with `move` (the odometry of every scan), `announce` (the nodes) and `add` (the
     closures); `take` gives the edges whose nodes are known by now. An edge waits until a node later than both of its
-    keyframes is known. `withhold` hears why an edge is not given: "node_far", "node_without_odometry",
-    "node_other_session" or "node_pair_repeated".
+    keyframes is known. `withhold` hears why an edge is not given: "node_far", "node_without_odometry" or
+    "node_other_session"; a second edge between the same two nodes is not news and passed over.
     """
 
     def __init__(self, withhold: Withhold) -> None:
@@ -176,7 +176,6 @@ class NodeEdges:
             self._withhold("node_without_odometry")
             return None
         if (query.stamp, match.stamp) in self._given:
-            self._withhold("node_pair_repeated")
             return None
         self._given.add((query.stamp, match.stamp))
         closure = edge.closure
