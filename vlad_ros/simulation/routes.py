@@ -59,8 +59,22 @@ def make_drive(
     """
     world = make_world(kind, world_seed, size=max(300.0, 1.4 * length))
     route = plan_route(world, seed, spacing, revisits, lateral_offset, length, shape)
+    return record(world, route, seed, sensor, spacing, f"{kind}_{world_seed}_{seed}", len(revisits), distorted)
+
+
+def record(
+    world: World,
+    route: Route,
+    seed: int,
+    sensor: Sensor,
+    spacing: float,
+    name: str,
+    revisits: int = 0,
+    distorted: bool = False,
+) -> Sequence:
+    """The scans along a route with so many revisits, see `make_drive`."""
     rng = np.random.default_rng([seed, 1])
-    mood = rng.integers(1 << 31, size=len(revisits) + 2)
+    mood = rng.integers(1 << 31, size=revisits + 2)
     cleared = route.poses[:: max(1, round(1.0 / spacing)), :2]
     scans, poses = [], np.zeros((len(route.poses), 4, 4))
     for i, (x, y, yaw) in enumerate(tqdm(route.poses, unit="scan", desc="drive", leave=False)):
@@ -69,8 +83,7 @@ def make_drive(
         pose = (float(x), float(y), float(yaw))
         poses[i] = sensor_pose(world, sensor, pose, tilt)
         scans.append(cast(now, sensor, pose, rng, tilt, _motion(route.poses, i) if distorted else None))
-    stamps = 1.0 + np.arange(len(scans)) / RATE
-    return Sequence(f"{kind}_{world_seed}_{seed}", scans, poses, stamps)
+    return Sequence(name, scans, poses, 1.0 + np.arange(len(scans)) / RATE)
 
 
 def _motion(poses: F64, i: int) -> tuple[float, float, float]:
@@ -103,7 +116,7 @@ def plan_route(
         legs = _plan_legs(world, rng, revisits, length, shape)
         if legs is None:
             continue
-        route = _drive(world, rng, legs, spacing, lateral_offset)
+        route = drive_legs(world, rng, legs, spacing, lateral_offset)
         if world.is_free(route.poses[:, :2], CLEARANCE).all():
             return route
     raise ValueError(f"this {world.kind} has no {shape} of about {length:.0f} m with revisits {', '.join(revisits)}")
@@ -219,7 +232,7 @@ def _crossing(network: RoadNetwork, base: list[int], rng: np.random.Generator) -
     return found[rng.integers(len(found))] if found else None
 
 
-def _drive(
+def drive_legs(
     world: World, rng: np.random.Generator, legs: list[tuple[int, F64]], spacing: float, lateral_offset: float
 ) -> Route:
     """Poses every `spacing` metres along the legs, each on its own side, with rounded corners."""

@@ -70,7 +70,7 @@ def street_grid(
     return tuple(roads)
 
 
-def _facade(b: Builder, road: F64, s: float, side: int, length: float, style: StreetStyle) -> None:
+def facade(b: Builder, road: F64, s: float, side: int, length: float, style: StreetStyle) -> None:
     """One building beside the road, with bays, balconies, and a hedge or wall before and beside it."""
     rng = b.rng
     depth = rng.uniform(7.0, 16.0)
@@ -112,14 +112,14 @@ def line_road(b: Builder, road: F64, style: StreetStyle) -> None:
         while s < arc_length(road)[-1]:
             length = rng.uniform(6.0, 28.0)
             if rng.random() < style.density:
-                _facade(b, road, s, side, length, style)
+                facade(b, road, s, side, length, style)
             s += length + (rng.uniform(0, 2) if rng.random() < 0.6 else rng.uniform(2, 14))
-        _plant(b, road, side, style)
+        plant(b, road, side, style)
         line_thickets(b, road, side, style.thickets)
         line_parking(b, road, side, style.parking)
 
 
-def _plant(b: Builder, road: F64, side: int, style: StreetStyle) -> None:
+def plant(b: Builder, road: F64, side: int, style: StreetStyle) -> None:
     """Trees, poles, bushes and boxes (bins, sheds, kiosks) between road and houses."""
     rng = b.rng
     species = random_species(rng)

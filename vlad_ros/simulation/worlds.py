@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from vlad_ros.simulation.greens import campus, park, riverside
 from vlad_ros.simulation.indoors import carpark, indoor
@@ -72,8 +73,7 @@ def visit(
 def _away(points: F64, clear: F64, radius: float) -> np.ndarray:
     if not len(points):
         return np.zeros(0, bool)
-    squared = ((points[:, None] - clear[None]) ** 2).sum(axis=2).min(axis=1)
-    return np.asarray(squared > radius**2)
+    return np.asarray(cdist(points, clear, "sqeuclidean").min(axis=1) > radius**2)
 
 
 def _sizes(rng: np.random.Generator, n: int) -> F64:
