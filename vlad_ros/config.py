@@ -184,6 +184,13 @@ class NodeConfig(Checked):
     map_path: str = option("", "map file that the services use; loaded at configure when it exists")
     save_on_exit: bool = option(False, "save the map at deactivation and exit")
     autosave_period: float = option(0.0, "save the map every so often; 0: off", "s", 0.0, 86400.0)
+    map_frame: str = option("map", "frame of ~/pose: the one in which the map's first session began")
+    lio_sam: bool = option(
+        False, "publish accepted edges as [t_query, t_match] on lio_loop/loop_closure_detection (LIO-SAM and relatives)"
+    )
+    node_edges: bool = option(
+        False, "publish accepted edges between the nodes announced on keyframes, on ~/node_edges"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -176,6 +176,10 @@ class PlaceRecognizer:
         self.database = KeyframeDatabase(**self._make())
         self._join_map()
 
+    def open_session(self) -> None:
+        """The vehicle was carried away: what is described from now on is a session of its own."""
+        self._join_map()
+
     def _read(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
         if bev is not None and not self.use_bev:
             raise ValueError("a BEV was given, but this recogniser makes its own (use_bev is false)")
