@@ -10,14 +10,7 @@ import pytest
 from scipy.linalg import expm, logm
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.conventions import (
-    adjoint,
-    from_upper_triangle,
-    g2o_information,
-    gtsam_covariance,
-    pose_covariance,
-    right_covariance,
-)
+from vlad_ros.conventions import adjoint, from_upper_triangle, g2o_information, gtsam_covariance, right_covariance
 from vlad_ros.geometry import from_xyz_rpy, inverse
 
 T = from_xyz_rpy((4.0, -2.0, 0.7, 0.2, -0.4, 2.5))
@@ -59,16 +52,6 @@ def g2o_error(T_true: np.ndarray) -> np.ndarray:
 def test_the_adjoint_moves_a_perturbation_to_the_other_side() -> None:
     d = np.array([0.3, -0.1, 0.2, 0.02, 0.05, -0.04])
     np.testing.assert_allclose(T @ expm(hat(d)), expm(hat(adjoint(T) @ d)) @ T, atol=1e-12)
-
-
-def ros_error(T_true: np.ndarray) -> np.ndarray:
-    """The body's own displacement, and its turning about fixed axes."""
-    return np.concatenate([T_true[:3, 3] - T[:3, 3], Rotation.from_matrix(T_true[:3, :3] @ T[:3, :3].T).as_rotvec()])
-
-
-def test_the_pose_message_by_finite_differences() -> None:
-    J = jacobian(ros_error)
-    np.testing.assert_allclose(pose_covariance(covariance(), T), J @ covariance() @ J.T, rtol=1e-6, atol=1e-9)
 
 
 def test_gtsam_by_finite_differences() -> None:

@@ -49,16 +49,6 @@ def right_covariance(covariance: F64, T: F64) -> F64:
     return symmetric(J @ covariance @ J.T)
 
 
-def pose_covariance(covariance: F64, T: F64) -> F64:
-    """(6, 6) of geometry_msgs/PoseWithCovariance: of the body's position and of its turning about fixed axes.
-
-    `exp(d) T` turns about the origin of the frame and so also moves a body that is far from it; that message does not.
-    """
-    J = np.eye(6)
-    J[:3, 3:] = -skew(T[:3, 3])
-    return symmetric(J @ covariance @ J.T)
-
-
 def gtsam_covariance(covariance: F64, T: F64) -> F64:
     """(6, 6) for `gtsam.noiseModel.Gaussian.Covariance` of `gtsam.BetweenFactorPose3(match, query, Pose3(T), ...)`.
 
