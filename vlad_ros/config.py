@@ -165,6 +165,9 @@ class NodeConfig(Checked):
     odom_source: str = option("topic", "where T_odom_base comes from", "", choices=("topic", "tf", "none"))
     odom_frame: str = option("odom", "odometry frame looked up with odom_source tf")
     odom_timeout: float = option(0.3, "a scan waits this long (stamp time) for odometry", "s", 0.0, 10.0)
+    deskew: bool = option(
+        True, "undo the motion during a sweep, where the points have times (t, time, timestamp, offset_time)"
+    )
     keyframe_source: str = option("own", "which scans become keyframes", "", choices=("own", "all", "topic"))
     keyframe_tolerance: float = option(
         0.01, "keyframe_source topic: an announced stamp names a scan this near", "s", 0.0, 1.0

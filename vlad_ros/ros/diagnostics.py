@@ -36,6 +36,7 @@ REASONS = {
     "session_opened": "the stamps went back (a bag restarted?); a new session begins, the map is kept",
     "no_odometry": "no odometry around the stamp; the scan is used without a pose",
     "odometry_jump": "the odometry has jumped; local maps end there",
+    "not_deskewed": "the odometry does not cover the sweep, and has no twist; the scan is used as it came",
     "bad_odometry": "the odometry message is not a pose",
     "odometry_frame": "the odometry's child_frame_id is neither the body nor the cloud's frame; set base_frame to it",
     "bad_bev": "the BEV image cannot be used",

@@ -11,9 +11,12 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from vlad_ros.config import NodeConfig
+from vlad_ros.deskew import Motion
 from vlad_ros.geometry import from_quaternion, from_xyz_rpy, inverse
 from vlad_ros.ros.inputs import Scan
 from vlad_ros.types import F64
+
+TF_STEP = 10_000_000  # ns between the poses that a sweep is undistorted by
 
 
 def _find_tf() -> Any:
@@ -77,8 +80,19 @@ class TfOdometry:
     def find(self, scan: Scan) -> bool:
         """Found or not; TF interpolates and never extrapolates."""
         scan.child = self._config.base_frame or scan.message.header.frame_id
-        scan.T_odom_child = self._transforms.find(self._config.odom_frame, scan.child, scan.stamp)
-        return scan.T_odom_child is not None
+        scan.T_odom_child = self._find(scan, scan.stamp)
+        return scan.T_odom_child is not None and (scan.offsets is None or self._find(scan, scan.reach[1]) is not None)
+
+    def follow(self, scan: Scan) -> None:
+        """Looked up every `TF_STEP` across the sweep."""
+        first, last = scan.reach
+        stamps = np.linspace(first, last, 2 + (last - first) // TF_STEP).astype(np.int64)
+        poses = [T for stamp in stamps if (T := self._find(scan, int(stamp))) is not None]
+        if len(poses) == len(stamps):
+            scan.motion = Motion(stamps, np.stack(poses))
+
+    def _find(self, scan: Scan, stamp: int) -> F64 | None:
+        return self._transforms.find(self._config.odom_frame, scan.child, stamp)
 
     def clear(self) -> None:
         """The buffer notices jumps of the clock itself."""
@@ -133,8 +147,11 @@ class Frames:
 
     def body_pose(self, scan: Scan) -> F64 | None:
         """T_odom_base of a scan, None without odometry. FrameError for odometry of a third frame."""
-        T, child = scan.T_odom_child, scan.child
-        if T is None or child == self.body:
+        return None if scan.T_odom_child is None else self.to_body(scan.T_odom_child, scan.child)
+
+    def to_body(self, T: F64, child: str) -> F64:
+        """T_odom_base (..., 4, 4) of T_odom_child. FrameError for odometry of a third frame."""
+        if child == self.body:
             return T
         if child == self.sensor:
             return T @ inverse(self.T_base_sensor)

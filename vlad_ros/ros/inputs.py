@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vlad_ros.cloud import point_times
 from vlad_ros.config import NodeConfig
+from vlad_ros.deskew import Motion, Stamps, reach, sweep_offsets
 from vlad_ros.odometry import RESTART, OdometryBuffer
 from vlad_ros.types import F64
 
@@ -26,7 +28,8 @@ class Scan:
     """A cloud message on its way, with what was found for it.
 
     `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
-    transform, of the frame `child`. `is_keyframe` None: the pipeline decides.
+    transform, of the frame `child`. `is_keyframe` None: the pipeline decides. To be deskewed: `offsets` [ns] from the
+    stamp of each row of the message, None where it tells no times, and `motion` of `child` across them, where known.
     """
 
     message: Any
@@ -36,6 +39,13 @@ class Scan:
     child: str = ""
     bev: Any = None
     is_keyframe: bool | None = None
+    offsets: Stamps | None = None
+    motion: Motion | None = None
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First and last stamp [ns] that odometry is wanted at."""
+        return (self.stamp, self.stamp) if self.offsets is None else reach(self.offsets, self.stamp)
 
 
 class PoseSource(Protocol):
@@ -43,6 +53,9 @@ class PoseSource(Protocol):
 
     def find(self, scan: Scan) -> bool:
         """Fill the scan's pose when it is known; whether waiting longer is of no use."""
+
+    def follow(self, scan: Scan) -> None:
+        """Fill the motion across the scan's sweep, when it is known: the waiting is over."""
 
     def clear(self) -> None:
         """Forget everything: the stamps have begun anew."""
@@ -55,6 +68,9 @@ class NoOdometry:
         """Nothing to wait for."""
         return True
 
+    def follow(self, scan: Scan) -> None:
+        """No motion is known."""
+
     def clear(self) -> None:
         """Nothing to forget."""
 
@@ -66,19 +82,24 @@ class TopicOdometry:
         self._buffer = OdometryBuffer()
         self._child = ""
 
-    def add(self, stamp: int, T_odom_child: F64, child: str) -> None:
+    def add(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None) -> None:
         """Keep a message; another child frame begins a new history. ValueError unless the transform is rigid."""
         if child != self._child:
             self._buffer.clear()
             self._child = child
-        self._buffer.add(stamp, T_odom_child)
+        self._buffer.add(stamp, T_odom_child, twist)
 
     def find(self, scan: Scan) -> bool:
-        """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it."""
+        """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it. With a pose,
+        a sweep that goes on after its stamp is waited for, too."""
         scan.T_odom_child = self._buffer.at(scan.stamp)
         scan.child = self._child
         newest = self._buffer.newest
-        return newest is not None and newest >= scan.stamp
+        return newest is not None and newest >= (scan.stamp if scan.T_odom_child is None else scan.reach[1])
+
+    def follow(self, scan: Scan) -> None:
+        """From the messages around the sweep."""
+        scan.motion = self._buffer.across(*scan.reach)
 
     def clear(self) -> None:
         """Forget every message."""
@@ -111,6 +132,8 @@ class Inputs:
             if self._newest is not None and scan.stamp < self._newest - RESTART:
                 self._begin_anew()
             self._newest = scan.stamp if self._newest is None else max(self._newest, scan.stamp)
+            if self._config.deskew and not isinstance(self._poses, NoOdometry):
+                scan.offsets = sweep_offsets(point_times(scan.message), scan.stamp)
             if self._config.keyframe_source == "all":
                 scan.is_keyframe = True
             self._waiting.append(scan)
@@ -118,11 +141,11 @@ class Inputs:
             while len(self._waiting) > self._config.queue_size:
                 self._let_go(self._waiting.popleft())
 
-    def add_odometry(self, stamp: int, T_odom_child: F64, child: str) -> None:
-        """A message of odom_source topic. ValueError unless the transform is rigid."""
+    def add_odometry(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None = None) -> None:
+        """A message of odom_source topic, as in `OdometryBuffer.add`. ValueError unless the transform is rigid."""
         with self._lock:
             if isinstance(self._poses, TopicOdometry):
-                self._poses.add(stamp, T_odom_child, child)
+                self._poses.add(stamp, T_odom_child, child, twist)
             self.pump()
 
     def add_bev(self, stamp: int, image: Any) -> None:
@@ -182,6 +205,8 @@ class Inputs:
     def _let_go(self, scan: Scan) -> None:
         if self._config.keyframe_source == "topic":
             scan.is_keyframe = bool(scan.is_keyframe)
+        if scan.offsets is not None:
+            self._poses.follow(scan)
         self._bevs = [entry for entry in self._bevs if entry[1] is not scan.bev]
         self._released = scan.stamp if self._released is None else max(self._released, scan.stamp)
         self._release(scan)

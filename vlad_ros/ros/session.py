@@ -151,6 +151,7 @@ class Session:
             "keyframes in the map": str(len(recognizer.database)),
             "session": str(recognizer.session),
             "scans waiting": str(worker.queue.scans() if worker else 0),
+            "deskew": worker.undistorter.state if worker else "",
         }
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None:

@@ -41,6 +41,12 @@ def rigid(pose: Pose) -> F64:
     return from_quaternion(translation, quaternion)
 
 
+def twist_of(message: Odometry) -> F64:
+    """(6,) velocity x y z [m/s] and turning [rad/s], in the child frame."""
+    v, w = message.twist.twist.linear, message.twist.twist.angular
+    return np.array([v.x, v.y, v.z, w.x, w.y, w.z])
+
+
 class Subscriptions:
     """Made at configure, opened at activate, closed at deactivate, destroyed at cleanup.
 
@@ -141,8 +147,8 @@ class Subscriptions:
         if not self.open:
             return
         try:
-            T = rigid(message.pose.pose)
-            self._inputs.add_odometry(from_time(message.header.stamp), T, message.child_frame_id)
+            T, stamp = rigid(message.pose.pose), from_time(message.header.stamp)
+            self._inputs.add_odometry(stamp, T, message.child_frame_id, twist_of(message))
         except ValueError as error:
             self._listener.reject("bad_odometry", str(error))
             return

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from vlad_ros.cloud import CloudError, decode_message
+from vlad_ros.cloud import CloudError, decode_rows
 from vlad_ros.config import NodeConfig
 from vlad_ros.geometry import transform
 from vlad_ros.pipeline import Described, PlaceRecognizer
@@ -18,6 +18,7 @@ from vlad_ros.ros.diagnostics import Statistics
 from vlad_ros.ros.frames import FrameError, Frames
 from vlad_ros.ros.inputs import Scan
 from vlad_ros.ros.messages import raster_of
+from vlad_ros.ros.undistort import Undistorter
 from vlad_ros.types import F32, F64
 
 
@@ -128,6 +129,7 @@ class Worker(threading.Thread):
         self._listener = listener
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
+        self.undistorter = Undistorter(config, frames, listener.warn, statistics)
         self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""))
 
     def run(self) -> None:
@@ -186,17 +188,18 @@ class Worker(threading.Thread):
             self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
 
     def _points(self, scan: Scan) -> F32 | None:
-        """The cloud (N, 4) in the body frame; None, with the reason told, when it cannot be used."""
+        """The cloud (N, 4) in the body frame, at the stamp; None, with the reason told, when it cannot be used."""
         try:
             self._frames.check(scan.message.header.frame_id)
-            points = decode_message(scan.message)
+            points, rows = decode_rows(scan.message)
             self._frames.settle(scan.message.header.frame_id)
         except CloudError as error:
             self._listener.reject(f"cloud_{error.reason}", str(error))
         except FrameError as error:
             self._listener.reject(error.reason, str(error))
         else:
-            return transform(points, self._frames.T_base_sensor) if self._frames.moves else points
+            points = transform(points, self._frames.T_base_sensor) if self._frames.moves else points
+            return self.undistorter.undistort(scan, points, rows)
         return None
 
     def _pose(self, scan: Scan) -> F64 | None:
