@@ -110,11 +110,22 @@ class ModelConfig(Checked):
     points_per_keypoint: int = option(32, "points around a keypoint that the point branch sees", "", 4, 512)
     head: str = option("netvlad", "aggregation", "", choices=("netvlad", "loupe"))
     loupe_dim: int = option(256, "descriptor size of the loupe head", "", 16, 4096)
+    projection: int = option(0, "rows of the projection to shorter descriptors; 0: none was learnt", "", 0, 4096)
+    default_size: int = option(0, "length of the descriptor unless told otherwise; 0: unprojected", "", 0, 4096)
 
     @property
     def descriptor_dim(self) -> int:
         """D, the length of the descriptor."""
         return self.loupe_dim if self.head == "loupe" else self.fea_size * self.num_clusters
+
+    def size(self, wanted: int) -> int:
+        """The length of the descriptor where `wanted` is asked for (0: the default). ValueError where these weights
+        do not make it."""
+        size = wanted or self.default_size or self.descriptor_dim
+        if size != self.descriptor_dim and size > self.projection:
+            others = f" or, by their projection, up to {self.projection}" if self.projection else ""
+            raise ValueError(f"descriptor_size {size}: these weights make {self.descriptor_dim} numbers{others}")
+        return size
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,9 @@ class RecognizerConfig(Checked):
         30.0, "keyframes of this session younger than this are no candidates", "s", 0.0, 3600.0
     )
     exclude_distance: float = option(20.0, "nor those fewer metres of travel ago", "m", 0.0, 10000.0)
+    descriptor_size: int = option(
+        0, "length of the descriptor: 2048 (unprojected), 512 or 256; 0: what these weights do best with", "", 0, 4096
+    )
     top_k: int = option(10, "candidates a keyframe", "", 1, 1000)
     min_probability: float = option(0.9, "accept loops that are right with at least this probability", "", 0.0, 1.0)
     verification_budget: float = option(
@@ -191,9 +205,7 @@ class NodeConfig(Checked):
     lio_sam: bool = option(
         False, "publish accepted edges as [t_query, t_match] on lio_loop/loop_closure_detection (LIO-SAM and relatives)"
     )
-    node_edges: bool = option(
-        False, "publish accepted edges between the nodes announced on keyframes, on ~/node_edges"
-    )
+    node_edges: bool = option(False, "publish accepted edges between the nodes announced on keyframes, on ~/node_edges")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -219,6 +231,7 @@ class EvaluationConfig(Checked):
     local_maps: bool = option(False, "describe local maps joined by drifting odometry instead of single scans")
     drift_scale: float = option(0.01, "local maps: error of the odometry's distances, as a share of them", "", 0.0, 0.5)
     drift_yaw: float = option(0.5, "local maps: random walk of its heading in 10 m of travel", "deg", 0.0, 90.0)
+    descriptor_size: int = option(0, "length of the fused descriptor; 0: the weights' default", "", 0, 4096)
     seed: int = option(0, "seed of the drift, the queries' turns and the bootstrap", "", 0)
 
 

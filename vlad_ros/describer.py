@@ -37,24 +37,26 @@ def resolve_device(name: str) -> torch.device:
 
 class Describer:
     """Rasters and describes clouds in the body frame with one network. `model_hash` names its weights, `bev` is its
-    raster's configuration, `dim` the length D of its descriptors."""
+    raster's configuration, `dim` the length D of its descriptors: `size`, or for 0 the weights' default."""
 
-    def __init__(self, network: PlaceNetwork, model_hash: str, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, network: PlaceNetwork, model_hash: str, device: torch.device | str = "cpu", size: int = 0
+    ) -> None:
         self.network = network.eval().to(device)
         self.model_hash, self.device = model_hash, torch.device(device)
-        self.bev, self.dim = network.bev, network.config.descriptor_dim
+        self.bev, self.dim = network.bev, network.config.size(size)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str] | None = None, device: str = "auto"
+        cls, path: str | os.PathLike[str] | None = None, device: str = "auto", size: int = 0
     ) -> tuple[Describer, Metadata]:
         """The weights at `path` (None: those that ship) on `device`, and what they say of themselves.
 
-        WeightsError names file and reason, ValueError the device that is not there.
+        WeightsError names file and reason, ValueError the device that is not there or a `size` they do not make.
         """
         where = resolve_device(device)
         network, metadata = load_weights(path, where)
-        return cls(network, metadata.sha256, where), metadata
+        return cls(network, metadata.sha256, where, size), metadata
 
     def rasterize(self, points: F32, raster: F32 | None = None) -> Bev:
         """The raster of `points` (N, 4), or the given `raster` (C, H, W) with those points around its keypoints."""
@@ -69,10 +71,9 @@ class Describer:
         """All that the network says of one raster, in one pass: for `descriptor` and `geometry`."""
         return self.network.describe([bev])
 
-    @staticmethod
-    def descriptor(description: Description) -> F32:
+    def descriptor(self, description: Description) -> F32:
         """Descriptor (D,) float32, unit norm, of a description of one raster."""
-        return description.descriptor[0].float().cpu().numpy()
+        return self.network.shorten(description.descriptor[:1].float(), self.dim)[0].cpu().numpy()
 
     def geometry(self, bev: Bev, description: Description, points: F32) -> Geometry:
         """What a keyframe keeps for verification: of its raster, of `describe_all(bev)` and of `points` (N, >=3) [m]

@@ -82,7 +82,7 @@ class PlaceRecognizer:
 
         WeightsError (a ValueError) names the file and what is wrong with it; ValueError a device that is not there.
         """
-        describer, metadata = Describer.from_pretrained(path, device)
+        describer, metadata = Describer.from_pretrained(path, device, config.descriptor_size)
         if metadata.calibration is None:
             name = path or "the shipped weights"
             raise WeightsError(

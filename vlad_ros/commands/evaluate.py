@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     config = from_options(EvaluationConfig, args)
     sequence, other = load_sequence(args.sequence), load_sequence(args.map) if args.map else None
     task = make_task(config, sequence, other)
-    similarity, sha256 = _similarity(task, config.descriptor, args.weights, args.device)
+    similarity, sha256 = _similarity(task, config, args.weights, args.device)
     outcome = task.judge(similarity)
     numbers = metrics.summarise(outcome, seed=config.seed)
     document = report.document(config, task, numbers, sequence.name, other.name if other else None, sha256)
@@ -46,16 +46,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _similarity(task: Task, descriptor: str, weights: str | None, device: str) -> tuple[F32, str | None]:
+def _similarity(task: Task, config: EvaluationConfig, weights: str | None, device: str) -> tuple[F32, str | None]:
     from vlad_ros.evaluation.describe import network_similarities, scan_context_similarity
 
     queries, maps = _bar(task.queries), None if task.maps is None else _bar(task.maps)
-    if descriptor == "scan-context":
+    if config.descriptor == "scan-context":
         return scan_context_similarity(queries, maps), None
     from vlad_ros.model.weights import load_weights
 
     network, metadata = load_weights(weights, device)
-    return network_similarities(network, queries, maps)[descriptor], metadata.sha256
+    found = network_similarities(network, queries, maps, config.descriptor_size)
+    return found[config.descriptor], metadata.sha256
 
 
 def _bar(clouds: Clouds) -> Any:

@@ -18,8 +18,9 @@ BATCH = 16
 HEADS = {"fusion": "descriptor", "bev": "vlad_bev", "points": "vlad_fusion"}
 
 
-def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32]) -> dict[str, F32]:
-    """Unit descriptors (n, D) of clouds (N, >=3) in the body frame, of the whole network and of each of its heads."""
+def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32], size: int = 0) -> dict[str, F32]:
+    """Unit descriptors (n, D) of clouds (N, >=3) in the body frame: "fusion" is the whole network's, of length `size`
+    (0: the weights' default), "bev" and "points" its heads', unprojected."""
     from vlad_ros.bev import rasterize
 
     parts: dict[str, list[F32]] = {name: [] for name in HEADS}
@@ -27,7 +28,8 @@ def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32]) -> dict[st
     def describe(batch: list[F32]) -> None:
         description = network.describe([rasterize(cloud, network.bev) for cloud in batch])
         for name, attribute in HEADS.items():
-            parts[name].append(getattr(description, attribute).float().cpu().numpy())
+            rows = getattr(description, attribute).float()
+            parts[name].append((network.shorten(rows, size) if name == "fusion" else rows).cpu().numpy())
 
     batch: list[F32] = []
     for cloud in clouds:
@@ -40,10 +42,12 @@ def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32]) -> dict[st
     return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
-def network_similarities(network: PlaceNetwork, queries: Iterable[F32], maps: Iterable[F32] | None) -> dict[str, F32]:
-    """(Q, M) inner products by name of the head; `maps` None: the queries against themselves."""
-    left = network_descriptors(network, queries)
-    right = left if maps is None else network_descriptors(network, maps)
+def network_similarities(
+    network: PlaceNetwork, queries: Iterable[F32], maps: Iterable[F32] | None, size: int = 0
+) -> dict[str, F32]:
+    """(Q, M) inner products by name of the head; `maps` None: the queries against themselves; `size` as above."""
+    left = network_descriptors(network, queries, size)
+    right = left if maps is None else network_descriptors(network, maps, size)
     return {name: left[name] @ right[name].T for name in HEADS}
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from vlad_ros.model.fusion import CrossAttention, LearnableFusion, RangeEncoding
 from vlad_ros.model.keypoints import Keypoints, cell_centres, occupied, sample, select
 from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 from vlad_ros.model.points import PointBranch, neighbourhoods
+from vlad_ros.model.projection import Projection
 from vlad_ros.types import F32
 
 
@@ -72,6 +74,7 @@ class PlaceNetwork(nn.Module):
         self.head_bev = Aggregation(config)
         self.head_fusion = Aggregation(config)
         self.fusion = LearnableFusion()
+        self.projection = Projection(config.projection, config.descriptor_dim) if config.projection else None
         centres = cell_centres(bev.size // STRIDE, bev.resolution * STRIDE).flatten(0, 1)
         self.cell_xy: Tensor
         self.register_buffer("cell_xy", centres, persistent=False)
@@ -102,3 +105,16 @@ class PlaceNetwork(nn.Module):
         device = self.cell_xy.device
         raster = torch.stack([torch.as_tensor(bev.raster, dtype=torch.float32) for bev in bevs]).to(device)
         return self(raster, [torch.as_tensor(bev.points).cpu().numpy() for bev in bevs])
+
+    def shorten(self, descriptor: Tensor, size: int = 0) -> Tensor:
+        """``descriptor`` (B, D) at the length `size` (0: the default), unit norm. ValueError as `ModelConfig.size`."""
+        size = self.config.size(size)
+        if size == self.config.descriptor_dim or self.projection is None:
+            return descriptor
+        return self.projection(descriptor, size)
+
+    def learn_projection(self, matrix: Tensor, default_size: int) -> None:
+        """Keep the `matrix` (size, D) of `principal_directions` from now on."""
+        self.config = dataclasses.replace(self.config, projection=len(matrix), default_size=default_size)
+        self.projection = Projection(*matrix.shape).to(matrix.device)
+        self.projection.matrix.copy_(matrix)
