@@ -26,6 +26,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_srvs.srv import Trigger
+from untrained import similarity_alone
 
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
@@ -47,7 +48,9 @@ os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="vlad_ros_log_"))
 def untrained_weights(path: Path) -> Path:
     """A weights file of the right form that knows nothing."""
     torch.manual_seed(0)
-    save_weights(path, PlaceNetwork(ModelConfig(), BevConfig()), 0.9, {"note": "untrained, for tests"})
+    save_weights(
+        path, PlaceNetwork(ModelConfig(), BevConfig()), similarity_alone(0.9), {"note": "untrained, for tests"}
+    )
     return path
 
 

@@ -13,6 +13,8 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.qos import ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from vlad_ros.pipeline import Described
+
 SILENCE = 5.0  # s without a cloud until it is said and the waiting keyframes are answered
 LOSSY = 0.8  # share of the expected rate under which clouds are lost on the way
 WINDOW = 100  # clouds that rates are measured on
@@ -44,6 +46,11 @@ REASONS = {
     "bev_unpaired": "no cloud within bev_tolerance of this BEV",
     "keyframe_late": "the keyframe was announced after its scan had gone; raise keyframe_timeout",
     "bad_keyframe": "the keyframe announcement names no stamp",
+    "bad_path": "the back-end's path cannot be used to correct the map",
+    "carried_away": "the place by odometry is no longer believed; a new session begins",
+    "node_far": "the back-end has no node within 0.5 s of one of the loop's keyframes; the edge is withheld",
+    "node_without_odometry": "no odometry leads from a loop's keyframe to the back-end's node; the edge is withheld",
+    "node_other_session": "a loop into another session has no nodes of this run's back-end; the edge is withheld",
     "save_failed": "the map could not be saved",
     "internal_error": "an error of the program itself; see the log",
 }
@@ -59,6 +66,11 @@ TOPICS = {
     "bev_unpaired": "bev",
     "keyframe_late": "keyframes",
     "bad_keyframe": "keyframes",
+    "bad_path": "keyframes",
+    "carried_away": "odom",
+    "node_far": "keyframes",
+    "node_without_odometry": "odom",
+    "node_other_session": "keyframes",
     "save_failed": "~/save_map",
 }
 
@@ -76,6 +88,7 @@ class Statistics:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._warned: dict[str, float] = {}
+        self._verdicts: Counter[str] = Counter()
         self._latencies: dict[str, deque[float]] = {}
         self._stamps: deque[int] = deque(maxlen=WINDOW)
         self._heard = time.monotonic()
@@ -122,6 +135,15 @@ class Statistics:
         with self._lock:
             self._latencies.setdefault(stage, deque(maxlen=1000)).append(seconds)
 
+    def judged(self, described: Described) -> None:
+        """A keyframe's candidates have been judged, and its stages have taken so long."""
+        with self._lock:
+            for closure in described.closures:
+                reason = closure.reject_reason.name.lower()
+                self._verdicts["accepted" if closure.accepted else f"rejected, {reason}"] += 1
+        for stage, milliseconds in described.milliseconds.items():
+            self.took(stage, milliseconds / 1e3)
+
     def rates(self, expected: float) -> tuple[float, float] | None:
         """Received and expected scans a second of stamp time; None before ten scans.
 
@@ -139,6 +161,7 @@ class Statistics:
         with self._lock:
             out = {"clouds received": str(self.received)}
             out.update({f"count {reason}": str(number) for reason, number in sorted(self._counts.items())})
+            out.update({f"candidates {verdict}": str(number) for verdict, number in sorted(self._verdicts.items())})
             for stage, seconds in self._latencies.items():
                 p50, p99 = np.quantile(np.array(seconds), (0.5, 0.99)) * 1e3
                 out[f"latency {stage} p50 / p99 [ms]"] = f"{p50:.1f} / {p99:.1f}"

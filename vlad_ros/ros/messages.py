@@ -14,16 +14,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from nav_msgs.msg import Path
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from vlad_ros.bev import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.geometry import inverse, to_quaternion
+from vlad_ros.relocalisation import MapPose
 from vlad_ros.ros.create_cloud import create_cloud
 from vlad_ros.types import F32, F64, LoopClosure
 
 UINT8, INT32, UINT32, FLOAT32, FLOAT64 = 2, 5, 6, 7, 8  # PointField's constants
+UNIT_TOLERANCE = 0.01  # of a quaternion's norm
 NUMPY = {UINT8: "u1", INT32: "<i4", UINT32: "<u4", FLOAT32: "<f4", FLOAT64: "<f8"}
 
 # name, offset in bytes, PointField datatype
@@ -136,6 +141,34 @@ def match_position(closure: LoopClosure, pose_of: PoseOf) -> F64:
         if query is not None and match is not None:
             return (inverse(query) @ match)[:3, 3]
     return np.full(3, np.nan)
+
+
+def pose_message(pose: MapPose, map_frame: str) -> PoseWithCovarianceStamped:
+    """T_map_base of a keyframe with its covariance."""
+    message = PoseWithCovarianceStamped(header=Header(stamp=to_time(pose.stamp), frame_id=map_frame))
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    p.x, p.y, p.z = (float(number) for number in pose.T_map_base[:3, 3])
+    q.x, q.y, q.z, q.w = (float(number) for number in to_quaternion(pose.T_map_base))
+    message.pose.covariance = pose.covariance.reshape(-1).tolist()
+    return message
+
+
+def poses_of(path: Path) -> tuple[list[int], F64]:
+    """Stamps [ns] and poses (N, 4, 4) of a path; ValueError when one has no stamp, is not finite or no rotation."""
+    stamps = [from_time(pose.header.stamp) for pose in path.poses]
+    if min(stamps, default=1) <= 0:
+        raise ValueError("a pose of the path has no stamp of its own: fill in poses[i].header.stamp")
+    where = [(pose.pose.position, pose.pose.orientation) for pose in path.poses]
+    numbers = np.array([(p.x, p.y, p.z, q.x, q.y, q.z, q.w) for p, q in where], np.float64).reshape(-1, 7)
+    if not np.isfinite(numbers).all():
+        raise ValueError("a pose of the path is not finite")
+    norms = np.linalg.norm(numbers[:, 3:], axis=1)
+    if np.any(np.abs(norms - 1.0) > UNIT_TOLERANCE):
+        raise ValueError("a quaternion of the path is not of unit length")
+    T = np.tile(np.eye(4), (len(stamps), 1, 1))
+    T[:, :3, :3] = Rotation.from_quat(numbers[:, 3:]).as_matrix()
+    T[:, :3, 3] = numbers[:, :3]
+    return stamps, T
 
 
 def bev_message(header: Header, raster: F32, config: BevConfig) -> Image:

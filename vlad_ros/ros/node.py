@@ -52,7 +52,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._every_second, clock=steady)
-        for name in ("save_map", "load_map", "clear_map"):
+        for name in ("save_map", "load_map", "clear_map", "relocalize"):
             self.create_service(Trigger, f"~/{name}", self._service(name))
         if parameters.read(self)[0].autostart:
             self._autostart = self.create_timer(0.0, self._start, clock=steady)
@@ -85,6 +85,10 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
     def warn(self, sentence: str) -> None:
         """Something worth knowing, once."""
         self.get_logger().warning(sentence)
+
+    def inform(self, sentence: str) -> None:
+        """News that are no trouble."""
+        self.get_logger().info(sentence)
 
     def failed(self, trace: str) -> None:
         """An error of the program itself."""

@@ -7,16 +7,22 @@ import time
 from typing import Any
 
 import numpy as np
+from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
+from vlad_ros.config import NodeConfig
 from vlad_ros.pipeline import Described, PlaceRecognizer
 from vlad_ros.ros import messages
+from vlad_ros.ros.adapters import Adapters
+from vlad_ros.ros.diagnostics import Statistics
 from vlad_ros.ros.frames import Frames
+from vlad_ros.ros.localisation import Localisation
 from vlad_ros.ros.markers import MarkerBoard
+from vlad_ros.ros.worker import Listener
 from vlad_ros.types import F32, F64
 
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -26,11 +32,20 @@ MARKER_PERIOD = 1.0  # s on the steady clock
 
 
 class Outputs:
-    """Made at configure, closed at cleanup; `publish` is called by the worker alone."""
+    """Made at configure, closed at cleanup; all else but `draw` is called by the worker alone."""
 
-    def __init__(self, node: LifecycleNode, recognizer: PlaceRecognizer, frames: Frames) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        recognizer: PlaceRecognizer,
+        frames: Frames,
+        config: NodeConfig,
+        listener: Listener,
+        statistics: Statistics,
+    ) -> None:
         self._node = node
         self._recognizer = recognizer
+        self._statistics = statistics
         self._bev_config = recognizer.describer.bev
         self._frames = frames
         self._board = MarkerBoard()
@@ -41,20 +56,42 @@ class Outputs:
         self._bev = node.create_publisher(Image, "~/bev", PICTURES)
         self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
         self._markers = node.create_publisher(MarkerArray, "~/markers", LATCHED)
+        self.localisation = Localisation(node, recognizer, listener, config.map_frame)
+        self._adapters = Adapters(
+            node, config, lambda: frames.body, self._pose_of, lambda reason: listener.reject(reason, "")
+        )
 
     def close(self) -> None:
         """Take the topics away."""
         for publisher in (self._descriptor, self._closures, self._bev, self._preview, self._markers):
             self._node.destroy_publisher(publisher)
+        self.localisation.close()
+        self._adapters.close()
+
+    def move(self, stamp: int, T_odom_base: F64 | None) -> None:
+        """Where the body was at a scan."""
+        self._adapters.move(stamp, T_odom_base)
+
+    def announce(self, stamp: int) -> None:
+        """The back-end has a node at this stamp."""
+        self._adapters.announce([stamp])
+
+    def follow(self, path: Path) -> None:
+        """The back-end's nodes, where it has optimised them to."""
+        self._adapters.announce(messages.from_time(pose.header.stamp) for pose in path.poses)
+        self.localisation.correct(path)
 
     def publish(self, described: list[Described]) -> None:
-        """Descriptor, closures, raster and marker of each keyframe."""
+        """Descriptor, closures, raster, marker and place of each keyframe."""
         for item in described:
             header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._frames.body)
             self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
             self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
             self._publish_raster(header, item.bev.raster)
             self._board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
+            self._statistics.judged(item)
+            self._adapters.publish(item)
+            self.localisation.observe(item)
         self.draw()
 
     def draw(self, now: bool = False) -> None:
@@ -69,6 +106,7 @@ class Outputs:
 
     def wipe(self) -> None:
         """The map has been cleared or replaced."""
+        self.localisation.begin_anew()
         self._board.clear()
         self.draw(now=True)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,12 @@ class Session:
             elif config.odom_source == "tf" and transforms is not None:
                 poses = TfOdometry(transforms, config)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
-            self.outputs = Outputs(node, self.recognizer, self.frames)
+            self.outputs = Outputs(node, self.recognizer, self.frames, config, listener, statistics)
             self.outputs.odom_frame = config.odom_frame if config.odom_source == "tf" else ""
             undo.callback(self.outputs.close)
-            self.subscriptions = Subscriptions(node, config, self.inputs, self.outputs, listener, statistics)
+            self.subscriptions = Subscriptions(
+                node, config, self.inputs, self.outputs, listener, statistics, self._later
+            )
             undo.callback(self.subscriptions.close)
             self._undo = undo.pop_all()
 
@@ -81,7 +84,7 @@ class Session:
     def open(self) -> None:
         """Start the worker and let scans in."""
         self._worker = Worker(
-            self.recognizer, self._config, self.frames, self.outputs.publish, self._listener, self._statistics
+            self.recognizer, self._config, self.frames, self.outputs, self._listener, self._statistics
         )
         self._worker.start()
         self._saved_at = time.monotonic()
@@ -118,9 +121,14 @@ class Session:
 
     def request(self, name: str) -> Job:
         """Have the worker do a service after the scans that came before it; what cannot be is refused at once."""
-        actions = {"save_map": self._save, "load_map": self._load, "clear_map": self._clear}
+        actions = {
+            "save_map": self._save,
+            "load_map": self._load,
+            "clear_map": self._clear,
+            "relocalize": self.outputs.localisation.relocalize,
+        }
         job, worker = Job(actions[name]), self._worker
-        if not self._config.map_path and name != "clear_map":
+        if not self._config.map_path and name in ("save_map", "load_map"):
             job.refuse_or_accept(False, f"{name} needs the parameter map_path, which is empty")
         elif worker is None or not worker.queue.put(job):
             job.refuse_or_accept(False, f"{name}: the node has just been deactivated")
@@ -153,6 +161,7 @@ class Session:
             "scans waiting": str(worker.queue.scans() if worker else 0),
             "deskew": worker.undistorter.state if worker else "",
         }
+        values |= self.outputs.localisation.values()
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None:
             values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"
@@ -191,6 +200,16 @@ class Session:
     def _release(self, scan: Scan) -> None:
         if self._worker is None or not self._worker.queue.put(scan):
             self._statistics.count("inactive")
+
+    def _later(self, action: Callable[[], None]) -> None:
+        """Have the worker do something in its turn; nothing while the node is inactive."""
+
+        def act() -> str:
+            action()
+            return ""
+
+        if self._worker is not None:
+            self._worker.queue.put(Job(act))
 
     def _save(self) -> str:
         self.recognizer.save_map(self._config.map_path)

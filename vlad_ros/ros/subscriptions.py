@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,12 @@ from vlad_ros.config import NodeConfig
 from vlad_ros.geometry import from_quaternion
 from vlad_ros.ros.diagnostics import Statistics
 from vlad_ros.ros.inputs import Inputs, Scan
-from vlad_ros.ros.messages import from_time
+from vlad_ros.ros.messages import UNIT_TOLERANCE, from_time
 from vlad_ros.ros.outputs import Outputs
 from vlad_ros.ros.worker import Listener
 from vlad_ros.types import F64
 
 POINTS_TYPE = "sensor_msgs/msg/PointCloud2"
-UNIT_TOLERANCE = 0.01  # of a quaternion's norm
 KEYFRAME_TYPES = {"geometry_msgs/msg/PoseStamped": PoseStamped, "nav_msgs/msg/Path": Path}
 
 
@@ -61,6 +62,7 @@ class Subscriptions:
         outputs: Outputs,
         listener: Listener,
         statistics: Statistics,
+        later: Callable[[Callable[[], None]], None],
     ) -> None:
         self._node = node
         self._config = config
@@ -68,6 +70,8 @@ class Subscriptions:
         self._outputs = outputs
         self._listener = listener
         self._statistics = statistics
+        self._later = later
+        self._paths: deque[Path] = deque(maxlen=1)
         self._made: list[Subscription] = []
         self._keyframes: Subscription | None = None
         self.open = False
@@ -110,14 +114,16 @@ class Subscriptions:
 
     def find_keyframes(self) -> None:
         """Subscribe to `keyframes` as soon as a publisher shows which of the two types it is."""
-        if self._config.keyframe_source != "topic" or self._keyframes is not None:
+        if self._keyframes is not None:
             return
+        needed = self._config.keyframe_source == "topic" or self._config.node_edges
         for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("keyframes")):
             kind = KEYFRAME_TYPES.get(info.topic_type)
             if kind is not None:
                 self._keyframes = self._subscribe(kind, "keyframes", self._on_keyframes, 100)
                 return
-            self._listener.reject("bad_keyframe", f"{info.node_name} publishes {info.topic_type}")
+            if needed:
+                self._listener.reject("bad_keyframe", f"{info.node_name} publishes {info.topic_type}")
 
     def _on_points(self, message: PointCloud2) -> None:
         if not self.open:
@@ -164,9 +170,18 @@ class Subscriptions:
         if isinstance(message, Path):
             if not message.poses:
                 return
+            self._paths.append(message)
+            self._later(self._follow_path)
             message = message.poses[-1]
         stamp = from_time(message.header.stamp)
         if stamp <= 0:
             self._listener.reject("bad_keyframe", "")
             return
-        self._inputs.announce(stamp)
+        if self._config.keyframe_source == "topic":
+            self._inputs.announce(stamp)
+        self._later(lambda: self._outputs.announce(stamp))
+
+    def _follow_path(self) -> None:
+        """In the worker: the newest path; those that came while it was busy are old news."""
+        if self._paths:
+            self._outputs.follow(self._paths.pop())

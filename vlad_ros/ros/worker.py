@@ -105,8 +105,21 @@ class Listener(Protocol):
     def warn(self, sentence: str) -> None:
         """Something that is said once."""
 
+    def inform(self, sentence: str) -> None:
+        """News that are no trouble."""
+
     def failed(self, trace: str) -> None:
         """An error of the program itself."""
+
+
+class Audience(Protocol):
+    """Who hears what comes of the scans."""
+
+    def move(self, stamp: int, T_odom_base: F64 | None) -> None:
+        """Where the body was at a scan."""
+
+    def publish(self, described: list[Described]) -> None:
+        """Keyframes that have got their answer."""
 
 
 class Worker(threading.Thread):
@@ -117,7 +130,7 @@ class Worker(threading.Thread):
         recognizer: PlaceRecognizer,
         config: NodeConfig,
         frames: Frames,
-        publish: Callable[[list[Described]], None],
+        audience: Audience,
         listener: Listener,
         statistics: Statistics,
     ) -> None:
@@ -125,7 +138,7 @@ class Worker(threading.Thread):
         self._recognizer = recognizer
         self._config = config
         self._frames = frames
-        self._publish = publish
+        self._audience = audience
         self._listener = listener
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
@@ -155,7 +168,7 @@ class Worker(threading.Thread):
     def flush(self) -> str:
         """Publish the keyframes whose windows are still open."""
         described = self._recognizer.finish()
-        self._publish(described)
+        self._audience.publish(described)
         return f"{len(described)} waiting keyframes answered"
 
     def _process(self, scan: Scan) -> None:
@@ -168,6 +181,7 @@ class Worker(threading.Thread):
         if not usable:
             return
         pose = self._pose(scan)
+        self._audience.move(scan.stamp, pose)
         decoded = time.monotonic()
         self._statistics.took("decode", decoded - started)
         try:
@@ -182,7 +196,7 @@ class Worker(threading.Thread):
             self._relay_counters()
         stepped = time.monotonic()
         self._statistics.took("recognise" if described else "scan without keyframe", stepped - decoded)
-        self._publish(described)
+        self._audience.publish(described)
         if described:
             self._statistics.took("publish", time.monotonic() - stepped)
             self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
