@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +59,9 @@ class StandIn(Describer):
 
 
 def recogniser(half: float = 0.5, use_bev: bool = False, model_hash: str = "0" * 64, **config) -> PlaceRecognizer:
-    """Loops are as probable as 0.5 at a similarity of `half`."""
-    return PlaceRecognizer(StandIn(model_hash=model_hash), similarity_alone(half), RecognizerConfig(**config), use_bev)
+    """Loops are as probable as 0.5 at a similarity of `half`; all are verified, however busy the computer."""
+    config = RecognizerConfig(**{"verification_budget": 60.0} | config)
+    return PlaceRecognizer(StandIn(model_hash=model_hash), similarity_alone(half), config, use_bev)
 
 
 def pose(x: float, yaw: float = 0.0) -> np.ndarray:
@@ -238,7 +238,7 @@ def test_process_and_flush_are_step_and_finish():
             rich += described.closures
     flat += one.flush()
     rich += [closure for described in other.finish() for closure in described.closures]
-    assert [astuple(one) for one in flat] == [astuple(one) for one in rich] and len(flat) > 100
+    assert repr(flat) == repr(rich) and len(flat) > 100  # NaN is not equal to NaN, but looks alike
 
 
 def test_a_revisit_is_found_and_the_answer_names_both_places():
@@ -263,9 +263,10 @@ def test_a_revisit_is_found_and_the_answer_names_both_places():
 
 def test_min_probability_met_exactly_accepts():
     first, second = view(pose(0.0)), view(pose(2.0))
+    similarity = float(StandIn().see(first).descriptor @ StandIn().see(second).descriptor)
 
     def closure(**config) -> LoopClosure:
-        place = recogniser(half=0.8, **config)
+        place = recogniser(half=similarity, **config)
         place.step(first, 0)
         return place.step(second, 60 * SECOND)[0].closures[0]
 

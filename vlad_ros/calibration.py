@@ -62,7 +62,8 @@ class Reliability:
 @dataclass(frozen=True)
 class Calibration:
     """Coefficients over standardised features, the `typical` features of right loops, and how honest it was on drives
-    that it was not fitted on: `reliability`, its `error` (expected calibration error), their number of `loops`."""
+    that it was not fitted on: `reliability`, its `error` (expected calibration error, None before it was checked) and
+    their number of `loops`."""
 
     bias: float
     coefficients: tuple[float, ...]
@@ -70,7 +71,7 @@ class Calibration:
     scale: tuple[float, ...]
     typical: tuple[float, ...]
     reliability: tuple[Reliability, ...] = ()
-    error: float = math.nan
+    error: float | None = None
     loops: int = 0
 
     def __post_init__(self) -> None:
