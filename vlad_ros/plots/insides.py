@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens inside the network while it describes one scan, caught where it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlad_ros.config import RecognizerConfig
+from vlad_ros.describer import Describer
+from vlad_ros.model.netvlad import NetVLAD
+from vlad_ros.model.network import Aggregation
+from vlad_ros.types import F32
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What one of the heads has aggregated: `features` (N, C) with their range encoding, each counted `weights` (N,)
+    times, their soft `assignment` (K, N), whose columns sum to 1, the `centroids` (K, C) and the result (D,)."""
+
+    features: F32
+    weights: F32
+    assignment: F32
+    centroids: F32
+    vlad: F32
+
+
+@dataclass(frozen=True, eq=False)
+class Insides:
+    """One scan: its raster (C, H, W), the keypoints `xy` (K, 2) [m] and `score` (K,) that are really there, best
+    first, what the two heads saw (invalid keypoints and empty cells left out), `share` = sigmoid(w) of the fusion
+    head, and the descriptor (D,). `wanted`: the keypoints that the network looks for."""
+
+    raster: F32
+    xy: F32
+    score: F32
+    wanted: int
+    fusion: Head
+    bev: Head
+    share: float
+    descriptor: F32
+
+
+def look_inside(describer: Describer, points: np.ndarray) -> Insides:
+    """Describe the scan `points` (N, >=3) [m]; ValueError for a cloud that nothing can be made of, a scan in which
+    the network finds no keypoint, or weights whose heads are no NetVLAD."""
+    network = describer.network
+    cleaned = describer.read(points, 0, None, None, RecognizerConfig()).points
+    bev = describer.rasterize(cleaned)
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def watch(name: str, head: Aggregation) -> Any:
+        return head.vlad.register_forward_pre_hook(lambda module, inputs: seen.__setitem__(name, inputs))
+
+    handles = [watch("fusion", network.head_fusion), watch("bev", network.head_bev)]
+    try:
+        description = network.describe([bev])
+    finally:
+        for handle in handles:
+            handle.remove()
+    valid = description.keypoints.valid[0].cpu().numpy()
+    if not valid.any():
+        raise ValueError("the network finds no keypoint in this scan: nothing in it stands above the ground nearby")
+    occupied = seen["bev"][1].flatten(1)[0].cpu().numpy() > 0
+    return Insides(
+        raster=np.asarray(torch.as_tensor(bev.raster).cpu().numpy(), np.float32),
+        xy=_numpy(description.keypoints.xy[0])[valid],
+        score=_numpy(description.keypoints.score[0])[valid],
+        wanted=network.config.num_keypoints,
+        fusion=_head(network.head_fusion, seen["fusion"], valid, description.vlad_fusion),
+        bev=_head(network.head_bev, seen["bev"], occupied, description.vlad_bev),
+        share=float(torch.sigmoid(network.fusion.w.detach())),
+        descriptor=_numpy(description.descriptor[0]),
+    )
+
+
+@torch.inference_mode()
+def _head(head: Aggregation, inputs: tuple[Tensor, Tensor], counted: np.ndarray, vlad: Tensor) -> Head:
+    x, weights = inputs
+    if not isinstance(head.vlad, NetVLAD):
+        raise ValueError("these weights have the loupe head, whose descriptor does not fall into clusters: use others")
+    return Head(
+        features=_numpy(x[0].flatten(1).T)[counted],
+        weights=_numpy(weights[0].flatten())[counted],
+        assignment=_numpy(head.vlad.assign(x)[0])[:, counted],
+        centroids=_numpy(head.vlad.centroids),
+        vlad=_numpy(vlad[0]),
+    )
+
+
+def _numpy(tensor: Tensor) -> F32:
+    return tensor.detach().float().cpu().numpy()
+
+
+def few_keypoints(inside: Insides, name: str) -> str | None:
+    """A sentence where the scan called `name` has fewer keypoints than the network looks for, else None."""
+    found = len(inside.score)
+    if found == inside.wanted:
+        return None
+    return (
+        f"{name} has {found} keypoints of the {inside.wanted} that the network looks for, and only those are drawn; "
+        "use a denser scan or several scans joined for more"
+    )
