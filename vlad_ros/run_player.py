@@ -44,6 +44,7 @@ def play(
         "source": source.name,
         "protocol": protocol(source, recognizer, judge),
         "weights_sha256": recognizer.describer.model_hash,
+        "calibration": recognizer.calibration.as_dict(),
         "commit": commit(),
         "seed": judge.seed,
         "configuration": {
@@ -88,7 +89,7 @@ def protocol(source: Source, recognizer: PlaceRecognizer, judge: EvaluationConfi
     config = recognizer.config
     joined = config.accumulation_m > 0 and source.odometry != "none"
     parts = [
-        f"one drive, keyframes against those at least {config.exclude_time:g} s and {config.exclude_distance:g} m older",
+        f"one drive, keyframes against those {config.exclude_time:g} s and {config.exclude_distance:g} m older or more",
         f"local maps of {config.accumulation_m:g} m" if joined else "single scans",
         f"odometry: {source.odometry}",
         f"an edge is right within {RIGHT_METRES:g} m and {RIGHT_DEGREES:g} deg of the true poses",
