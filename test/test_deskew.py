@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import random
+import runpy
 import struct
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from vlad_ros.deskew import Motion, deskew, reach, sweep_offsets
 from vlad_ros.geometry import exp, inverse, log
 from vlad_ros.odometry import OdometryBuffer
 
+ROOT = Path(__file__).parent.parent
 MS = 1_000_000
 SECOND = 1_000_000_000
 STAMP = 1_700_000_000 * SECOND + 123_456_789
@@ -390,3 +393,21 @@ def test_a_sweep_that_odometry_does_not_cover_is_counted() -> None:
         scan = Scan(None, STAMP, 0.0, np.eye(4), "lidar", offsets=np.array([0, 100 * MS]))
         assert told.undistort(scan, points) is points
     assert told.statistics.values()["count not_deskewed"] == "2" and len(told.said) == 1
+
+
+def test_edges_of_a_fast_drive_before_and_after() -> None:
+    """bench/deskew.py made small: 15 m/s and 60 deg/s there and back, registered from a guess beside the truth."""
+    small_gicp = pytest.importorskip("small_gicp")
+    measure = runpy.run_path(str(ROOT / "bench" / "deskew.py"))["measure"]
+
+    def edge(query: np.ndarray, match: np.ndarray, true: np.ndarray) -> np.ndarray:
+        guess = true @ exp(np.array([0.3, -0.2, 0.05, 0, 0, 0.02]))
+        a, b = (points[:, :3].astype(np.float64) for points in (match, query))
+        found = small_gicp.align(a, b, guess, max_correspondence_distance=2.0, downsampling_resolution=0.3)
+        return np.asarray(found.T_target_source)
+
+    row = measure("15 m/s and 60 deg/s", [0], 4, edge, columns=450)
+    assert row["pairs"] == 4
+    assert row["before_m_p50"] > 0.5 and row["before_deg_p50"] > 0.5
+    assert row["after_m_p90"] < 0.1 and row["after_deg_p90"] < 0.3
+    assert row["after_right"] == 1.0
