@@ -142,8 +142,11 @@ import torch; torch.set_num_threads(1)
 import vlad_ros.training.trainer as trainer
 from test_training import small_recipe
 trainer.SAVE_EVERY = 2
-views = Path(sys.argv[1])
-trainer.Trainer(small_recipe(), Path(sys.argv[2]), {{"near": views, "far": views}}, views).run()
+from vlad_ros.training.batches import Places
+from vlad_ros.training.ranks import joined_processes
+views = Places(Path(sys.argv[1]))
+with joined_processes(torch.device("cpu")):
+    trainer.Trainer(small_recipe(), Path(sys.argv[2]), {{"near": views, "far": views}}, views).run()
 """
 
 

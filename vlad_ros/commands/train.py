@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad train`: from nothing but a recipe to a weights file; run again after an interruption, it goes on."""
+"""`vlad train`: from nothing but a recipe to a weights file; run again after an interruption, it goes on.
+
+``torchrun --nproc-per-node 4 -m vlad_ros.cli train weights.safetensors`` trains on four GPUs: each process draws
+batches of the recipe's size.
+"""
 
 from __future__ import annotations
 
 import argparse
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,32 +22,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", type=Path, help="YAML recipe (default: the one of the shipped weights)")
     parser.add_argument("--folder", type=Path, default=Path("runs/train"), help="data, checkpoint and logs")
     parser.add_argument("--uncalibrated", action="store_true", help="leave the calibration to vlad calibrate")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate, train, calibrate on other simulated drives, write the weights."""
+    """Train, alone or as one of the processes of `torchrun`; the first of them writes."""
+    import torch
+
+    from vlad_ros.describer import resolve_device
+    from vlad_ros.training.ranks import joined_processes, own_device
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = own_device(resolve_device(args.device))
+    with joined_processes(device):
+        from_simulation(args, device)
+    return 0
+
+
+def from_simulation(args: argparse.Namespace, device: torch.device) -> None:
+    """Simulate, train, learn the projection, calibrate on other simulated drives, write the weights."""
     import torch
 
     from vlad_ros.commands.calibrate import calibrate_weights
     from vlad_ros.model.weights import save_weights
+    from vlad_ros.training.batches import Places
+    from vlad_ros.training.projection import learn_projection
+    from vlad_ros.training.ranks import rank, wait
     from vlad_ros.training.recipe import load_recipe
     from vlad_ros.training.simulate import views_file
     from vlad_ros.training.trainer import Trainer
 
     recipe = load_recipe(args.recipe)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if rank():
+        wait()  # the first process simulates
     jobs = torch.get_num_threads()
-    views = {name: views_file(args.folder, each, jobs) for name, each in recipe.views.items()}
-    trainer = Trainer(recipe, args.folder, views, views_file(args.folder, recipe.held_out, jobs))
+    views = {name: Places(views_file(args.folder, each, jobs)) for name, each in recipe.views.items()}
+    held_out = Places(views_file(args.folder, recipe.held_out, jobs))
+    if rank() == 0:
+        wait()
+    trainer = Trainer(recipe, args.folder, views, held_out, device)
     network = trainer.run()
-    info = trainer.provenance(commit())
-    save_weights(args.out, network, None, info)
+    if rank():
+        return
+    if recipe.projection.size:
+        learn_projection(network, list(views.values()), recipe.projection, recipe.seed)
+    save_weights(args.out, network, None, trainer.provenance(commit()))
     print(f"{args.out}: held-out recall@1 {trainer.validation['descriptor']:.3f}")
     if not args.uncalibrated:
         calibrate_weights(args.out, args.out)
-    return 0
 
 
 def commit() -> str:

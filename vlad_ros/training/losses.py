@@ -37,7 +37,7 @@ def correspond(seen_a: Tensor, seen_b: Tensor, pose_a: Tensor, pose_b: Tensor, b
 
     ``seen_*`` (H, W) bool. Returns xy_a, xy_b (n, 2) [m] and found (n,) bool, for cells that lie inside b's raster.
     """
-    centres = cell_centres(bev.size, bev.resolution)[seen_a]
+    centres = cell_centres(bev.size, bev.resolution, seen_a.device)[seen_a]
     xy_a = centres[torch.randperm(len(centres))[: 4 * CELLS_PER_PAIR]]
     xy_b = relative(pose_a, pose_b, xy_a)
     inside = (xy_b.abs() < bev.extent / 2 - bev.resolution).all(dim=1)
@@ -64,7 +64,7 @@ def dense_losses(
             continue
         fa = sample(out.feature_map[a : a + 1], xy_a[kept][None], bev)[0]
         fb = sample(out.feature_map[b : b + 1], xy_b[kept][None], bev)[0]
-        for values, value in zip(features, (fa, fb, xy_b[kept], torch.full((len(kept),), number)), strict=True):
+        for values, value in zip(features, (fa, fb, xy_b[kept], torch.full_like(kept, number)), strict=True):
             values.append(value)
         scores += _score_samples(out.score_logits, a, b, xy_a, xy_b, found, kept, fa.detach() @ fb.detach().T, bev)
     if not scores:
@@ -74,7 +74,7 @@ def dense_losses(
     similarity = all_a @ all_b.T / DENSE_TEMPERATURE
     near = (pair[:, None] == pair) & (torch.cdist(xy, xy) < NOT_NEGATIVE_WITHIN)
     similarity = similarity.masked_fill(near.fill_diagonal_(False), -1e9)
-    target = torch.arange(len(all_a))
+    target = torch.arange(len(all_a), device=all_a.device)
     dense = (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
     logits, labels = (torch.cat(values) for values in zip(*scores, strict=True))
     right = float((similarity.argmax(dim=1) == target).float().mean())
@@ -98,7 +98,11 @@ def _score_samples(
     right = (there & back).float()
     unseen = xy_a[~found][: len(kept)]
     samples = []
-    for view, xy, label in ((a, xy_a[kept], right), (b, xy_b[kept], right), (a, unseen, torch.zeros(len(unseen)))):
+    for view, xy, label in (
+        (a, xy_a[kept], right),
+        (b, xy_b[kept], right),
+        (a, unseen, torch.zeros_like(unseen[:, 0])),
+    ):
         rows, columns = cell_index(xy, bev).unbind(1)
         samples.append((logits[view][rows, columns], label))
     return samples
@@ -116,8 +120,8 @@ def graded_loss(descriptor: Tensor, distance: Tensor, group: Tensor, sigma: floa
     the views look for their place in a sparser map: views nearer than a random 0..reach are left out for them, so that
     the best of those that remain is learnt too (where the map's spacing is wide, nothing lies nearer).
     """
-    nearest = reach * torch.rand(len(distance), 1) * (torch.rand(len(distance), 1) < 0.5)
-    excluded = (group[:, None] == group) | (distance < nearest)
+    nearest = reach * torch.rand(len(distance), 1) * (torch.rand(len(distance), 1) < 0.5)  # drawn on the CPU
+    excluded = (group[:, None] == group) | (distance < nearest.to(distance.device))
     remaining = distance.masked_fill(excluded, torch.inf)
     has = remaining.amin(dim=1) < POSITIVE_WITHIN
     remaining, excluded = remaining[has], excluded[has]
@@ -134,4 +138,4 @@ def within(descriptor: Tensor, distance: Tensor, group: Tensor, radius: float = 
     best = (descriptor @ descriptor.T).masked_fill(excluded, -9.0).argmax(dim=1)
     near = (distance <= radius) & ~excluded
     has = near.any(dim=1)
-    return float(near[torch.arange(len(near)), best][has].float().mean()) if bool(has.any()) else float("nan")
+    return float(near.gather(1, best[:, None])[has].float().mean()) if bool(has.any()) else float("nan")

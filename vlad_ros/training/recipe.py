@@ -47,6 +47,25 @@ class StageRecipe(Checked):
 
 
 @dataclass(frozen=True)
+class ProjectionRecipe(Checked):
+    """The projection to shorter descriptors, learnt after the last stage from the descriptors of simulated views."""
+
+    size: int = option(512, "numbers that it makes; 0: no projection is learnt", "", 0, 4096)
+    default: int = option(512, "length of the descriptor unless told otherwise; 0: unprojected", "", 0, 4096)
+    power: float = option(0.25, "each is divided by its variance to this power; 0.5: whitening, 0: PCA", "", 0.0, 1.0)
+    views: int = option(4000, "descriptors that it is learnt from", "", 1, 1_000_000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.default > self.size:
+            raise ValueError(f"default must be at most size, {self.size}, not {self.default}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the weights' metadata."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The whole: model, raster, simulated views and stages, one seed."""
 
@@ -56,6 +75,7 @@ class Recipe:
     views: dict[str, ViewsRecipe]
     held_out: ViewsRecipe
     stages: list[StageRecipe]
+    projection: ProjectionRecipe = ProjectionRecipe(size=0, default=0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the weights' metadata."""
@@ -80,6 +100,7 @@ def load_recipe(path: str | os.PathLike[str] | None = None) -> Recipe:
             views={name: from_mapping(ViewsRecipe, each) for name, each in values["views"].items()},
             held_out=from_mapping(ViewsRecipe, values["held_out"]),
             stages=[from_mapping(StageRecipe, each) for each in values["stages"]],
+            projection=from_mapping(ProjectionRecipe, values.get("projection") or {"size": 0, "default": 0}),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from error

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from vlad_ros.bev import Bev, rasterize
@@ -20,11 +22,11 @@ from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.training.batches import Batch, Places, draw, thin, turn
 from vlad_ros.training.checkpoint import load_checkpoint, read_position, save_checkpoint
 from vlad_ros.training.clusters import seed_heads
-from vlad_ros.training.losses import dense_losses, distances, graded_loss, within
+from vlad_ros.training.objective import Objective
+from vlad_ros.training.ranks import rank, together, wait
 from vlad_ros.training.recipe import Recipe, StageRecipe
 
 SAVE_EVERY, VALIDATE_EVERY = 50, 200
-DENSE_WITHIN = 8.0  # m: views farther apart share too few cells for the dense loss
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -57,24 +59,36 @@ def validate(network: PlaceNetwork, bevs: list[Bev], place: np.ndarray) -> dict[
     same = torch.from_numpy(place)
     figures = {}
     for name in ("descriptor", "vlad_bev", "vlad_fusion"):
-        descriptors = torch.cat([getattr(out, name) for out in outs])
+        descriptors = torch.cat([getattr(out, name).cpu() for out in outs])
         similarity = (descriptors @ descriptors.T).fill_diagonal_(-9.0)
         figures[name] = float((same[similarity.argmax(dim=1)] == same).float().mean())
     return figures
 
 
 class Trainer:
-    """Runs a recipe in a folder: `checkpoint.safetensors`, `log.csv`, `validation.csv`; run again, it goes on."""
+    """Runs a recipe in a folder: `checkpoint.safetensors`, `log.csv`, `validation.csv`; run again, it goes on.
 
-    def __init__(self, recipe: Recipe, folder: Path, views: dict[str, Path], held_out: Path) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.views = {name: Places(path) for name, path in views.items()}
-        self.held_out = Places(held_out)
+    Each of the processes that `torchrun` has started draws a batch of the recipe's size of its own, and the gradients
+    are averaged; the first one saves, validates and logs.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        views: dict[str, Places],
+        held_out: Places,
+        device: torch.device | str = "cpu",
+        network: PlaceNetwork | None = None,
+    ) -> None:
+        """`views` by the names that the stages use; `network`: what to start from instead of random numbers."""
+        self.recipe, self.folder, self.views, self.held_out = recipe, folder, views, held_out
         self.bevs = held_out_bevs(self.held_out, recipe)
         torch.manual_seed(recipe.seed)
-        self.network = PlaceNetwork(recipe.model, recipe.bev)
+        self.network = (network or PlaceNetwork(recipe.model, recipe.bev)).to(device)
         self.network.precision = torch.bfloat16
         self.validation: dict[str, float] = {}
+        self._own = (rank(),) if rank() else ()  # part of the seeds: other processes draw other batches
         self.checkpoint = folder / "checkpoint.safetensors"
 
     def run(self) -> PlaceNetwork:
@@ -87,7 +101,8 @@ class Trainer:
             self._stage(number, step if number == stage else 0)
         if stage == len(self.recipe.stages):
             load_checkpoint(self.checkpoint, self.network)
-        self.validation = validate(self.network, self.bevs, self.held_out.place)
+        if rank() == 0:
+            self.validation = validate(self.network, self.bevs, self.held_out.place)
         return self.network
 
     def _optimiser(self, stage: StageRecipe) -> torch.optim.AdamW:
@@ -101,7 +116,7 @@ class Trainer:
         stage = self.recipe.stages[number]
 
         def make(step: int) -> Batch:
-            rng = np.random.default_rng([self.recipe.seed, number, step])
+            rng = np.random.default_rng([self.recipe.seed, number, step, *self._own])
             return draw(self.views[stage.views], stage, self.recipe.bev, rng)
 
         with ThreadPoolExecutor(1) as pool:
@@ -117,57 +132,48 @@ class Trainer:
         optimiser = self._optimiser(stage)
         if self.checkpoint.exists():
             load_checkpoint(self.checkpoint, self.network, optimiser if start else None)
-        if start == 0 and stage.global_weight and not self.recipe.stages[number - 1].global_weight:
+        if start == 0 and number and stage.global_weight and not self.recipe.stages[number - 1].global_weight:
             seed_heads(self.network, describe_all(self.network, self.bevs), self.recipe.seed)
-        bar = tqdm(total=stage.steps, initial=start, desc=stage.name, unit="step")
+        objective: Module = Objective(self.network, stage)
+        if together():  # starts from the first process's network
+            objective = DistributedDataParallel(objective, find_unused_parameters=True)
+        bar = tqdm(total=stage.steps, initial=start, desc=stage.name, unit="step", disable=rank() > 0)
         began = time.monotonic()
         for step, batch in enumerate(self._batches(number, start), start):
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * learning_rate(step, stage.steps)
-            torch.manual_seed(hash((self.recipe.seed, number, step)))
-            figures = self._step(stage, batch, optimiser)
-            last = step + 1 == stage.steps
-            if (step + 1) % VALIDATE_EVERY == 0 or last:
-                self.validation = validate(self.network, self.bevs, self.held_out.place)
-                self._log("validation.csv", {"stage": stage.name, "step": step + 1, **self.validation})
-            if (step + 1) % SAVE_EVERY == 0 or last:
-                position = (number + 1, 0) if last else (number, step + 1)
-                save_checkpoint(self.checkpoint, self.network, optimiser, *position)
-            seconds = time.monotonic() - began
-            self._log("log.csv", {"stage": stage.name, "step": step + 1, "seconds": round(seconds, 2), **figures})
-            shown = {
-                name: f"{value:.3f}" for name, value in figures.items() if name in ("loss", "matched", "within_5m")
-            }
+            torch.manual_seed(hash((self.recipe.seed, number, step, *self._own)))
+            figures = self._step(objective, batch, optimiser)
+            if rank() == 0:
+                self._keep(number, step, optimiser)
+                seconds = round(time.monotonic() - began, 2)
+                self._log("log.csv", {"stage": stage.name, "step": step + 1, "seconds": seconds, **figures})
+            shown = {name: f"{figures[name]:.3f}" for name in ("loss", "matched", "within_5m") if name in figures}
             bar.set_postfix(shown | {"recall@1": f"{self.validation.get('descriptor', math.nan):.3f}"}, refresh=False)
             bar.update()
         bar.close()
+        wait()  # for the checkpoint that the next stage begins with
 
-    def _step(self, stage: StageRecipe, batch: Batch, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    def _keep(self, number: int, step: int, optimiser: torch.optim.Optimizer) -> None:
+        """Validate and save after a step, now and then and after a stage's last one."""
+        stage = self.recipe.stages[number]
+        last = step + 1 == stage.steps
+        if (step + 1) % VALIDATE_EVERY == 0 or last:
+            self.validation = validate(self.network, self.bevs, self.held_out.place)
+            self._log("validation.csv", {"stage": stage.name, "step": step + 1, **self.validation})
+        if (step + 1) % SAVE_EVERY == 0 or last:
+            position = (number + 1, 0) if last else (number, step + 1)
+            save_checkpoint(self.checkpoint, self.network, optimiser, *position)
+
+    def _step(self, objective: Module, batch: Batch, optimiser: torch.optim.Optimizer) -> dict[str, float]:
         """One step of the optimiser; its figures."""
-        self.network.train()
-        raster = torch.stack([torch.as_tensor(bev.raster, dtype=torch.float32) for bev in batch.bevs])
-        out = self.network(raster, [np.asarray(bev.points) for bev in batch.bevs])
-        pose, group = torch.from_numpy(batch.pose).float(), torch.from_numpy(batch.group)
-        half = len(pose) // 2
-        pairs = [(i, i + half) for i in range(half) if (pose[i, :2] - pose[i + half, :2]).norm() < DENSE_WITHIN]
-        dense, score, matched = dense_losses(out, pose, pairs, self.recipe.bev)
-        loss = stage.dense_weight * (dense + score)
-        figures = {"dense": dense.item(), "score": score.item(), "matched": matched}
-        if stage.global_weight:
-            distance = distances(pose, torch.from_numpy(batch.world))
-            fused, *heads = (
-                graded_loss(each, distance, group, stage.sigma, stage.reach)
-                for each in (out.descriptor, out.vlad_bev, out.vlad_fusion)
-            )
-            loss = loss + stage.global_weight * (fused + stage.head_weight * (heads[0] + heads[1]))
-            figures |= {"global": fused.item(), "global_bev": heads[0].item(), "global_fusion": heads[1].item()}
-            figures |= {"within_5m": within(out.descriptor.detach(), distance, group)}
-            figures |= {"sigmoid_w": float(torch.sigmoid(self.network.fusion.w.detach()))}
+        objective.train()
+        loss, figures = objective(batch)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # DistributedDataParallel averages the gradients of the processes here
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         optimiser.step()
-        return {"loss": loss.item(), **figures}
+        return dict(figures)
 
     def _log(self, name: str, row: dict[str, object]) -> None:
         """Append a row; the columns of a stage are the keys of its first row."""
