@@ -85,6 +85,7 @@ ROW = np.dtype(
     }
 )
 POSE_AND_COVARIANCE = [name for name, _, _ in LAYOUT[13:41]]
+COVARIANCE = POSE_AND_COVARIANCE[7:]  # the upper triangle, row by row
 
 # T_odom_base of a keyframe by its id, None where it is not known.
 PoseOf = Callable[[int], F64 | None]
