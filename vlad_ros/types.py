@@ -28,6 +28,24 @@ class RejectReason(enum.IntEnum):
     ODOMETRY_DISAGREES = 6  # far from where odometry puts it, and not strong enough to overrule that
     LOW_PROBABILITY = 7  # all of the evidence together is less sure than min_probability
     OUT_OF_TIME = 8  # the budget of this keyframe ended before its turn
+
+    @property
+    def words(self) -> str:
+        """The reason as people read it."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    RejectReason.NONE: "accepted",
+    RejectReason.LOW_SIMILARITY: "its descriptor is not similar enough",
+    RejectReason.NO_GEOMETRY: "one of the two has no keypoints or points to verify it with",
+    RejectReason.NO_ALIGNMENT: "no transform brings more keypoints together than chance",
+    RejectReason.LOW_OVERLAP: "the aligned clouds cover too little of each other, or lie too far apart",
+    RejectReason.AMBIGUOUS: "a clearly different transform fits nearly as well",
+    RejectReason.ODOMETRY_DISAGREES: "it lies farther from where odometry puts it than drift explains",
+    RejectReason.LOW_PROBABILITY: "all evidence together is less sure than min_probability",
+    RejectReason.OUT_OF_TIME: "verification_budget was spent before its turn",
+}
     FEW_INLIERS = 9  # too few of the matched keypoints agree
     NO_AGREEMENT = 10  # the loops of the keyframes before say something else, or nothing
 
