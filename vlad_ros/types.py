@@ -28,6 +28,8 @@ class RejectReason(enum.IntEnum):
     ODOMETRY_DISAGREES = 6  # far from where odometry puts it, and not strong enough to overrule that
     LOW_PROBABILITY = 7  # all of the evidence together is less sure than min_probability
     OUT_OF_TIME = 8  # the budget of this keyframe ended before its turn
+    FEW_INLIERS = 9  # too few of the matched keypoints agree
+    NO_AGREEMENT = 10  # the loops of the keyframes before say something else, or nothing
 
     @property
     def words(self) -> str:
@@ -45,9 +47,9 @@ _WORDS = {
     RejectReason.ODOMETRY_DISAGREES: "it lies farther from where odometry puts it than drift explains",
     RejectReason.LOW_PROBABILITY: "all evidence together is less sure than min_probability",
     RejectReason.OUT_OF_TIME: "verification_budget was spent before its turn",
+    RejectReason.FEW_INLIERS: "too few of the matched keypoints agree",
+    RejectReason.NO_AGREEMENT: "the loops of the keyframes before say something else, or nothing",
 }
-    FEW_INLIERS = 9  # too few of the matched keypoints agree
-    NO_AGREEMENT = 10  # the loops of the keyframes before say something else, or nothing
 
 
 @dataclass(frozen=True, eq=False)
