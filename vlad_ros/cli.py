@@ -17,6 +17,7 @@ COMMANDS = {
     "import": ("import_bag", "make a rosbag2 from a sequence file or a KITTI odometry folder"),
     "evaluate": ("evaluate", "measure recognition on a sequence"),
     "run": ("run", "play a drive through the recogniser, without ROS, and keep what it found in a folder"),
+    "export": ("export", "write a run's pose graph for g2o or GTSAM"),
     "train": ("train", "train the weights on simulated drives"),
     "calibrate": ("calibrate", "make loops' evidence a probability, on simulated drives"),
     "plot": ("plot", "draw a scan's assignment, two descriptors, the heads, or why a loop was accepted or refused"),

@@ -268,3 +268,16 @@ class RunConfig(Checked):
     rate: float = option(10.0, "sequence: scans a second where it has no stamps", "1/s", 0.01, 1000.0)
     points_topic: str = option("/points", "bag: topic of the clouds")
     odom_topic: str = option("/odom", "bag: topic of the odometry")
+
+
+@dataclass(frozen=True)
+class ExportConfig(Checked):
+    """What `vlad export` writes."""
+
+    format: str = option("g2o", "g2o's own, or one for gtsam.readG2o(file, True)", choices=("g2o", "gtsam"))
+    drift_translation: float = option(
+        0.02, "odometry edges: standard deviation, as a share of their length", "", 0.0, 1.0
+    )
+    drift_rotation: float = option(
+        0.5, "odometry edges: random walk of the attitude in 10 m of travel", "deg", 0.0, 90.0
+    )
