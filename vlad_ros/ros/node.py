@@ -191,7 +191,10 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         warnings: list[str] = []
         if session is not None and self._state == "active":
             warnings = session.watch()
-        array = DiagnosticArray(status=[report(self.get_name(), self._state, self.statistics, session, warnings)])
+        status = report(self.get_name(), self._state, self.statistics, session, warnings)
+        if session is not None:
+            session.outputs.say(status.message, bool(warnings))
+        array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

@@ -104,6 +104,10 @@ class Outputs:
             self._drawn = time.monotonic()
             self._markers.publish(drawing)
 
+    def say(self, text: str, trouble: bool) -> None:
+        """The node's state in words, for those who look at the markers."""
+        self._board.say(text, trouble)
+
     def wipe(self) -> None:
         """The map has been cleared or replaced."""
         self.localisation.begin_anew()
