@@ -1,50 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The database against brute force, and the map file against everything that can happen to a file."""
+"""The database against brute force: its search, and where it says that keyframes lie."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import dataclasses
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from map_rows import DIM, MAKE, SECOND, geometry, keyframe, make, unit
+from scipy.spatial.transform import Rotation
 
-from vlad_ros.config import BevConfig
-from vlad_ros.database import KeyframeDatabase, MapError
-from vlad_ros.map_file import MapLock, read_map, write_map
+from vlad_ros.database import KeyframeDatabase
+from vlad_ros.geometry import from_xyz_rpy, inverse
 from vlad_ros.types import Keyframe
-
-DIM = 8
-MAKE = {"model_hash": "0" * 64, "bev": BevConfig()}  # an all-zero hash must not be taken for the blank checksum
-SECOND = 10**9
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def unit(rng: np.random.Generator, dim: int = DIM) -> np.ndarray:
-    vector = rng.standard_normal(dim).astype(np.float32)
-    return vector / np.linalg.norm(vector)
-
-
-def keyframe(rng, session=0, stamp=0, is_local_map=False, travel=None, dim=DIM) -> Keyframe:
-    scan = unit(rng, dim)
-    pose = None if travel is None else np.eye(4)
-    if pose is not None:
-        pose[0, 3] = travel
-    return Keyframe(session, stamp, unit(rng, dim) if is_local_map else scan, scan, is_local_map, False, pose, travel)
-
-
-def make(keyframes, dim=DIM) -> KeyframeDatabase:
-    database = KeyframeDatabase(dim, **MAKE)
-    for one in keyframes:
-        database.add(one)
-    return database
 
 
 def naive_similarity(query: Keyframe, row: Keyframe) -> float:
@@ -209,205 +179,122 @@ def test_sessions_know_where_they_lie_in_the_map():
         database.set_T_map_odom(1, 2 * np.eye(4))
 
 
-# -- the file ---------------------------------------------------------------------------------------------------------
+# -- geometry, and places in the map ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def rows() -> list[Keyframe]:
-    rng = np.random.default_rng(9)
-    return [keyframe(rng, i // 4, i * SECOND, i % 3 == 0, float(i) if i % 2 else None) for i in range(12)]
-
-
-@pytest.fixture
-def saved(tmp_path, rows) -> Path:
-    path = tmp_path / "place.map"
-    make(rows).save(path)
-    return path
-
-
-def test_a_loaded_map_answers_the_same(saved, rows):
-    before, after = make(rows), KeyframeDatabase.load(saved, dim=DIM, **MAKE)
-    rng = np.random.default_rng(10)
-    for local in (False, True):
-        query = keyframe(rng, 2, 40 * SECOND, local, 40.0)
-        assert after.search(query, 5, 31.0, 20.0) == before.search(query, 5, 31.0, 20.0)
-    for id in range(len(rows)):
-        one, other = before.keyframe(id), after.keyframe(id)
-        assert one._replace(T_odom_base=None) == other._replace(T_odom_base=None)
-        assert (one.T_odom_base is None) == (other.T_odom_base is None)
-        assert one.T_odom_base is None or np.array_equal(one.T_odom_base, other.T_odom_base)
-    assert (
-        list(after.sessions) == [0, 1, 2] and after.sessions[2] is None and np.array_equal(after.sessions[0], np.eye(4))
-    )
-    assert after.next_session() == 3
-    after.add(keyframe(rng, 3))  # and it grows on
-    assert len(after) == 13
-
-
-def test_an_empty_map_can_be_kept(tmp_path):
-    KeyframeDatabase(DIM, **MAKE).save(tmp_path / "empty.map")
-    assert len(KeyframeDatabase.load(tmp_path / "empty.map", dim=DIM, **MAKE)) == 0
-
-
-def test_the_file_is_plain_safetensors(saved, rows):
-    arrays = load_file(saved)
-    scans = np.stack([row.scan_descriptor for row in rows if not row.is_local_map])
-    assert np.array_equal(arrays["single_scan_descriptors"], scans)
-    assert arrays["stamps"].dtype == np.int64 and arrays["sessions"].dtype == np.uint32
-
-
-def test_saving_twice_gives_the_same_bytes(tmp_path, saved, rows):
-    make(rows).save(tmp_path / "again.map")
-    assert (tmp_path / "again.map").read_bytes() == saved.read_bytes()
+def test_geometry_and_descriptors_come_back_as_they_were_given():
+    rng = np.random.default_rng(20)
+    rows = [dataclasses.replace(keyframe(rng, 0, i, i % 2 == 0), geometry=geometry(rng, i, 2 * i)) for i in range(6)]
+    rows.append(keyframe(rng, 0, 6))
+    database = make(rows)
+    for id, row in enumerate(rows):
+        whole = database.whole(id)
+        assert database.geometry(id) is row.geometry
+        assert np.array_equal(whole.descriptor, row.descriptor)
+        assert np.array_equal(whole.scan_descriptor, row.scan_descriptor)
+        assert (whole.stamp, whole.is_local_map, whole.geometry) == (row.stamp, row.is_local_map, row.geometry)
+    with pytest.raises(ValueError, match="no keyframe 7"):
+        database.geometry(7)
 
 
 @pytest.mark.parametrize(
-    ("other", "word"),
+    ("bad", "word"),
     [
-        ({"model_hash": "1" * 64}, "other weights"),
-        ({"bev": BevConfig(extent=60.0)}, "another BEV configuration"),
-        ({"kind": "bev"}, "made from points, not from bev"),
-        ({"dim": DIM + 1}, "length 8; this network makes 9"),
+        ({"keypoints": np.zeros((5, 3), np.float32)}, "keypoints"),
+        ({"keypoints": np.full((5, 2), np.inf, np.float32)}, "finite"),
+        ({"features": np.zeros((5, 7), np.int8)}, "features"),  # the others have 6
+        ({"features": np.zeros((5, 6), np.float32)}, "features"),
+        ({"cloud": np.zeros((5, 3), np.float32)}, "cloud"),
+        ({"T_level_body": np.full((4, 4), np.nan)}, "finite"),
     ],
 )
-def test_a_map_of_another_make_is_refused(saved, other, word):
-    with pytest.raises(MapError, match=word) as caught:
-        KeyframeDatabase.load(saved, **({"dim": DIM} | MAKE | other))
-    assert str(saved) in str(caught.value)
+def test_geometry_of_another_kind_is_refused(bad, word):
+    rng = np.random.default_rng(21)
+    database = make([dataclasses.replace(keyframe(rng, 0, 0), geometry=geometry(rng))])
+    with pytest.raises(ValueError, match=word):
+        wrong = dataclasses.replace(geometry(rng), **bad)
+        database.add(dataclasses.replace(keyframe(rng, 0, 1), geometry=wrong))
+    assert len(database) == 1
 
 
-def test_another_metric_or_version_is_refused(saved, monkeypatch):
-    arrays, metadata = read_map(saved)
-    write_map(saved, arrays, metadata | {"metric": "L2"})
-    with pytest.raises(MapError, match="compares by L2"):
-        KeyframeDatabase.load(saved, dim=DIM, **MAKE)
-    monkeypatch.setattr("vlad_ros.map_file.VERSION", "99")
-    write_map(saved, arrays, metadata)
-    monkeypatch.undo()
-    with pytest.raises(MapError, match="version 99"):
-        KeyframeDatabase.load(saved, dim=DIM, **MAKE)
+def posed(count: int, session: int = 0) -> list[Keyframe]:
+    rng = np.random.default_rng(22)
+    return [keyframe(rng, session, i * SECOND, travel=float(i)) for i in range(count)]
 
 
-def test_what_is_no_map_is_refused(tmp_path):
-    path = tmp_path / "x"
-    with pytest.raises(MapError, match="there is no map at"):
-        read_map(path)
-    with pytest.raises(MapError, match="is not a map"):
-        read_map(tmp_path)
-    for content in (b"", b"\x00", b"hello, this is a text file and no map", b"\xff" * 100):
-        path.write_bytes(content)
-        with pytest.raises(MapError, match="is not a map"):
-            read_map(path)
-    save_file({"x": np.zeros(3)}, path)
-    with pytest.raises(MapError, match="is not a map"):
-        read_map(path)
-
-
-def test_flipped_bits_are_noticed(saved):
-    content = saved.read_bytes()
-    rng = np.random.default_rng(11)
-    header = 8 + int.from_bytes(content[:8], "little")
-    for at in [*range(header), *range(header, len(content), 7)]:
-        damaged = bytearray(content)
-        damaged[at] ^= 1 << int(rng.integers(8))
-        saved.write_bytes(damaged)
-        with pytest.raises(MapError):
-            read_map(saved)
+def test_a_pose_is_told_only_where_the_session_lies_in_the_map():
+    rng = np.random.default_rng(23)
+    database = make([*posed(2), *posed(2, session=1), keyframe(rng, 2, 0)])
+    assert np.array_equal(database.T_map_base(1), database.keyframe(1).T_odom_base)
+    assert database.T_map_base(2) is None and database.T_map_base(4) is None
+    T = from_xyz_rpy((1.0, 2.0, 3.0, 0.0, 0.0, 0.5))
+    database.set_T_map_odom(1, T)
+    assert np.allclose(database.T_map_base(3), T @ database.keyframe(3).T_odom_base)
+    database.place(4, T)
+    assert np.array_equal(database.T_map_base(4), T) and np.array_equal(database.corrected(4), T)
+    assert database.corrected(3) is None
+    with pytest.raises(ValueError, match="T_map_base"):
+        database.place(4, 2 * np.eye(4))
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
-def test_any_other_damage_is_noticed(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("damage") / "x.map"
-    write_map(path, {"x": np.arange(12, dtype=np.float32)}, {"model_hash": "0" * 64})
-    content = path.read_bytes()
-    at = data.draw(st.integers(0, len(content) - 1))
-    kind = data.draw(st.sampled_from(["cut", "grow", "set", "drop", "insert"]))
-    byte = data.draw(st.binary(min_size=1, max_size=1))
-    damaged = {
-        "cut": content[:at],
-        "grow": content + content[:at] + byte,
-        "set": content[:at] + byte + content[at + 1 :],
-        "drop": content[:at] + content[at + 1 :],
-        "insert": content[:at] + byte + content[at:],
-    }[kind]
-    path.write_bytes(damaged)
-    if damaged == content:
-        read_map(path)
-        return
-    with pytest.raises(MapError):
-        read_map(path)
+@settings(max_examples=50, deadline=None)
+def test_a_path_is_interpolated_by_stamp_and_nothing_is_extrapolated(data):
+    database = make(posed(10))
+    seconds = data.draw(st.lists(st.integers(-2, 12), min_size=1, max_size=6, unique=True))
+    numbers = st.lists(st.floats(-3.0, 3.0), min_size=6, max_size=6)
+    poses = {s: from_xyz_rpy(tuple(data.draw(numbers)) if s % 2 else (s, 0, 0, 0, 0, 0.1)) for s in seconds}
+    moved = database.correct(0, [s * SECOND for s in seconds], [poses[s] for s in seconds])
+    covered = [s for s in range(10) if min(seconds) <= s <= max(seconds)]
+    assert moved == len(covered)
+    for s in range(10):
+        if s not in covered:
+            assert database.corrected(s) is None
+            continue
+        before, after = max(k for k in seconds if k <= s), min(k for k in seconds if k >= s)
+        share = 0.0 if after == before else (s - before) / (after - before)
+        A, B = poses[before], poses[after]
+        turn = Rotation.from_matrix(A[:3, :3].T @ B[:3, :3]).as_rotvec()  # slerp, written out
+        expected = np.eye(4)
+        expected[:3, :3] = A[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+        expected[:3, 3] = (1 - share) * A[:3, 3] + share * B[:3, 3]
+        assert np.allclose(database.T_map_base(s), expected, atol=1e-8)
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path, rows):
-    path = tmp_path / "small.map"
-    make(rows).save(path)
-    before = path.read_bytes()
-    script = f"""
-import resource
-import numpy as np
-from vlad_ros.map_file import MapError, write_map
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    write_map({str(path)!r}, {{"x": np.zeros(100_000, np.float32)}}, {{}})
-except MapError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert f"could not be saved to {path}: File too large" in done.stdout
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["small.map"]
+def test_what_comes_after_the_path_follows_its_end_by_odometry():
+    database = make(posed(6))
+    bend = [from_xyz_rpy((0.9 * i, 0.1 * i, 0, 0, 0, 0.05 * i)) for i in range(4)]
+    assert database.correct(0, [i * SECOND for i in range(4)], bend) == 4
+    step = inverse(database.keyframe(3).T_odom_base) @ database.keyframe(5).T_odom_base
+    assert np.allclose(database.T_map_base(5), bend[3] @ step)
+    database.correct(0, [2 * SECOND, 4 * SECOND], [bend[0], bend[1]])  # a window that slides
+    assert np.allclose(database.T_map_base(1), bend[1]) and np.allclose(database.T_map_base(2), bend[0])
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, rows):
-    with pytest.raises(MapError, match="No such file or directory"):
-        make(rows).save(tmp_path / "nowhere" / "x.map")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(MapError, match=r"folder: Is a directory"):
-        make(rows).save(tmp_path / "folder")
-    assert os.listdir(tmp_path) == ["folder"]
+def test_a_path_of_another_frame_is_laid_where_the_session_is_known_to_lie():
+    database = make([*posed(6), *posed(6, session=1)])
+    stamps = [i * SECOND for i in range(6)]
+    own = [from_xyz_rpy((i, 0.0, 0.0, 0.0, 0.0, 0.01 * i)) for i in range(6)]  # begins where the drive began
+    assert database.correct(1, stamps, own) == 0 and database.sessions[1] is None  # nobody knows where that is
+    T_map_odom = from_xyz_rpy((50.0, 20.0, 0.0, 0.0, 0.0, 2.0))
+    database.set_T_map_odom(1, T_map_odom)
+    assert database.correct(1, stamps, own) == 6
+    newest = T_map_odom @ database.keyframe(11).T_odom_base
+    assert np.allclose(database.T_map_base(11), newest)
+    assert np.allclose(database.T_map_base(6), newest @ inverse(own[5]) @ own[0])
+    better = [T @ from_xyz_rpy((0.0, 0.5, 0.0, 0.0, 0.0, 0.0)) for T in own]
+    database.correct(1, stamps, better)  # the frame is the same as before
+    assert np.allclose(database.T_map_base(11), newest @ inverse(own[5]) @ better[5])
 
 
-SAVER = """
-import sys
-import numpy as np
-from vlad_ros.map_file import MapLock, write_map
-with MapLock(sys.argv[1]):
-    print("locked", flush=True)
-    for i in range(10**6):
-        write_map(sys.argv[1], {"x": np.full(1_000_000, i, np.float32)}, {})
-        print(i, flush=True)
-"""
-
-
-def test_kill_9_in_the_middle_of_a_save_leaves_a_map(tmp_path):
-    path = tmp_path / "killed.map"
-    write_map(path, {"x": np.full(1_000_000, -1, np.float32)}, {})
-    rng = np.random.default_rng(12)
-    for _ in range(6):
-        with subprocess.Popen(
-            [sys.executable, "-c", SAVER, str(path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-        ) as saver:
-            assert saver.stdout is not None and saver.stdout.readline() == "locked\n"
-            saver.stdout.readline()
-            with pytest.raises(MapError, match=r"killed\.map is in use"):
-                MapLock(path)
-            time.sleep(float(rng.uniform(0, 0.05)))
-            saver.send_signal(signal.SIGKILL)
-        arrays, _ = read_map(path)
-        assert np.all(arrays["x"] == arrays["x"][0])
-    with MapLock(path):  # whoever holds the map next sweeps
-        assert sorted(os.listdir(tmp_path)) == ["killed.map", "killed.map.lock"]
-
-
-def test_one_holder_of_a_map_at_a_time(tmp_path):
-    path = tmp_path / "x.map"
-    lock = MapLock(path)
-    with pytest.raises(MapError, match=str(path)):
-        MapLock(path)
-    lock.release()
-    lock.release()
-    with MapLock(path):
-        pass
-    with pytest.raises(MapError, match="nowhere"):
-        MapLock(tmp_path / "nowhere" / "x.map")
+def test_a_bad_path_is_named():
+    database = make(posed(3))
+    with pytest.raises(ValueError, match="no session 1"):
+        database.correct(1, [0], [np.eye(4)])
+    with pytest.raises(ValueError, match="at least one"):
+        database.correct(0, [], [])
+    with pytest.raises(ValueError, match="2 poses, 1 stamps"):
+        database.correct(0, [0], [np.eye(4), np.eye(4)])
+    with pytest.raises(ValueError, match="a pose of the path"):
+        database.correct(0, [0], [np.full((4, 4), np.nan)])
+    assert database.corrected(0) is None

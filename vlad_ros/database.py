@@ -77,6 +77,11 @@ class KeyframeDatabase:
             raise ValueError(f"there is no keyframe {id} among {len(self)}")
         return self._rows[id]
 
+    def ids(self, session: int) -> range:
+        """The ids of a session's keyframes; none where there is no such session."""
+        start = bisect.bisect_left(self._rows, session, key=lambda row: row.session)
+        return range(start, bisect.bisect_right(self._rows, session, key=lambda row: row.session))
+
     def geometry(self, id: int) -> Geometry | None:
         """What the keyframe `id` keeps for the verification of its loops; ValueError when there is no such keyframe."""
         self.keyframe(id)
@@ -133,7 +138,7 @@ class KeyframeDatabase:
         if session not in self.sessions:
             raise ValueError(f"there is no session {session} in the map")
         path = Trajectory(stamps, T_map_base)
-        ids = [id for id in range(*self._span(session)) if path.covers(self._rows[id].stamp)]
+        ids = [id for id in self.ids(session) if path.covers(self._rows[id].stamp)]
         poses = path.at(np.array([self._rows[id].stamp for id in ids], np.int64))
         T_map_path = self._path_frame(session, ids[-1], poses[-1]) if ids else None
         if T_map_path is None:
@@ -250,11 +255,6 @@ class KeyframeDatabase:
             self.sessions[row.session] = None if self.sessions else np.eye(4)
         self._rows.append(row)
 
-    def _span(self, session: int) -> tuple[int, int]:
-        """The first id of a session, and the one after its last."""
-        start = bisect.bisect_left(self._rows, session, key=lambda row: row.session)
-        return start, bisect.bisect_right(self._rows, session, key=lambda row: row.session)
-
     def _path_frame(self, session: int, id: int, T_path_base: F64) -> F64 | None:
         """T_map_path of the session's back-end, whose path has the keyframe `id` at `T_path_base`; None if unknown."""
         if session not in self._path_frames:
@@ -276,12 +276,12 @@ class KeyframeDatabase:
     def _excluded(self, query: Keyframe, exclude_time: float, exclude_distance: float) -> range:
         """The ids too recent to be candidates: within a session both stamp and travel only grow, so whatever is too
         young or too near by travel is the end of the session from some keyframe on."""
-        start, stop = self._span(query.session)
+        own = self.ids(query.session)
         oldest = query.stamp - round(exclude_time * SECOND)
-        first = bisect.bisect_right(self._rows, oldest, start, stop, key=lambda row: row.stamp)
+        first = bisect.bisect_right(self._rows, oldest, own.start, own.stop, key=lambda row: row.stamp)
         if query.travel is not None:
-            first = min(first, bisect.bisect_right(self._reach, query.travel - exclude_distance, start, stop))
-        return range(first, stop)
+            first = min(first, bisect.bisect_right(self._reach, query.travel - exclude_distance, own.start, own.stop))
+        return range(first, own.stop)
 
     def _make(self) -> dict[str, str]:
         """How the descriptors were made: what a map file must agree in with those that it is to be compared with."""

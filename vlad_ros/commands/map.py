@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vlad map info | prune | rebuild`: what can be done with a map file at the desk."""
+
+from __future__ import annotations
+
+import argparse
+
+from vlad_ros.commands.options import add_options
+from vlad_ros.config import NodeConfig, RecognizerConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One parser for each of the three."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    info = actions.add_parser("info", help="print what a map holds")
+    prune = actions.add_parser("prune", help="write a thinner map: evenly spread keyframes of each session")
+    rebuild = actions.add_parser("rebuild", help="write a map described anew, by other weights, from its stored clouds")
+    for action in (info, prune, rebuild):
+        action.add_argument("map", metavar="MAP", help="a map file; it is only read")
+    for action in (prune, rebuild):
+        action.add_argument("-o", "--out", required=True, metavar="OUT", help="map file to write; it must not exist")
+    how = prune.add_mutually_exclusive_group(required=True)
+    how.add_argument("--spacing", type=float, metavar="M", help="keyframes of a session lie at least so far apart")
+    how.add_argument("--size", type=int, metavar="N", help="so many keyframes in all")
+    add_options(rebuild, NodeConfig, only=("weights", "device"))
+    add_options(rebuild, RecognizerConfig, only=("descriptor_size",))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it and say what was done; ValueError names what cannot be."""
+    from vlad_ros import maps
+
+    if args.action == "info":
+        print(maps.text(maps.describe_map(args.map)))
+        return 0
+    maps.check_free(args.out)
+    return _prune(args) if args.action == "prune" else _rebuild(args)
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from vlad_ros import maps
+    from vlad_ros.database import KeyframeDatabase
+
+    database = KeyframeDatabase.open(args.map)
+    ids = maps.choose(database, args.spacing, args.size)
+    maps.write_new(maps.subset(database, ids), args.out)
+    print(f"{args.out}: {len(ids)} of {len(database)} keyframes of {args.map}, with ids of their own")
+    return 0
+
+
+def _rebuild(args: argparse.Namespace) -> int:
+    import sys
+
+    from tqdm import tqdm
+
+    from vlad_ros import maps
+    from vlad_ros.database import KeyframeDatabase
+    from vlad_ros.describer import Describer
+
+    describer, _ = Describer.from_pretrained(args.weights or None, args.device, args.descriptor_size)
+    database = KeyframeDatabase.open(args.map)
+    built = maps.rebuild(
+        database, describer, lambda ids: tqdm(ids, unit="keyframe", file=sys.stderr, disable=None, delay=2.0)
+    )
+    maps.write_new(built, args.out)
+    print(f"{args.out}: {len(built)} keyframes of {args.map} described anew by weights {describer.model_hash:.12}")
+    scans = sum(built.keyframe(id).is_local_map for id in range(len(built)))
+    if scans:
+        print(f"{scans} of them are local maps: their single scans' descriptors are made from the local maps, too")
+    return 0
