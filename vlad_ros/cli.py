@@ -13,6 +13,7 @@ from vlad_ros import __version__
 # name: (module in vlad_ros.commands, what it does)
 COMMANDS = {
     "demo": ("demo", "simulate a drive, replay it into the node over DDS and draw the loops it announces"),
+    "watch": ("watch", "show the running node on a text screen: rate, latency, map, the last loops and why not"),
     "replay": ("replay", "play a rosbag2 to ROS 2 with /clock"),
     "import": ("import_bag", "make a rosbag2 from a sequence file or a KITTI odometry folder"),
     "evaluate": ("evaluate", "measure recognition on a sequence"),

@@ -259,6 +259,17 @@ class ReplayConfig(Checked):
 
 
 @dataclass(frozen=True)
+class WatchConfig(Checked):
+    """What `vlad watch` shows."""
+
+    node: str = option("/vlad", "full name of the node")
+    loops: int = option(10, "keyframes in the list", "", 1, 200)
+    refresh: float = option(2.0, "pictures a second", "1/s", 0.1, 30.0)
+    once: bool = option(False, "print one picture and end, as where the output is no terminal")
+    patience: float = option(10.0, "once: wait at most this long for the node's first word", "s", 0.0, 600.0)
+
+
+@dataclass(frozen=True)
 class RunConfig(Checked):
     """What `vlad run` plays."""
 

@@ -39,7 +39,7 @@ class RejectReason(enum.IntEnum):
 
 _WORDS = {
     RejectReason.NONE: "accepted",
-    RejectReason.LOW_SIMILARITY: "its descriptor is not similar enough",
+    RejectReason.LOW_SIMILARITY: "the places look less alike than loops do, or others look as much alike",
     RejectReason.NO_GEOMETRY: "one of the two has no keypoints or points to verify it with",
     RejectReason.NO_ALIGNMENT: "no transform brings more keypoints together than chance",
     RejectReason.LOW_OVERLAP: "the aligned clouds cover too little of each other, or lie too far apart",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -129,9 +129,13 @@ class Watch:
             self._on_closures(stamp, rows)
 
     def _diagnostic(self, message: DiagnosticArray) -> None:
-        for status in message.status:
+        for status in filter(self.is_ours, message.status):
             self.diagnostics.update({value.key: value.value for value in status.values})
-        self._reported = time.monotonic()
+            self._reported = time.monotonic()
+
+    def is_ours(self, status: DiagnosticStatus) -> bool:
+        """Whether the node tells it, not another one that is on /diagnostics, too."""
+        return bool(status.name == f"{self.name.rpartition('/')[2]}: place recognition")
 
     def counts(self) -> dict[str, int]:
         """What the node has counted, by reason, when it last said so."""
