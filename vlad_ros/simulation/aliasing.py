@@ -16,7 +16,6 @@ from vlad_ros.simulation.world import World
 from vlad_ros.types import F64
 
 APART, AGO = 15.0, 40.0  # a drive without loops never comes within 15 m of where it was more than 40 m of travel ago
-STRAIGHT_ON = 0.6  # share of the junctions that are crossed straight on
 TRIES = 200
 
 
@@ -72,12 +71,13 @@ def _walk(network: RoadNetwork, rng: np.random.Generator, length: float) -> F64 
     """From a random junction `length` metres on, a polyline (K, 2); None where it meets itself or a dead end."""
     junctions = [n for n, ways in network.ways.items() if len(ways) > 2]
     nodes, gone = [int(rng.choice(junctions))], 0.0
+    straight_on = rng.uniform(0.5, 1.0)  # share of the junctions
     while gone < length:
         here = network.nodes[nodes[-1]]
         onward = [v for v in network.ways[nodes[-1]] if v not in nodes]
         if not onward:
             return None
-        if len(nodes) > 1 and rng.random() < STRAIGHT_ON:
+        if len(nodes) > 1 and rng.random() < straight_on:
             heading = here - network.nodes[nodes[-2]]
             turns = [float(heading @ (d := network.nodes[v] - here) / np.linalg.norm(d)) for v in onward]
             nodes.append(onward[int(np.argmax(turns))])
