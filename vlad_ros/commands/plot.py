@@ -48,7 +48,7 @@ def _picture(
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and print what the picture says."""
-    draw = {"assignment": _assignment, "vlad": _vlad, "heads": _heads}[args.picture]
+    draw = {"assignment": _assignment, "vlad": _vlad, "heads": _heads, "closure": _closure}[args.picture]
     path = Path(args.output or args.default_output.replace("ID", str(getattr(args, "id", ""))))
     for line in draw(args, path):
         print(line)
