@@ -18,7 +18,7 @@ from vlad_ros.types import RejectReason
 GOOD, BAD, DIM = "bright_blue", "dark_orange", "dim"  # with words beside them, for eyes that do not tell them apart
 SILENCE = 3.0  # s without a word from the node
 CALENDAR = 10**18  # ns; stamps from here on (2001) are wall time, the others somebody's own seconds
-STAGES = 8  # shown at most
+FRAME, LEAST = 18, 4  # lines left to all the rest; loops shown on the smallest screen
 RATES = "clouds a second of stamp time, received / expected"
 
 
@@ -48,17 +48,17 @@ class View:
     silent: float
 
 
-def screen(view: View, loops: int = 10) -> RenderableType:
-    """The whole picture, with so many `loops`."""
+def screen(view: View, loops: int = 10, height: int = 1000) -> RenderableType:
+    """The whole picture, with so many `loops`, fewer where the screen has not `height` lines enough."""
     if not view.values:
-        return Panel(f"no word from {view.node} yet: is it running? (ros2 node list)", title=view.node, style=BAD)
-    values = view.values
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(ratio=1)
-    grid.add_column(ratio=1)
-    grid.add_row(_rates(values), _counts(values))
-    parts: list[RenderableType] = [_headline(view), grid, _loops(view.loops[:loops]), _refusal(view.loops)]
-    return Panel(Group(*parts), title=f"{view.node}  [b]{values.get('state', '?')}[/b]", border_style=DIM)
+        return Panel(Text(f"no word from {view.node} yet: is it running? (ros2 node list)"), title=view.node, style=BAD)
+    grid = Table.grid(expand=True, padding=(0, 2))
+    grid.add_row(_state(view.values), _latencies(view.values))
+    loops = max(LEAST, min(loops, height - FRAME))
+    # What a small screen cuts off comes last.
+    parts: list[RenderableType] = [_headline(view), "", _loops(view.loops[:loops]), _refusal(view.loops), "", grid]
+    title = Text(f"{view.node}  {view.values.get('state', '?')}", style="bold")
+    return Panel(Group(*parts), title=title, border_style=DIM)
 
 
 def _headline(view: View) -> Text:
@@ -67,48 +67,50 @@ def _headline(view: View) -> Text:
     return Text(f"! {view.message}" if view.warns else view.message, style=BAD if view.warns else GOOD)
 
 
-def _rates(values: Mapping[str, str]) -> Table:
-    """Rate, database and latencies."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style=DIM)
-    table.add_column(justify="right")
+def _state(values: Mapping[str, str]) -> Table:
+    """Rate and database, what became of candidates, and what was dropped and why."""
+    table = _pairs()
     received, _, expected = values.get(RATES, "- / -").partition(" / ")
-    table.add_row("clouds", f"{received} of {expected} a second")
-    table.add_row("clouds received", values.get("clouds received", "0"))
-    table.add_row("scans waiting", values.get("scans waiting", "0"))
-    table.add_row("keyframes in the map", values.get("keyframes in the map", "0"))
-    table.add_row("session", values.get("session", "-"))
-    latencies = [(key, value) for key, value in values.items() if key.startswith("latency ")]
-    if latencies:
-        table.add_row("", Text("p50 / p99 [ms]", style=DIM))
-    for key, value in latencies[-STAGES:]:
-        table.add_row(key.removeprefix("latency ").removesuffix(" p50 / p99 [ms]"), value)
-    return table
-
-
-def _counts(values: Mapping[str, str]) -> Table:
-    """What became of candidates, and what was dropped and why."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style=DIM)
-    table.add_column(justify="right")
-    found = {kind: [(key, value) for key, value in values.items() if key.startswith(kind)] for kind in KINDS}
-    for kind, heading in KINDS.items():
-        if found[kind]:
+    _add(table, "clouds a second", f"{received} of {expected}")
+    for key in ("clouds received", "scans waiting", "keyframes in the map", "session"):
+        _add(table, key, values.get(key, "-"))
+    for kind, heading in (("candidates ", "candidates"), ("count ", "counted")):
+        found = [(key.removeprefix(kind), value) for key, value in values.items() if key.startswith(kind)]
+        if found:
             table.add_row(Text(heading, style="bold"), "")
-        for key, value in found[kind]:
-            table.add_row(key.removeprefix(kind).replace("_", " "), value)
-    if values.get("deskew"):
-        table.add_row(Text("deskew", style="bold"), "")
-        table.add_row(values["deskew"], "")
+        for key, value in found:
+            _add(table, key.replace("_", " "), value)
     return table
 
 
-KINDS = {"candidates ": "candidates", "count ": "not used, or worth knowing"}
+def _latencies(values: Mapping[str, str]) -> Table:
+    """The stages, and what is done about motion."""
+    table = _pairs()
+    table.add_row(Text("latency", style="bold"), Text("p50 / p99 [ms]", style=DIM))
+    for key, value in values.items():
+        if key.startswith("latency "):
+            _add(table, key.removeprefix("latency ").removesuffix(" p50 / p99 [ms]"), value)
+    if values.get("deskew"):
+        table.add_row(Text("deskewing", style="bold"), "")
+        table.add_row(Text(values["deskew"], style=DIM), "")
+    return table
+
+
+def _pairs() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    return table
+
+
+def _add(table: Table, key: str, value: str) -> None:
+    # As text: brackets in a string would be read as markup.
+    table.add_row(Text(key, style=DIM), Text(value))
 
 
 def _loops(loops: Sequence[Loop]) -> Table:
     table = Table(expand=True, box=None, padding=(0, 1), header_style=DIM)
-    for heading in ("keyframe", "looks like", "session", "away [m]", "similarity", "probability"):
+    for heading in ("keyframe", "looks like", "session", "away", "similar", "prob."):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", ratio=1, no_wrap=True, overflow="ellipsis")
     for loop in loops:
@@ -116,7 +118,7 @@ def _loops(loops: Sequence[Loop]) -> Table:
             table.add_row(clock(loop.query_stamp), "-", "", "", "", "", Text("no candidate", style=DIM))
             continue
         verdict = Text("+ accepted", style=GOOD) if loop.accepted else Text(f"- {_name(loop.reason)}", style=BAD)
-        numbers = [_number(loop.away, 1), _number(loop.similarity, 3), _number(loop.probability, 3)]
+        numbers = [_number(loop.away, 1, " m"), _number(loop.similarity, 3), _number(loop.probability, 3)]
         table.add_row(clock(loop.query_stamp), clock(loop.match_stamp), str(loop.match_session), *numbers, verdict)
     return table
 
@@ -143,8 +145,8 @@ def _words(reason: int) -> str:
     )
 
 
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+def _number(value: float, digits: int, unit: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}{unit}"
 
 
 def clock(stamp: int) -> str:

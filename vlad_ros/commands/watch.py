@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 while True:
-                    live.update(screen(watch.view(), config.loops), refresh=True)
+                    live.update(screen(watch.view(), config.loops, console.height), refresh=True)
                     time.sleep(1.0 / config.refresh)
         except KeyboardInterrupt:
             return 0
