@@ -20,7 +20,7 @@ ARGUMENTS = (
     ("points", "points", "topic of the clouds (sensor_msgs/PointCloud2)"),
     ("bev", "", "topic of the BEV rasters (sensor_msgs/Image); empty: the node makes its own"),
     ("odom", "odom", "topic of the odometry (nav_msgs/Odometry)"),
-    ("keyframes", "keyframes", "topic of the back-end's keyframes (PoseStamped or Path), for keyframe_source topic"),
+    ("keyframes", "keyframes", "topic of the back-end's keyframes (PoseStamped, or Path with its optimised poses)"),
     ("base_frame", "", "body frame; empty: as in params_file, there empty: the cloud's own frame"),
     ("map", "", "map file; empty: as in params_file"),
     ("use_sim_time", "", "true or false; empty: as in params_file"),
