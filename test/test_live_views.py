@@ -177,7 +177,7 @@ def timed(stamp: int, points: np.ndarray) -> Any:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[Any], list[Any]]]:
-    """A node that has seen one place twice; the pictures and the markers that it has published."""
+    """A node that has seen six places; the pictures and the markers that it has published."""
     pytest.importorskip("rclpy")
     from rclpy.qos import DurabilityPolicy, QoSProfile
     from ros_harness import live_node, odometry, place, untrained_weights, wait_for
@@ -204,7 +204,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[A
             stamp = START + i * SECOND // 2
             robot.send(odometry(stamp, 1.5 * i))
             robot.send(odometry(stamp + SECOND // 10, 1.5 * i + 0.3))
-            robot.send(timed(stamp, place(1)))
+            robot.send(timed(stamp, place(i)))
         wait_for(lambda: len(robot.closures) >= 5 and pictures, "the node finds no keyframes")
         robot.wait_report()
         wait_for(lambda: markers and {m.ns for m in markers[-1].markers} >= {"keyframes", "diagnostics"}, "no markers")
