@@ -2,7 +2,8 @@
 """SE(2) between two sets of keypoints with features: any yaw, no initial guess, and the next best answer too.
 
 Every pair of mutual matches that keeps its length proposes a transform; the one that brings most matches together
-wins. The best *clearly different* one tells how ambiguous the place is.
+wins. How ambiguous the place is, is told by the best *clearly different* one: among those proposals, and among the
+shifts along what repeats (rows of trees, pillars), where the right partner of a keypoint need not be its most similar.
 """
 
 from __future__ import annotations
@@ -24,32 +25,42 @@ SHORTEST = 4.0  # m between the keypoints of a pair; shorter ones turn too loose
 PROPOSERS = 100  # matches, the most similar ones, whose pairs propose
 OTHER_DISTANCE = 2.0  # m at the query's origin, or
 OTHER_ANGLE = math.radians(10.0)  # rad, from where on a transform is a clearly different one
+RIVALS = 3  # most similar keypoints of the match that a shift may bring a keypoint of the query to
 POLISH = 3  # least-squares steps on the inliers
-MIN_INLIERS = 4
+MIN_INLIERS = 6  # fewer come together by chance anywhere
+
+
+class Matches(NamedTuple):
+    """`pairs` (n, 2): rows of the query and of the match that are each other's most similar, the most similar pairs
+    first; `rivals` (K, R): for each row of the query the most similar ones of the match."""
+
+    pairs: Ints
+    rivals: Ints
 
 
 class Alignment(NamedTuple):
-    """`x`, `y` [m], `yaw` [rad] of the query in the match's frame; `is_inlier` (matches,) bool; `second`: inliers of
-    the best clearly different transform."""
+    """`x`, `y` [m], `yaw` [rad] of the query in the match's frame; `is_inlier` (matches,) bool; `ambiguity` 0..1:
+    keypoints that the best clearly different transform brings together, over those of this one."""
 
     x: float
     y: float
     yaw: float
     is_inlier: Bools
-    second: int
+    ambiguity: float
 
 
-def mutual_matches(query: npt.NDArray[np.int8], match: npt.NDArray[np.int8]) -> tuple[Ints, F32]:
-    """Pairs (n, 2) of rows of `query` (K, C) and `match` (L, C) that are each other's most similar, best first, and
-    their inner products (n,)."""
+def match_features(query: npt.NDArray[np.int8], match: npt.NDArray[np.int8]) -> Matches:
+    """Match the rows of `query` (K, C) and `match` (L, C) by their inner products."""
     if not len(query) or not len(match):
-        return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-    similarity = query.astype(np.float32) @ match.astype(np.float32).T
+        return Matches(np.zeros((0, 2), np.int64), np.zeros((len(query), 0), np.int64))
+    similarity: F32 = query.astype(np.float32) @ match.astype(np.float32).T
     forth, back = similarity.argmax(axis=1), similarity.argmax(axis=0)
     rows = np.flatnonzero(back[forth] == np.arange(len(forth)))
-    strength = similarity[rows, forth[rows]]
-    order = np.argsort(-strength, kind="stable")
-    return np.stack([rows, forth[rows]], axis=1)[order].astype(np.int64), strength[order]
+    order = np.argsort(-similarity[rows, forth[rows]], kind="stable")
+    pairs = np.stack([rows, forth[rows]], axis=1)[order].astype(np.int64)
+    count = min(RIVALS, len(match))
+    rivals = np.argpartition(-similarity, count - 1, axis=1)[:, :count].astype(np.int64)
+    return Matches(pairs, rivals)
 
 
 @kernel
@@ -78,6 +89,36 @@ def _propose(a: F64, b: F64, proposers: int, tolerance: float, shortest: float) 
     return out[:count]
 
 
+@kernel
+def _shifts(a: F64, b: F64, rivals: Ints, x: float, y: float, yaw: float, tolerance: float, other: float) -> tuple:
+    """How many of `a` (K, 2), turned by `yaw`, come onto one of their rivals in `b` (L, 2): shifted by x, y, and by
+    the best shift that is at least `other` away from it."""
+    c, s = math.cos(yaw), math.sin(yaw)
+    shifts = np.empty((rivals.size, 2))
+    owners = np.empty(rivals.size, np.int64)
+    for k in range(len(a)):
+        for r in range(rivals.shape[1]):
+            n = k * rivals.shape[1] + r
+            shifts[n, 0] = b[rivals[k, r], 0] - (c * a[k, 0] - s * a[k, 1])
+            shifts[n, 1] = b[rivals[k, r], 1] - (s * a[k, 0] + c * a[k, 1])
+            owners[n] = k
+    here, elsewhere = 0, 0
+    for n in range(-1, len(shifts)):
+        cx, cy = (x, y) if n < 0 else (shifts[n, 0], shifts[n, 1])
+        if n >= 0 and (cx - x) ** 2 + (cy - y) ** 2 < other * other:
+            continue
+        count, last = 0, -1
+        for m in range(len(shifts)):
+            if owners[m] != last and (shifts[m, 0] - cx) ** 2 + (shifts[m, 1] - cy) ** 2 < tolerance * tolerance:
+                count += 1
+                last = owners[m]
+        if n < 0:
+            here = count
+        elif count > elsewhere:
+            elsewhere = count
+    return here, elsewhere
+
+
 def _fit(a: F64, b: F64) -> tuple[float, float, float]:
     """Least-squares x, y, yaw of b = R a + t."""
     ma, mb = a.mean(axis=0), b.mean(axis=0)
@@ -93,21 +134,27 @@ def _inliers(a: F64, b: F64, x: float, y: float, yaw: float) -> Bools:
     return np.asarray(((moved - b) ** 2).sum(axis=1) < TOLERANCE**2)
 
 
-def align(a: F64, b: F64) -> Alignment | None:
-    """The transform that brings most of the matched keypoints `a` (n, 2) onto `b` (n, 2), best matches first; None
-    where no transform brings `MIN_INLIERS` together."""
+def align(query: F32, match: F32, matches: Matches) -> Alignment | None:
+    """The transform that brings most of the matched keypoints of `query` (K, 2) [m] onto those of `match` (L, 2).
+
+    None where no transform brings `MIN_INLIERS` together.
+    """
+    of_query: F64 = query.astype(np.float64)
+    of_match: F64 = match.astype(np.float64)
+    a, b = of_query[matches.pairs[:, 0]], of_match[matches.pairs[:, 1]]
     proposals = _propose(a, b, min(len(a), PROPOSERS), TOLERANCE, SHORTEST)
     if not len(proposals) or proposals[:, 3].max() < MIN_INLIERS:
         return None
-    x, y, yaw, _ = proposals[proposals[:, 3].argmax()]
+    x, y, yaw, _ = (float(v) for v in proposals[proposals[:, 3].argmax()])
     is_inlier = _inliers(a, b, x, y, yaw)
     for _ in range(POLISH):
-        x, y, yaw = _fit(a[is_inlier], b[is_inlier])
-        again = _inliers(a, b, x, y, yaw)
+        refined = _fit(a[is_inlier], b[is_inlier])
+        again = _inliers(a, b, *refined)
         if again.sum() < is_inlier.sum():
             break
-        is_inlier = again
+        (x, y, yaw), is_inlier = refined, again
     turned = np.abs((proposals[:, 2] - yaw + math.pi) % (2 * math.pi) - math.pi)
     other = (np.hypot(proposals[:, 0] - x, proposals[:, 1] - y) > OTHER_DISTANCE) | (turned > OTHER_ANGLE)
-    second = int(proposals[other, 3].max()) if other.any() else 0
-    return Alignment(float(x), float(y), float(yaw), is_inlier, second)
+    second = proposals[other, 3].max() / is_inlier.sum() if other.any() else 0.0
+    here, elsewhere = _shifts(of_query, of_match, matches.rivals, x, y, yaw, TOLERANCE, OTHER_DISTANCE)
+    return Alignment(x, y, yaw, is_inlier, min(1.0, max(second, elsewhere / max(here, 1))))

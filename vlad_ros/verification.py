@@ -10,34 +10,42 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import small_gicp
 
-from vlad_ros.alignment import Alignment, Ints, align, mutual_matches
+from vlad_ros.alignment import Alignment, Bools, Ints, align, match_features
+from vlad_ros.compact import GROUND
+from vlad_ros.covariance import covariance
 from vlad_ros.geometry import inverse, transform
 from vlad_ros.types import F64, Geometry, Verification
 
 PREPARED = 32  # clouds kept ready for registration
 MIN_POINTS = 20
 NEIGHBOURS = 10  # that a point's covariance is estimated from
-REACH = (1.5, 0.75)  # m; correspondences of the two rounds of registration
-NEAR = 0.6  # m; a point this near to the other cloud lies on it
+REACH = (2.0, 0.6)  # m; correspondences of the two rounds of registration
+NEAR = 0.5  # m; a point this near to the other cloud lies on it
 FARTHEST = 3.0  # m the registration may move the query from where the keypoints put it
 
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """A cloud ready for registration; `points` (N, 3) float64 [m] in the body frame."""
+    """A cloud ready for registration: `points`, `normals` (N, 3) float64 [m] in the body frame, normals zero where
+    there is none; `standing` (N,): not ground."""
 
     points: F64
+    normals: F64
+    standing: Bools
     cloud: Any
     tree: Any
 
 
-def _nothing(pairs: Ints) -> Verification:
-    return Verification(None, None, len(pairs), 0, 0.0, 0.0, 1.0, pairs, np.zeros(len(pairs), bool))
+class _Nearest(NamedTuple):
+    """For each point of one cloud its nearest one of the other, and the distance [m]."""
+
+    row: Ints
+    distance: F64
 
 
 class Verifier:
@@ -49,41 +57,52 @@ class Verifier:
 
     def verify(self, query: Geometry, match: Geometry) -> Verification:
         """The transform between two keyframes and what speaks for it; never raises for poor geometry."""
-        pairs, _ = mutual_matches(query.features, match.features)
-        found = align(query.keypoints[pairs[:, 0]].astype(np.float64), match.keypoints[pairs[:, 1]].astype(np.float64))
+        matches = match_features(query.features, match.features)
+        found = align(query.keypoints, match.keypoints, matches)
         if found is None or min(len(query.cloud), len(match.cloud)) < MIN_POINTS:
-            return _nothing(pairs)
+            nothing = np.zeros(len(matches.pairs), bool)
+            return Verification(None, None, len(matches.pairs), 0, 0.0, 0.0, 1.0, matches.pairs, nothing)
         start = inverse(match.T_level_body) @ _in_plane(found) @ query.T_level_body
         a, b = self._prepare(query), self._prepare(match)
-        T, H = self._register(a, b, start)
-        overlap, residual = self._overlap(a, b, T)
-        inliers = int(found.is_inlier.sum())
-        covariance = np.linalg.inv(H + np.diag([1e-2] * 6))
-        ambiguity = min(1.0, found.second / inliers)
-        return Verification(T, covariance, len(pairs), inliers, overlap, residual, ambiguity, pairs, found.is_inlier)
+        T = self._register(a, b, start)
+        moved = transform(a.points, T)
+        forth, back = self._nearest(moved, b), self._nearest(transform(b.points, inverse(T)), a)
+        overlap = min(_share(forth, a.standing), _share(back, b.standing))
+        return Verification(
+            T_match_query=T,
+            covariance=_covariance(moved, b, forth, overlap),
+            matches=len(matches.pairs),
+            inliers=int(found.is_inlier.sum()),
+            overlap=overlap,
+            residual=_residual(forth.distance[a.standing], back.distance[b.standing]),
+            ambiguity=found.ambiguity,
+            pairs=matches.pairs,
+            is_inlier=found.is_inlier,
+        )
 
     def _prepare(self, geometry: Geometry) -> _Prepared:
         key = id(geometry)
-        if key in self._prepared:
-            self._prepared.move_to_end(key)
-            return self._prepared[key][1]
-        points = geometry.points.astype(np.float64)
-        cloud = small_gicp.PointCloud(points)
-        tree = small_gicp.KdTree(cloud)
-        small_gicp.estimate_normals_covariances(cloud, tree, NEIGHBOURS, self._threads)
-        self._prepared[key] = geometry, _Prepared(points, cloud, tree)
-        if len(self._prepared) > PREPARED:
-            self._prepared.popitem(last=False)
+        if key not in self._prepared:
+            points = geometry.points.astype(np.float64)
+            cloud = small_gicp.PointCloud(points)
+            tree = small_gicp.KdTree(cloud)
+            small_gicp.estimate_normals_covariances(cloud, tree, NEIGHBOURS, self._threads)
+            standing = points @ geometry.T_level_body[2, :3] + geometry.T_level_body[2, 3] >= GROUND
+            normals = np.array(cloud.normals())[:, :3]
+            self._prepared[key] = geometry, _Prepared(points, normals, standing, cloud, tree)
+            if len(self._prepared) > PREPARED:
+                self._prepared.popitem(last=False)
+        self._prepared.move_to_end(key)
         return self._prepared[key][1]
 
-    def _register(self, query: _Prepared, match: _Prepared, start: F64) -> tuple[F64, F64]:
-        """T_match_query and the Hessian of a perturbation on the match's side, x y z roll pitch yaw.
+    def _register(self, query: _Prepared, match: _Prepared, start: F64) -> F64:
+        """T_match_query; the start where the registration runs away from it.
 
-        The match is registered onto the query: the library perturbs its source, so that is the match's side.
+        The match is registered onto the query, so that many matches share one search tree.
         """
-        T_query_match, H = inverse(start), np.zeros((6, 6))
+        T_query_match = inverse(start)
         for reach in REACH:
-            result = small_gicp.align(
+            T_query_match = small_gicp.align(
                 query.cloud,
                 match.cloud,
                 query.tree,
@@ -91,29 +110,15 @@ class Verifier:
                 registration_type="GICP",
                 max_correspondence_distance=reach,
                 num_threads=self._threads,
-                max_iterations=10,
-            )
-            T_query_match, H = result.T_target_source, result.H
+                max_iterations=12,
+            ).T_target_source
         T = inverse(T_query_match)
-        moved = T @ inverse(start)
-        if not np.all(np.isfinite(T)) or np.linalg.norm(moved[:3, 3]) > FARTHEST:
-            return start, np.zeros((6, 6))
-        order = [3, 4, 5, 0, 1, 2]
-        return T, np.asarray(H)[np.ix_(order, order)]
+        runaway = not np.all(np.isfinite(T)) or np.linalg.norm(T[:3, 3] - start[:3, 3]) > FARTHEST
+        return start if runaway else T
 
-    def _overlap(self, query: _Prepared, match: _Prepared, T: F64) -> tuple[float, float]:
-        """The smaller share of points that lie on the other cloud, and the median distance of those."""
-        shares, distances = [], []
-        for tree, points in (
-            (match.tree, transform(query.points, T)),
-            (query.tree, transform(match.points, inverse(T))),
-        ):
-            squared = np.asarray(tree.batch_nearest_neighbor_search(points, self._threads)[1])
-            near = squared < NEAR**2
-            shares.append(float(near.mean()))
-            distances.append(np.sqrt(squared[near]))
-        both = np.concatenate(distances)
-        return min(shares), float(np.median(both)) if len(both) else NEAR
+    def _nearest(self, points: F64, other: _Prepared) -> _Nearest:
+        rows, squared = other.tree.batch_nearest_neighbor_search(points, self._threads)
+        return _Nearest(np.asarray(rows, np.int64), np.sqrt(np.asarray(squared, np.float64)))
 
 
 def _in_plane(found: Alignment) -> F64:
@@ -123,3 +128,24 @@ def _in_plane(found: Alignment) -> F64:
     T[:2, :2] = [[c, -s], [s, c]]
     T[:2, 3] = found.x, found.y
     return T
+
+
+def _share(nearest: _Nearest, standing: Bools) -> float:
+    """The share of the standing points that lie on the other cloud: ground lies on ground everywhere."""
+    return float((nearest.distance[standing] < NEAR).mean()) if standing.any() else 0.0
+
+
+def _residual(*distances: F64) -> float:
+    """The median [m] of the distances of points that lie on the other cloud."""
+    both = np.concatenate(distances)
+    both = both[both < NEAR]
+    return float(np.median(both)) if len(both) else NEAR
+
+
+def _covariance(moved: F64, match: _Prepared, forth: _Nearest, overlap: float) -> F64:
+    """Of the query's points `moved` (N, 3) into the match's frame, from those near to its surfaces."""
+    normals = match.normals[forth.row]
+    near = (forth.distance < NEAR) & (np.abs(normals).sum(axis=1) > 0)
+    points, normals = moved[near], normals[near]
+    residuals = ((match.points[forth.row[near]] - points) * normals).sum(axis=1)
+    return covariance(points, normals, residuals, overlap)
