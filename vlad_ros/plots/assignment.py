@@ -48,7 +48,7 @@ def principal_components(rows: F32, count: int = 2) -> tuple[F64, F64]:
     """`rows` (N, C) in their first `count` principal components, (N, count), and the variance's share of each."""
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    return u[:, :count] * s[:count], s[:count] ** 2 / (s**2).sum()
+    return u[:, :count] * s[:count], s[:count] ** 2 / max(float((s**2).sum()), 1e-300)
 
 
 def draw(data: Assignment, inside: Insides, extent: float, name: str) -> Figure:

@@ -84,8 +84,8 @@ def explain(run: Run, id: int, database: KeyframeDatabase) -> Explanation:
     evidence = _evidence(run, id)
     return Explanation(
         id=id,
-        heading=_heading(run, id),
-        verdict=_verdict(run, id),
+        heading=heading(run, id),
+        verdict=verdict(run, id),
         accepted=bool(closures.accepted[id]),
         probability=float(closures.probability[id]),
         min_probability=float(run.about["configuration"]["recognizer"]["min_probability"]),
@@ -139,7 +139,8 @@ def _evidence(run: Run, id: int) -> Evidence | None:
     return Evidence(**values | counts)
 
 
-def _heading(run: Run, id: int) -> str:
+def heading(run: Run, id: int) -> str:
+    """The question that row `id` of the closures asks."""
     c = run.closures
     ends = [
         f"keyframe {ids[id]} ({stamps[id] / SECOND:.1f} s, session {sessions[id]})"
@@ -151,7 +152,7 @@ def _heading(run: Run, id: int) -> str:
     return f"{run.about['source']}, closure {id}: is {ends[0]} where {ends[1]} was?"
 
 
-def _verdict(run: Run, id: int) -> str:
+def verdict(run: Run, id: int) -> str:
     """The decision, why, and the truth where it is known."""
     c = run.closures
     known = not math.isnan(c.probability[id])

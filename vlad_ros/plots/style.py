@@ -27,8 +27,7 @@ CLUSTER_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
 CLUSTER_MARKERS = "osD^vPX*"  # where the colours come round again, the shape differs
 SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"  # perceptually even, and safe
 # Heights as greys on white: everything that is painted on it stays visible.
-BACKDROP = LinearSegmentedColormap.from_list("backdrop", ["#c4c4c4", "#5a5a5a"])
-BACKDROP.set_bad("white")
+BACKDROP = LinearSegmentedColormap.from_list("backdrop", ["#c4c4c4", "#5a5a5a"]).with_extremes(bad="white")
 
 
 def cluster_style(cluster: int) -> tuple[str, str]:

@@ -106,10 +106,9 @@ def _descriptors(figure: SubFigure, data: Structure, a: Insides, b: Insides, ext
     )
     for axes, (image, look, title) in zip(images, rows, strict=True):
         drawn = axes.imshow(image, aspect="auto", interpolation="nearest", **look)
-        axes.set(ylabel="cluster [-]", title=title)
+        axes.set(xlabel="feature channel [-]", ylabel="cluster [-]", title=title)
         style.count_axis(axes.yaxis)
         figure.colorbar(drawn, ax=axes, label="value [-]", pad=0.01)
-    images[-1].set_xlabel("feature channel [-]")
     maps = grid[:, 1].subgridspec(2, 1)
     for row, (inside, name) in enumerate(((a, "A"), (b, "B"))):
         axes = figure.add_subplot(maps[row, 0])
