@@ -11,7 +11,7 @@ setup(
     maintainer_email="maintainers@vlad-ros.invalid",
     license="Apache-2.0",
     packages=find_packages(exclude=["test", "test.*"]),
-    package_data={"vlad_ros": ["weights/*.safetensors", "training/*.yaml", "py.typed"]},
+    package_data={"vlad_ros": ["weights/*.safetensors", "training/*.yaml", "report/page.*", "py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vlad_ros"]),
         ("share/vlad_ros", ["package.xml"]),

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("train", "train the weights on simulated drives"),
     "calibrate": ("calibrate", "make loops' evidence a probability, on simulated drives"),
     "plot": ("plot", "draw a scan's assignment, two descriptors, the heads, or why a loop was accepted or refused"),
+    "report": ("report", "make one HTML file of a run or an evaluation, to be opened without a network"),
     "map": ("map", "look into a map file, thin it out, or describe it anew"),
     "parameters": ("parameters", "print the table of the node's parameters"),
     "info": ("info", "print what a weights file says about itself"),

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers behind a run's figures, from its tables alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+from vlad_ros.calibration import BINS
+from vlad_ros.evaluation.protocols import Bools, Ints
+from vlad_ros.run import ClosureTable, KeyframeTable, Run
+from vlad_ros.types import F64
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeSweep:
+    """Accepting from each distinct probability on, from the highest down, (T,) each: of the edges accepted the share
+    that is right (precision), and of the revisits the share with a right one (recall)."""
+
+    threshold: F64
+    precision: F64
+    recall: F64
+
+
+def sweep(keyframes: KeyframeTable, closures: ClosureTable) -> EdgeSweep:
+    """Over all candidates that have a probability; equal ones enter together."""
+    known = np.flatnonzero(np.isfinite(closures.probability))
+    order = known[np.argsort(-closures.probability[known], kind="stable")]
+    probability = closures.probability[order]
+    last_of_tie = np.append(probability[1:] != probability[:-1], True)[: len(order)]
+    right = closures.is_right[order]
+    precision = np.cumsum(right) / np.arange(1, len(order) + 1)
+    closing = np.zeros(len(order), bool)  # the first right edge of each revisit
+    hits = np.flatnonzero(right & keyframes.is_revisit[closures.query[order]])
+    closing[hits[np.unique(closures.query[order][hits], return_index=True)[1]]] = True
+    recall = np.cumsum(closing) / max(1, int(keyframes.is_revisit.sum()))
+    return EdgeSweep(probability[last_of_tie], precision[last_of_tie], recall[last_of_tie])
+
+
+def near(run: Run) -> Bools:
+    """(E,) whether a candidate truly lies within the run's radius of its query; False where poses are not known."""
+    position = run.keyframes.T_world_base[:, :3, 3]
+    gap = np.linalg.norm(position[run.closures.query] - position[run.closures.match], axis=1)
+    return np.asarray(gap <= run.about["configuration"]["judge"]["radius"])
+
+
+def recall_at(keyframes: KeyframeTable, closures: ClosureTable, score: F64, hit: Bools, most: int) -> F64:
+    """(most,) share of the revisits with a `hit` (E,) among their N candidates of the highest `score` (E,), N = 1.."""
+    order = np.lexsort((-np.nan_to_num(score, nan=-1.0), closures.query))
+    query = closures.query[order]
+    first = np.searchsorted(query, query)
+    rank = np.full(len(keyframes), most)
+    np.minimum.at(rank, query[hit[order]], (np.arange(len(query)) - first)[hit[order]])
+    ranks = rank[keyframes.is_revisit]
+    return np.array([(ranks < n).mean() if len(ranks) else np.nan for n in range(1, most + 1)])
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityCurve:
+    """Of each bin of probability that holds candidates, (B,) each: how many, what was said and what came true on
+    average, the Wilson 95 % interval of the latter; and the expected calibration error over all."""
+
+    count: Ints
+    said: F64
+    true: F64
+    low: F64
+    high: F64
+    error: float
+
+
+def reliability(closures: ClosureTable) -> ReliabilityCurve:
+    """Of all candidates with evidence, those of which nothing was aligned left out: nothing is said about them."""
+    judged = np.flatnonzero(np.isfinite(closures.probability) & np.isfinite(closures.error_m))
+    said, right = closures.probability[judged], closures.is_right[judged]
+    bins = np.minimum((said * BINS).astype(int), BINS - 1)
+    used = np.unique(bins)
+    count = np.array([(bins == b).sum() for b in used], np.int64)
+    mean = np.array([said[bins == b].mean() for b in used])
+    true = np.array([right[bins == b].mean() for b in used])
+    intervals = [
+        binomtest(int(right[bins == b].sum()), int((bins == b).sum())).proportion_ci(method="wilson") for b in used
+    ]
+    low, high = np.array([[i.low, i.high] for i in intervals]).reshape(-1, 2).T
+    error = float((count * np.abs(mean - true)).sum() / max(1, len(judged)))
+    return ReliabilityCurve(count, mean, true, low, high, error)
+
+
+def missed(run: Run) -> Ints:
+    """Ids of the revisits without a right accepted edge."""
+    closed = np.zeros(len(run.keyframes), bool)
+    closed[run.closures.query[run.closures.accepted & run.closures.is_right]] = True
+    return np.flatnonzero(run.keyframes.is_revisit & ~closed)
+
+
+def best_rows(closures: ClosureTable, rows: Ints) -> Ints:
+    """Of the given rows the most probable one of each query, by similarity where probabilities are not known."""
+    probability = np.nan_to_num(closures.probability[rows], nan=-1.0)
+    order = rows[np.lexsort((-closures.similarity[rows], -probability, closures.query[rows]))]
+    return order[np.unique(closures.query[order], return_index=True)[1]]
+
+
+def positions(run: Run) -> tuple[F64, str] | None:
+    """(N, 2) x y [m] of the keyframes and where they come from; None where neither truth nor odometry is known."""
+    for poses, source in ((run.keyframes.T_world_base, "true poses"), (run.keyframes.T_odom_base, "odometry")):
+        if np.isfinite(poses[:, 0, 0]).any():
+            return poses[:, :2, 3], source
+    return None

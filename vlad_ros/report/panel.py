@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a report is made of: panels with a figure or with the reason why there is none, and the thinning of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from vlad_ros.evaluation.protocols import Ints
+from vlad_ros.plots import style
+
+LINES = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.PURPLE, style.SKY, style.BLACK, style.GREY)
+DASHES = ("solid", "dash", "dot", "dashdot")
+FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
+GRID = {"gridcolor": "#e4e4e4", "linecolor": "#888888", "zeroline": False, "ticks": "outside", "tickcolor": "#888888"}
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One figure of the page. `name`: of its element; `protocol`: what its numbers mean; `note`: what of the data is
+    not drawn. Without a figure the note says why. `wide`: over the whole page."""
+
+    name: str
+    title: str
+    protocol: str
+    figure: go.Figure | None = None
+    note: str = ""
+    wide: bool = False
+
+
+def thinned(count: int, most: int) -> Ints:
+    """Indices of at most `most` of `count` things, evenly spread, the first and the last among them."""
+    if count <= most:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+
+
+def thinning(drawn: int, count: int, what: str) -> str:
+    """A sentence when fewer things are drawn than there are, else nothing."""
+    return f"{drawn:,} of {count:,} {what} are drawn. " if drawn < count else ""
+
+
+def line_style(number: int) -> dict[str, str]:
+    """Colour and dashes of the number-th line; 32 of them differ."""
+    return {"color": LINES[number % len(LINES)], "dash": DASHES[number // len(LINES) % len(DASHES)]}
+
+
+def dress(figure: go.Figure, height: int) -> go.Figure:
+    """The look that all figures share, the legend below the axes."""
+    figure.update_layout(
+        height=height,
+        template="none",
+        font=FONT,
+        margin={"l": 70, "r": 25, "t": 35, "b": 60},
+        legend={"orientation": "h", "yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0.5, "xanchor": "center"},
+        hoverlabel={"align": "left"},
+    )
+    figure.update_xaxes(**GRID)
+    figure.update_yaxes(**GRID)
+    return figure

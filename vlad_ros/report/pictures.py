@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures that explain single closures, for the loops most worth a look, as data a page can hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from vlad_ros.database import KeyframeDatabase
+from vlad_ros.evaluation.protocols import Ints
+from vlad_ros.plots.closure import draw, explain
+from vlad_ros.report.loops import classes
+from vlad_ros.report.panel import thinned
+from vlad_ros.run import Run
+
+DPI, QUALITY = 70, 80
+WORTH = ("accepted, wrong", "missed: refused at a revisit", "refused", "accepted, right", "accepted")
+
+Bar = Callable[[Iterable[int]], Iterable[int]]
+
+
+def choose(run: Run, most: int) -> Ints:
+    """Rows of at most `most` closures: half of them those wrongly accepted and missed, as far as there are so many, the
+    rest from refused and accepted ones by turns, all spread over the drive."""
+    rows = {each.name: each.rows for each in classes(run)}
+    kinds = [rows[name] for name in WORTH if name in rows and len(rows[name])]
+    share = -(-most // max(1, len(kinds)))
+    chosen: list[int] = []
+    for number, kind in enumerate(kinds):
+        room = (most - len(chosen)) if number == len(kinds) - 1 else min(share, most - len(chosen))
+        chosen += kind[thinned(len(kind), room)].tolist() if room else []
+    return np.unique(np.array(chosen, np.int64))
+
+
+def render(run: Run, database: KeyframeDatabase, rows: Ints, bar: Bar) -> dict[int, str]:
+    """The picture of each row as a data URI; rows without one (no points were kept) are left out."""
+    pictures = {}
+    for row in bar(rows.tolist()):
+        try:
+            explained = explain(run, row, database)
+        except ValueError:
+            continue
+        buffer = io.BytesIO()
+        draw(explained).savefig(buffer, format="webp", dpi=DPI, pil_kwargs={"quality": QUALITY})
+        pictures[row] = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return pictures
