@@ -411,3 +411,29 @@ def test_edges_of_a_fast_drive_before_and_after() -> None:
     assert row["before_m_p50"] > 0.5 and row["before_deg_p50"] > 0.5
     assert row["after_m_p90"] < 0.1 and row["after_deg_p90"] < 0.3
     assert row["after_right"] == 1.0
+
+
+@pytest.mark.ros
+def test_with_tf_the_sweep_is_looked_up() -> None:
+    pytest.importorskip("rclpy")
+    from vlad_ros.config import NodeConfig
+    from vlad_ros.ros.frames import TfOdometry
+    from vlad_ros.ros.inputs import Inputs, Scan
+
+    twist = np.array([15.0, 0, 0, 0, 0, 1.0])
+    known = [STAMP + 60 * MS]  # TF answers up to here
+
+    class Transforms:
+        def find(self, target: str, source: str, stamp: int) -> np.ndarray | None:
+            assert (target, source) == ("odom", "lidar")
+            return moving(twist, (stamp - STAMP) * 1e-9) if stamp <= known[0] else None
+
+    config, out = replace(NodeConfig(), odom_source="tf"), []
+    inputs = Inputs(config, TfOdometry(Transforms(), config), out.append, lambda reason: None)
+    inputs.add_scan(Scan(sweep(0, 100), STAMP, 0.0))
+    assert out == []  # TF knows the stamp, not yet the end of the sweep
+    known[0] += 50 * MS
+    inputs.pump()
+    points = np.array([[20.0, -7.0, 0.5], (np.linalg.inv(moving(twist, 0.1)) @ [20.0, -7.0, 0.5, 1.0])[:3]])
+    moved = deskew(points, out[0].offsets, STAMP, out[0].motion)
+    assert np.allclose(moved, points[0], atol=1e-3)
