@@ -18,11 +18,14 @@ from safetensors.torch import load_file
 
 from vlad_ros.bev import rasterize
 from vlad_ros.config import BevConfig, ModelConfig
+from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.simulation.views import make_views, save_views
 from vlad_ros.training.batches import Places, draw, joined, turn
 from vlad_ros.training.clusters import spherical_kmeans
 from vlad_ros.training.losses import correspond, distances, graded_loss, relative, within
+from vlad_ros.training.objective import Objective
 from vlad_ros.training.recipe import Recipe, StageRecipe, ViewsRecipe, load_recipe
+from vlad_ros.training.trainer import Trainer
 
 BEV = BevConfig(extent=64.0, resolution=1.0)
 MODEL = ModelConfig(fea_size=16, width=8, num_clusters=4, num_keypoints=40)
@@ -32,6 +35,12 @@ def small_recipe() -> Recipe:
     dense = StageRecipe(name="dense", steps=6, places=3)
     merged = StageRecipe(name="merged", views="far", steps=6, places=4, worlds=1, anchors=2, merge=2, global_weight=1.0)
     return Recipe(0, MODEL, BEV, {"near": ViewsRecipe(), "far": ViewsRecipe()}, ViewsRecipe(), [dense, merged])
+
+
+def one_step() -> Recipe:
+    """One step of dense supervision: a loss that the heads are no part of."""
+    recipe = small_recipe()
+    return dataclasses.replace(recipe, stages=[dataclasses.replace(recipe.stages[0], steps=1)])
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +149,14 @@ import sys; sys.path.insert(0, {here!r})
 from pathlib import Path
 import torch; torch.set_num_threads(1)
 import vlad_ros.training.trainer as trainer
-from test_training import small_recipe
+from test_training import one_step, small_recipe
 trainer.SAVE_EVERY = 2
 from vlad_ros.training.batches import Places
 from vlad_ros.training.ranks import joined_processes
 views = Places(Path(sys.argv[1]))
+recipe = small_recipe() if len(sys.argv) < 4 else one_step()
 with joined_processes(torch.device("cpu")):
-    trainer.Trainer(small_recipe(), Path(sys.argv[2]), {{"near": views, "far": views}}, views).run()
+    trainer.Trainer(recipe, Path(sys.argv[2]), {{"near": views, "far": views}}, views).run()
 """
 
 
@@ -169,6 +179,54 @@ def test_a_killed_run_goes_on_exactly(views: Path, tmp_path: Path) -> None:
     assert whole.keys() == again.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, again[name]), name
+
+
+def test_two_processes_average_their_gradients(views: Path, tmp_path: Path) -> None:
+    """`torchrun` on two CPU processes: the optimiser has seen the mean of the gradients of both batches."""
+    script = tmp_path / "run.py"
+    script.write_text(RUN.format(here=str(Path(__file__).parent)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    root = str(Path(__file__).parent.parent)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+    arguments = [str(script), str(views), str(tmp_path / "both"), "one"]
+    subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment)
+    found = load_file(tmp_path / "both" / "checkpoint.safetensors")
+
+    recipe, places = one_step(), Places(views)
+    torch.manual_seed(recipe.seed)
+    network = PlaceNetwork(recipe.model, recipe.bev)
+    network.precision = torch.bfloat16
+    objective = Objective(network, recipe.stages[0]).train()
+    optimiser = Trainer(recipe, tmp_path, {"near": places}, places, network=network)._optimiser(recipe.stages[0])
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    gradients = []
+    for own in ((), (1,)):
+        batch = draw(places, recipe.stages[0], recipe.bev, np.random.default_rng([recipe.seed, 0, 0, *own]))
+        torch.manual_seed(hash((recipe.seed, 0, 0, *own)))
+        gradients.append(torch.autograd.grad(objective(batch)[0], parameters, allow_unused=True))
+    used = [index for index, gradient in enumerate(gradients[0]) if gradient is not None]
+    mean = {index: (gradients[0][index] + gradients[1][index]) / 2 for index in used}
+    size = torch.cat([gradient.flatten() for gradient in mean.values()]).norm()
+    assert 0 < len(used) < len(parameters)
+    assert {int(name.split(".")[1]) for name in found if name.startswith("optimiser.")} == set(used)
+    for index, gradient in mean.items():
+        first_moment = found[f"optimiser.{index}.exp_avg"]
+        assert torch.allclose(first_moment, 0.1 * gradient * min(1.0, 5.0 / float(size)), atol=1e-4 * float(size))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_losses_agree_on_the_gpu(views: Path) -> None:
+    """The same batch, network and random cells: CPU and GPU differ by rounding only."""
+    recipe, places = small_recipe(), Places(views)
+    torch.manual_seed(0)
+    network = PlaceNetwork(recipe.model, recipe.bev).train()
+    batch = draw(places, recipe.stages[1], recipe.bev, np.random.default_rng(0))
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(1)
+        found.append(Objective(network.to(device), recipe.stages[1])(batch)[1])
+    for name in ("dense", "score", "global", "global_bev"):
+        assert found[0][name] == pytest.approx(found[1][name], rel=2e-2)
 
 
 def test_recipes_can_be_told_apart() -> None:

@@ -282,6 +282,16 @@ class RunConfig(Checked):
 
 
 @dataclass(frozen=True)
+class FinetuneConfig(Checked):
+    """How `vlad train --bag` fits weights to one drive; its odometry is the only label."""
+
+    steps: int = option(150, "optimiser steps", "", 1, 100_000)
+    learning_rate: float = option(1e-4, "peak learning rate", "", 0.0, 1.0)
+    held_out: float = option(0.3, "share of the drive, its end, that is not trained on but measured on", "", 0.1, 0.9)
+    spacing: float = option(1.0, "travel between the scans that are used", "m", 0.1, 20.0)
+
+
+@dataclass(frozen=True)
 class ExportConfig(Checked):
     """What `vlad export` writes."""
 

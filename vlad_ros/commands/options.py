@@ -12,7 +12,7 @@ from vlad_ros.config import from_mapping
 T = TypeVar("T")
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type, only: tuple[str, ...] | None = None) -> None:
+def add_options(parser: argparse._ActionsContainer, kind: type, only: tuple[str, ...] | None = None) -> None:
     """One flag for each field of the dataclass `kind` (or those named); `from_options` reads them back."""
     for field in dataclasses.fields(kind):
         if only is None or field.name in only:

@@ -11,7 +11,7 @@ import numpy as np
 from vlad_ros.bev import Bev, rasterize
 from vlad_ros.config import BevConfig
 from vlad_ros.local_map import voxel_thin
-from vlad_ros.simulation.views import load_views
+from vlad_ros.simulation.views import Views, load_views
 from vlad_ros.training.recipe import StageRecipe
 from vlad_ros.types import F32, F64
 
@@ -31,10 +31,10 @@ class Batch:
 
 
 class Places:
-    """Simulated views, by place and world."""
+    """Views, given or in a file, by place and world."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        views = load_views(path)
+    def __init__(self, source: Views | str | os.PathLike[str]) -> None:
+        views = source if isinstance(source, Views) else load_views(source)
         self.points, self.pose = views.points, views.pose.astype(np.float64)
         self.place, self.world = views.place, views.world
         self.of_place = [np.flatnonzero(self.place == p) for p in range(self.place.max() + 1)]

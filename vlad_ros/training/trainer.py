@@ -7,7 +7,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Trainer:
         self,
         recipe: Recipe,
         folder: Path,
-        views: dict[str, Places],
+        views: Mapping[str, Places],
         held_out: Places,
         device: torch.device | str = "cpu",
         network: PlaceNetwork | None = None,

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning on the user's own drive, with its odometry as the only label: near in odometry is the same place.
+
+Odometry drifts, so that is only believed for places that were passed soon after each other. Places that are near in
+odometry, but were passed long before, may or may not be the same: they never meet in a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+from tqdm import tqdm
+
+from vlad_ros.config import EvaluationConfig, FinetuneConfig, RunConfig
+from vlad_ros.evaluation.describe import network_similarities
+from vlad_ros.evaluation.drift import travel
+from vlad_ros.evaluation.metrics import summarise
+from vlad_ros.evaluation.task import make_task
+from vlad_ros.local_map import voxel_thin
+from vlad_ros.model.network import PlaceNetwork
+from vlad_ros.model.weights import Metadata, load_weights
+from vlad_ros.run_sources import open_source
+from vlad_ros.sequence import Sequence
+from vlad_ros.simulation.views import SCALE, VOXEL, Views
+from vlad_ros.training.batches import Places
+from vlad_ros.training.ranks import rank
+from vlad_ros.training.recipe import Recipe, StageRecipe, ViewsRecipe
+from vlad_ros.training.trainer import Trainer
+from vlad_ros.types import F32, F64, Array
+
+VIEWS = 8  # scans in a row that make up a place
+BORDER = 20.0  # m of travel between what is trained on and what is measured on
+DRIFT = 0.02  # of the travel between two places: how wrong their distance may be
+TRUSTED = 2.0  # m: so wrong may a label be
+APART = 30.0  # m: places this far apart in odometry are others, whatever the drift
+FEWEST = 4  # places to train on
+MEASURE = EvaluationConfig(protocol="sparse", stride=4, radius=5.0)
+STAGE = StageRecipe(
+    name="finetune",
+    views="drive",
+    places=4,
+    anchors=2,
+    merge=3,
+    single=0.5,
+    dense_weight=0.3,
+    global_weight=1.0,
+    head_weight=0.1,
+    reach=5.0,
+)
+
+
+def read_drive(path: str | os.PathLike[str], config: FinetuneConfig, source: RunConfig) -> Sequence:
+    """The scans of a bag or a sequence with odometry, one every `spacing` of travel, thinned, with it as their poses.
+
+    ValueError where there is no odometry, or too little of a drive.
+    """
+    opened = open_source(path, source, EvaluationConfig())
+    scans: list[F32] = []
+    poses: list[F64] = []
+    stamps: list[float] = []
+    for scan in tqdm(opened.scans, total=opened.count, desc="read", unit="scan", leave=False):
+        T = scan.T_odom_base
+        if T is None or (poses and float(np.linalg.norm(T[:3, 3] - poses[-1][:3, 3])) < config.spacing):
+            continue
+        thin = voxel_thin(scan.points, VOXEL)
+        reach = np.abs(thin[:, :3]).max(axis=1, initial=0.0) < SCALE * np.iinfo(np.int16).max
+        scans.append(thin[reach])
+        poses.append(T)
+        stamps.append(scan.stamp / 1e9)
+    if not poses:
+        raise ValueError(f"{path}: none of the scans has odometry, which fine-tuning takes its labels from")
+    return Sequence(Path(path).stem, scans, np.array(poses), np.array(stamps))
+
+
+def split(drive: Sequence, held_out: float) -> tuple[Sequence, Sequence]:
+    """The beginning to train on and the end to measure on, `BORDER` of travel between them. ValueError: too short."""
+    distance = travel(_poses(drive))
+    end = (1.0 - held_out) * distance[-1]
+    parts = [np.flatnonzero(distance < end - BORDER), np.flatnonzero(distance >= end)]
+    if len(parts[0]) < FEWEST * VIEWS or len(parts[1]) < FEWEST * VIEWS:
+        raise ValueError(
+            f"{drive.name}: {len(drive)} scans over {distance[-1]:.0f} m are too few; {FEWEST * VIEWS} each are needed"
+            " to train and to measure on, so drive farther or give a smaller --spacing"
+        )
+    first, second = (Sequence(drive.name, [drive.scans[i] for i in part], _poses(drive)[part], None) for part in parts)
+    return first, second
+
+
+def _poses(drive: Sequence) -> F64:
+    if drive.poses is None:
+        raise ValueError(f"{drive.name}: has no odometry")
+    return drive.poses
+
+
+class DrivePlaces(Places):
+    """The places along a drive, each of `VIEWS` scans in a row."""
+
+    def __init__(self, drive: Sequence) -> None:
+        count = len(drive) // VIEWS * VIEWS
+        scans, poses = drive.scans[:count], _poses(drive)[:count]
+        yaw = np.arctan2(poses[:, 1, 0], poses[:, 0, 0])
+        views = Views(
+            xyz=np.round(np.concatenate(scans)[:, :3] / SCALE).astype(np.int16),
+            offsets=np.cumsum([0] + [len(scan) for scan in scans]),
+            pose=np.c_[poses[:, :2, 3] - poses[0, :2, 3], yaw].astype(np.float32),
+            place=np.arange(count, dtype=np.int32) // VIEWS,
+            world=np.zeros(count, np.int32),
+        )
+        super().__init__(views)
+        middle = poses[VIEWS // 2 :: VIEWS]
+        along = travel(poses)[VIEWS // 2 :: VIEWS, None]
+        self.doubtful = doubtful(middle[:, :2, 3], along)
+
+    def draw_places(self, stage: StageRecipe, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Up to `count` places, of which odometry knows how far apart they are."""
+        chosen: list[int] = []
+        for place in rng.permutation(len(self.of_place)):
+            if len(chosen) < count and not self.doubtful[place, chosen].any():
+                chosen.append(int(place))
+        return np.array(chosen)
+
+
+def doubtful(positions: Array, along: Array) -> np.ndarray:
+    """(P, P) bool: places at `positions` (P, 2) [m] that are near in odometry, but so much travel `along` (P, 1) [m]
+    apart that drift may have brought them there."""
+    return (cdist(positions, positions) < APART) & (DRIFT * cdist(along, along) > TRUSTED)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """recall@1 of the held-out queries, turned and thinned, with its 95 % interval."""
+
+    queries: int
+    recall: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"recall@1 {self.recall:.3f} (95 %: {self.low:.3f}..{self.high:.3f}) of {self.queries} queries"
+
+
+def measure(network: PlaceNetwork, held_out: Sequence) -> Measured:
+    """Every fourth scan of the part held back is the map, those half way between are the queries."""
+    task = make_task(MEASURE, held_out)
+    precision, network.precision = network.precision, torch.float32
+    similarity = network_similarities(network.eval(), task.queries, task.maps)["fusion"]
+    network.precision = precision
+    numbers: dict[str, Any] = summarise(task.judge(similarity))
+    return Measured(numbers["queries"], numbers["recall@1"], *numbers["recall@1_95"])
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """The network after, what the weights before said of themselves, and both measured on the part held back."""
+
+    network: PlaceNetwork
+    base: Metadata
+    before: Measured
+    after: Measured
+    info: dict[str, Any]
+
+
+def finetune(
+    drive: Sequence,
+    weights: str | os.PathLike[str] | None,
+    folder: Path,
+    config: FinetuneConfig,
+    device: torch.device | str = "cpu",
+) -> Finetuned:
+    """Fit `weights` (None: those that ship) to the beginning of `drive`; checkpoint and logs go into `folder`, where an
+    interrupted run of the same settings goes on. ValueError where the drive is too short."""
+    network, base = load_weights(weights, device)
+    train, held_out = split(drive, config.held_out)
+    before = measure(network, held_out)
+    settings = {"drive": drive.name, "scans": len(drive), "weights": base.sha256, **dataclasses.asdict(config)}
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    stage = dataclasses.replace(
+        STAGE, steps=config.steps, rate=config.learning_rate, head_rate=2 * config.learning_rate
+    )
+    recipe = Recipe(0, base.model, base.bev, {"drive": ViewsRecipe()}, ViewsRecipe(), [stage])
+    places = {"drive": DrivePlaces(train)}
+    trainer = Trainer(recipe, folder / f"finetune_{key}", places, DrivePlaces(held_out), device, network)
+    trainer.run()
+    after = measure(network, held_out) if rank() == 0 else before
+    made = {**settings, "before": dataclasses.asdict(before), "after": dataclasses.asdict(after)}
+    data = f"{base.info.get('data', 'unknown')}; then fine-tuned on the drive {drive.name}"
+    return Finetuned(network, base, before, after, {**base.info, "data": data, "finetune": made})
