@@ -86,7 +86,7 @@ class TfOdometry:
     def follow(self, scan: Scan) -> None:
         """Looked up every `TF_STEP` across the sweep."""
         first, last = scan.reach
-        stamps = np.linspace(first, last, 2 + (last - first) // TF_STEP).astype(np.int64)
+        stamps = first + np.linspace(0, last - first, 2 + (last - first) // TF_STEP).astype(np.int64)
         poses = [T for stamp in stamps if (T := self._find(scan, int(stamp))) is not None]
         if len(poses) == len(stamps):
             scan.motion = Motion(stamps, np.stack(poses))
