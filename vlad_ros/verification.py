@@ -48,6 +48,15 @@ class _Nearest(NamedTuple):
     distance: F64
 
 
+class Refined(NamedTuple):
+    """`T_match_query` (4, 4) and its `covariance` (6, 6); `overlap` and `residual` [m] as in `Verification`."""
+
+    T_match_query: F64
+    covariance: F64
+    overlap: float
+    residual: float
+
+
 class Verifier:
     """Verifies loops; keeps the last clouds ready, so that the candidates of consecutive keyframes cost less."""
 
@@ -63,22 +72,28 @@ class Verifier:
             nothing = np.zeros(len(matches.pairs), bool)
             return Verification(None, None, len(matches.pairs), 0, 0.0, 0.0, 1.0, matches.pairs, nothing)
         start = inverse(match.T_level_body) @ _in_plane(found) @ query.T_level_body
-        a, b = self._prepare(query), self._prepare(match)
-        T = self._register(a, b, start)
-        moved = transform(a.points, T)
-        forth, back = self._nearest(moved, b), self._nearest(transform(b.points, inverse(T)), a)
-        overlap = min(_share(forth, a.standing), _share(back, b.standing))
+        refined = self.refine(query, match, start)
         return Verification(
-            T_match_query=T,
-            covariance=_covariance(moved, b, forth, overlap),
+            T_match_query=refined.T_match_query,
+            covariance=refined.covariance,
             matches=len(matches.pairs),
             inliers=int(found.is_inlier.sum()),
-            overlap=overlap,
-            residual=_residual(forth.distance[a.standing], back.distance[b.standing]),
+            overlap=refined.overlap,
+            residual=refined.residual,
             ambiguity=found.ambiguity,
             pairs=matches.pairs,
             is_inlier=found.is_inlier,
         )
+
+    def refine(self, query: Geometry, match: Geometry, T_match_query: F64) -> Refined:
+        """Register the points from a first `T_match_query` (4, 4), right to 1 m and a few degrees."""
+        a, b = self._prepare(query), self._prepare(match)
+        T = self._register(a, b, T_match_query)
+        moved = transform(a.points, T)
+        forth, back = self._nearest(moved, b), self._nearest(transform(b.points, inverse(T)), a)
+        overlap = min(_share(forth, a.standing), _share(back, b.standing))
+        residual = _residual(forth.distance[a.standing], back.distance[b.standing])
+        return Refined(T, covariance(*_on_surfaces(moved, b, forth), overlap), overlap, residual)
 
     def _prepare(self, geometry: Geometry) -> _Prepared:
         key = id(geometry)
@@ -142,10 +157,10 @@ def _residual(*distances: F64) -> float:
     return float(np.median(both)) if len(both) else NEAR
 
 
-def _covariance(moved: F64, match: _Prepared, forth: _Nearest, overlap: float) -> F64:
-    """Of the query's points `moved` (N, 3) into the match's frame, from those near to its surfaces."""
+def _on_surfaces(moved: F64, match: _Prepared, forth: _Nearest) -> tuple[F64, F64, F64]:
+    """Of the query's points `moved` (N, 3) into the match's frame those near to its surfaces, the surfaces' normals and
+    the signed distances [m] along them."""
     normals = match.normals[forth.row]
     near = (forth.distance < NEAR) & (np.abs(normals).sum(axis=1) > 0)
     points, normals = moved[near], normals[near]
-    residuals = ((match.points[forth.row[near]] - points) * normals).sum(axis=1)
-    return covariance(points, normals, residuals, overlap)
+    return points, normals, ((match.points[forth.row[near]] - points) * normals).sum(axis=1)
