@@ -157,9 +157,10 @@ def subset(database: KeyframeDatabase, ids: Iterable[int]) -> KeyframeDatabase:
 def rebuild(database: KeyframeDatabase, describer: Describer, bar: Bar = iter) -> KeyframeDatabase:
     """A new database whose descriptors, keypoints and features `describer` has made anew from the stored clouds.
 
-    A keyframe keeps one cloud, so where it has a local map its single scan's descriptor is made from that, too: single
-    scans then meet it less well than they met the old map. `bar` wraps what is gone through. ValueError for
-    a map of rasters given from outside, or with keyframes that have no points.
+    It is second best to driving the route again: the clouds are thinned, so that live scans of a dense sensor are less
+    similar to their descriptors than to those of whole clouds; and a keyframe keeps one cloud, so that where it has a
+    local map its single scan's descriptor is made from that, too. `bar` wraps what is gone through. ValueError for a
+    map of rasters given from outside, or with keyframes that have no points.
     """
     if database.kind != "points":
         raise ValueError("the map was made from rasters given from outside, which it does not keep; record it anew")

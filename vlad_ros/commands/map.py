@@ -64,7 +64,5 @@ def _rebuild(args: argparse.Namespace) -> int:
     )
     maps.write_new(built, args.out)
     print(f"{args.out}: {len(built)} keyframes of {args.map} described anew by weights {describer.model_hash:.12}")
-    scans = sum(built.keyframe(id).is_local_map for id in range(len(built)))
-    if scans:
-        print(f"{scans} of them are local maps: their single scans' descriptors are made from the local maps, too")
+    print("The stored clouds are thinned, one a keyframe: where recognition matters most, drive the route again.")
     return 0
