@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from vlad_ros.config import BevConfig, EvaluationConfig, ModelConfig
 from vlad_ros.evaluation import metrics, report
-from vlad_ros.evaluation.describe import network_similarities, scan_context_similarity
+from vlad_ros.evaluation.describe import method_descriptors, network_similarities, scan_context_similarity
 from vlad_ros.evaluation.protocols import Outcome
 from vlad_ros.evaluation.task import Task, make_task
 from vlad_ros.sequence import load_sequence
@@ -83,7 +83,10 @@ def similarities(task: Task, row: Row, weights: str | None) -> dict[str, F32]:
     network, _ = load_weights(weights)
     torch.manual_seed(0)
     untrained = PlaceNetwork(ModelConfig(), BevConfig()).eval()
-    found = network_similarities(network, *clouds("network"))
+    queries, maps = clouds("network")
+    asked = method_descriptors(network, queries)
+    known = asked if maps is None else method_descriptors(network, maps)
+    found = {name: rows @ known[name].T for name, rows in asked.items()}
     found["untrained"] = network_similarities(untrained, *clouds("untrained network"))["fusion"]
     found["Scan Context"] = scan_context_similarity(*clouds("Scan Context"))
     if row.config.local_maps:

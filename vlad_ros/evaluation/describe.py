@@ -42,6 +42,23 @@ def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32], size: int 
     return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
+def method_descriptors(network: PlaceNetwork, clouds: Iterable[F32]) -> dict[str, F32]:
+    """As `network_descriptors` with the default length; where that is a projection's, the unprojected ones, too."""
+    found = network_descriptors(network, clouds, network.config.descriptor_dim)
+    if network.config.size(0) == network.config.descriptor_dim:
+        return found
+    whole = found.pop("fusion")
+    return {"fusion": shortened(network, whole), f"fusion, {whole.shape[1]} numbers": whole, **found}
+
+
+def shortened(network: PlaceNetwork, descriptors: F32, size: int = 0) -> F32:
+    """Unprojected `descriptors` (n, D) at the length `size` (0: the default)."""
+    import torch
+
+    rows = torch.from_numpy(descriptors).to(network.cell_xy.device)
+    return network.shorten(rows, size).cpu().numpy()
+
+
 def network_similarities(
     network: PlaceNetwork, queries: Iterable[F32], maps: Iterable[F32] | None, size: int = 0
 ) -> dict[str, F32]:
