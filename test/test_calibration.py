@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence becomes a probability that keeps its promise, and a refusal says what was lacking."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlad_ros.calibration import FEATURES, GROUPS, Calibration, check, features, fit
+from vlad_ros.types import Evidence, RejectReason
+
+GOOD = Evidence(0.9, 0.2, 80, 60, 0.8, 0.1, 0.2, 1.0, 0.5)
+BAD = {
+    RejectReason.LOW_SIMILARITY: {"similarity": -0.9, "margin": -1.5},
+    RejectReason.FEW_INLIERS: {"inliers": 6},
+    RejectReason.LOW_OVERLAP: {"overlap": 0.0, "residual": 0.5},
+    RejectReason.AMBIGUOUS: {"ambiguity": 1.0},
+    RejectReason.NO_AGREEMENT: {"agreement": 0.0},
+    RejectReason.ODOMETRY_DISAGREES: {"odometry": 40.0},
+}
+
+
+def evidences() -> st.SearchStrategy[Evidence]:
+    share = st.floats(0, 1)
+    counts = st.integers(0, 200)
+    odometry = st.one_of(st.just(math.nan), st.floats(0, 1e6))
+    return st.builds(Evidence, st.floats(-1, 1), st.floats(-2, 2), counts, counts, share, share, share, share, odometry)
+
+
+def even_handed(slope: float = 6.0) -> Calibration:
+    """Every group of features pulls alike, by hand: 0.5 halfway between the worst evidence and GOOD."""
+    good = features(GOOD)
+    worst = good.copy()
+    for changes in BAD.values():
+        bad = features(dataclasses.replace(GOOD, **changes))
+        worst = np.where(bad != good, bad, worst)
+    span = np.where(good != worst, good - worst, 1.0)
+    pulls = tuple(slope * float(a != b) for a, b in zip(good, worst, strict=True))
+    return Calibration(0.5, pulls, centre=tuple(good), scale=tuple(span), typical=tuple(good))
+
+
+@given(evidences())
+def test_features_and_probability_are_finite_whatever_the_evidence(evidence: Evidence) -> None:
+    assert np.isfinite(features(evidence)).all() and len(features(evidence)) == len(FEATURES)
+    assert 0.0 <= even_handed().probability(evidence) <= 1.0
+
+
+def test_odometry_that_is_not_known_is_no_evidence() -> None:
+    without = dataclasses.replace(GOOD, odometry=math.nan)
+    near = dataclasses.replace(GOOD, odometry=0.0)
+    differ = np.flatnonzero(features(without) != features(near))
+    assert [FEATURES[i] for i in differ] == ["has_odometry"]
+
+
+@pytest.mark.parametrize("reason", GROUPS)
+def test_the_reason_is_what_alone_would_have_let_the_loop_pass(reason: RejectReason) -> None:
+    calibration = even_handed()
+    assert calibration.probability(GOOD) > 0.6
+    refused = dataclasses.replace(GOOD, **BAD[reason])
+    assert calibration.probability(refused) < 0.5
+    assert calibration.reason(refused, 0.5) is reason
+
+
+def test_where_no_single_evidence_would_do_all_of_it_is_the_reason() -> None:
+    everything = {name: value for changes in BAD.values() for name, value in changes.items()}
+    assert even_handed().reason(dataclasses.replace(GOOD, **everything), 0.5) is RejectReason.LOW_PROBABILITY
+
+
+def simulated(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, whether right, and the probability with which that was drawn."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(2.0, 3.0, (count, len(FEATURES)))
+    slopes = np.linspace(-1.0, 1.0, len(FEATURES)) / 3.0
+    true = 1 / (1 + np.exp(-(values - 2.0) @ slopes - 0.4))
+    return values, rng.random(count) < true, true
+
+
+def test_a_fit_finds_the_probabilities_that_the_loops_were_drawn_from() -> None:
+    calibration = fit(*simulated(20_000, 0)[:2])
+    values, right, true = simulated(4_000, 1)
+    assert np.abs(calibration.of_features(values) - true).mean() < 0.02
+    checked = check(calibration, values, right)
+    assert checked.error is not None and checked.error < 0.03 and checked.loops == 4_000
+    assert sum(each.count for each in checked.reliability) == 4_000
+
+
+def test_the_expected_calibration_error_by_hand() -> None:
+    zeros, ones = (0.0,) * len(FEATURES), (1.0,) * len(FEATURES)
+    constant = Calibration(math.log(3.0), zeros, centre=zeros, scale=ones, typical=ones)  # says 0.75, always
+    right = np.array([True, False, False, False])
+    checked = check(constant, np.zeros((4, len(FEATURES))), right)
+    assert checked.error == pytest.approx(0.5)
+    (bin,) = checked.reliability
+    assert (bin.count, bin.true) == (4, 0.25) and bin.said == pytest.approx(0.75)
+
+
+def test_a_fit_needs_right_and_wrong_loops() -> None:
+    with pytest.raises(ValueError, match="right and wrong"):
+        fit(np.zeros((3, len(FEATURES))), np.ones(3, bool))
+
+
+def test_it_survives_the_weights_metadata() -> None:
+    calibration = check(fit(*simulated(500, 0)[:2]), *simulated(500, 1)[:2])
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.as_dict()))) == calibration
+    broken = calibration.as_dict()
+    del broken["coefficients"]["inliers"]
+    with pytest.raises(ValueError, match="inliers"):
+        Calibration.from_dict(broken)
