@@ -24,7 +24,7 @@ from vlad_ros.types import F64, Geometry, Verification
 PREPARED = 32  # clouds kept ready for registration
 MIN_POINTS = 20
 NEIGHBOURS = 10  # that a point's covariance is estimated from
-REACH = (2.0, 0.6)  # m; correspondences of the two rounds of registration
+REACH = (1.0, 0.5)  # m; correspondences of the two rounds; wider ones are drawn to what has moved
 NEAR = 0.5  # m; a point this near to the other cloud lies on it
 FARTHEST = 3.0  # m the registration may move the query from where the keypoints put it
 
