@@ -22,7 +22,7 @@ from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.simulation.views import make_views, save_views
 from vlad_ros.training.batches import Places, draw, joined, turn
 from vlad_ros.training.clusters import spherical_kmeans
-from vlad_ros.training.losses import correspond, distances, graded_loss, relative, within
+from vlad_ros.training.losses import correspond, distances, graded_loss, relative, turn_loss, within
 from vlad_ros.training.objective import Objective
 from vlad_ros.training.recipe import Recipe, StageRecipe, ViewsRecipe, load_recipe
 from vlad_ros.training.trainer import Trainer
@@ -106,6 +106,21 @@ def test_batches_pair_two_visits_and_repeat(views: Path) -> None:
     assert (batch.world[:half] == batch.world[half:]).all()
     for one, other in zip(batch.bevs, again.bevs, strict=True):
         assert np.array_equal(one.raster, other.raster)
+
+
+def test_anchors_may_be_one_cloud_under_several_headings(views: Path) -> None:
+    """The same number of points above ground, seen from the same position; their difference is what is taught."""
+    stage = dataclasses.replace(small_recipe().stages[1], turn_weight=1.0)
+    batch = draw(Places(views), stage, BEV, np.random.default_rng(5))
+    for group in np.unique(batch.group):
+        first, second = np.flatnonzero(batch.group == group)
+        assert np.array_equal(batch.pose[first, :2], batch.pose[second, :2])
+        assert batch.pose[first, 2] != batch.pose[second, 2]
+        assert len(batch.bevs[first].points) == len(batch.bevs[second].points)
+    descriptor = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), dim=1)
+    groups = torch.tensor([0, 0, 1, 1])
+    assert float(turn_loss(descriptor, groups)) == pytest.approx((1 - 0.5**0.5) / 2, abs=1e-6)
+    assert float(turn_loss(descriptor, torch.arange(4))) == 0.0
 
 
 def test_graded_loss_prefers_the_near_and_ignores_its_own_group() -> None:

@@ -97,9 +97,13 @@ def draw(views: Places, stage: StageRecipe, bev: BevConfig, rng: np.random.Gener
         groups = np.array_split(order, len(order) if alone else 2)
         for number, group in enumerate(groups):
             for anchor in range(1 if alone else stage.anchors):
-                members = np.roll(group, -anchor)[: rng.integers(1, min(stage.merge, len(group)) + 1)]
+                other = anchor == 0 or not stage.turn_weight  # else the same cloud once more
+                if other:
+                    members = np.roll(group, -anchor)[: rng.integers(1, min(stage.merge, len(group)) + 1)]
                 angle = rng.uniform(-np.pi, np.pi)
-                points = turn(thin(joined(views, members, bev, rng), len(members), rng), angle)
+                if other:
+                    cloud = thin(joined(views, members, bev, rng), len(members), rng)
+                points = turn(cloud, angle)
                 pose = views.pose[members[0]] - np.array([0.0, 0.0, angle])
                 name = int(place) * len(order) + number
                 sample = (rasterize(points, bev), pose, int(views.place_world[place]), name)

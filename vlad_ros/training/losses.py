@@ -132,6 +132,12 @@ def graded_loss(descriptor: Tensor, distance: Tensor, group: Tensor, sigma: floa
     return -(target * logits.log_softmax(dim=1).clamp_min(-50.0)).sum(dim=1).mean()
 
 
+def turn_loss(descriptor: Tensor, group: Tensor) -> Tensor:
+    """One minus the cosine between unit descriptors of a group, each one cloud under several headings; 0 without."""
+    twins = (group[:, None] == group).fill_diagonal_(False)
+    return (1 - descriptor @ descriptor.T)[twins].mean() if bool(twins.any()) else descriptor.sum() * 0
+
+
 def within(descriptor: Tensor, distance: Tensor, group: Tensor, radius: float = 5.0) -> float:
     """Share of the views with a neighbour in `radius` [m] whose most similar view lies within it."""
     excluded = group[:, None] == group

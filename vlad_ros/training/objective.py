@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.training.batches import Batch
-from vlad_ros.training.losses import dense_losses, distances, graded_loss, within
+from vlad_ros.training.losses import dense_losses, distances, graded_loss, turn_loss, within
 from vlad_ros.training.recipe import StageRecipe
 
 DENSE_WITHIN = 8.0  # m: views farther apart share too few cells for the dense loss
@@ -43,6 +43,10 @@ class Objective(nn.Module):
             )
             loss = loss + stage.global_weight * (fused + stage.head_weight * (heads[0] + heads[1]))
             figures |= {"global": fused.item(), "global_bev": heads[0].item(), "global_fusion": heads[1].item()}
+            if stage.turn_weight:
+                turned = turn_loss(out.descriptor, group)
+                loss = loss + stage.turn_weight * turned
+                figures |= {"turned": turned.item()}
             figures |= {"within_5m": within(out.descriptor.detach(), distance, group)}
             figures |= {"sigmoid_w": float(torch.sigmoid(network.fusion.w.detach()))}
         return loss, {"loss": loss.item(), **figures}
