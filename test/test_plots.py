@@ -178,6 +178,7 @@ def test_contributions_sum_to_the_similarity(describer: Describer, inside: Insid
     assert data.contributions.sum() == pytest.approx(similarity, abs=1e-6) and len(data.contributions) == 4
     by_hand = [sum(float(x) * float(y) for x, y in zip(data.a[k], data.b[k], strict=True)) for k in range(4)]
     np.testing.assert_allclose(data.contributions, by_hand, atol=1e-6)
+    assert data.compared == pytest.approx(similarity, abs=1e-6), "without a projection the descriptors are compared"
     same = vlad.compute(inside, inside, inside)
     assert same.cosine == pytest.approx(1, abs=1e-5) and same.contributions.min() >= 0
     np.testing.assert_allclose(same.gap, 0, atol=1e-6)

@@ -31,9 +31,9 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Insides:
-    """One scan: its raster (C, H, W), the keypoints `xy` (K, 2) [m] and `score` (K,) that are really there, best
-    first, what the two heads saw (invalid keypoints and empty cells left out), `share` = sigmoid(w) of the fusion
-    head, and the descriptor (D,). `wanted`: the keypoints that the network looks for."""
+    """One scan: its raster (C, H, W), the keypoints `xy` (K, 2) [m] and `score` (K,) that are really there, best first,
+    and how many were `wanted`; what the two heads saw (invalid keypoints and empty cells left out), the `share` of the
+    fusion head, sigmoid(w), the `descriptor` (D,), and what of it is `compared`: itself, or its projection."""
 
     raster: F32
     xy: F32
@@ -43,6 +43,7 @@ class Insides:
     bev: Head
     share: float
     descriptor: F32
+    compared: F32
 
 
 def look_inside(describer: Describer, points: np.ndarray) -> Insides:
@@ -75,6 +76,7 @@ def look_inside(describer: Describer, points: np.ndarray) -> Insides:
         bev=_head(network.head_bev, seen["bev"], occupied, description.vlad_bev),
         share=float(torch.sigmoid(network.fusion.w.detach())),
         descriptor=_numpy(description.descriptor[0]),
+        compared=describer.descriptor(description),
     )
 
 

@@ -24,12 +24,14 @@ NOISE, KEPT = 0.05, 0.5  # m, standard deviation of each coordinate; share of th
 @dataclass(frozen=True, eq=False)
 class Structure:
     """Descriptors `a` and `b` as (K, C), their `cosine` and its `contributions` (K,), one a cluster, which sum to it.
+    `compared`: the similarity that the search goes by, of the descriptors or of the projections that the weights hold.
     `with_noise` and `other`: similarity of scan A to itself with noise and to scan B, by NetVLAD and by mean pooling
     of the same features, (2,) each."""
 
     a: F32
     b: F32
     cosine: float
+    compared: float
     contributions: F64
     with_noise: F64
     other: F64
@@ -77,7 +79,8 @@ def compute(a: Insides, b: Insides, noisy: Insides) -> Structure:
     def similarities(other: Insides) -> F64:
         return np.array([a.descriptor.astype(np.float64) @ other.descriptor, mean_pooled(a) @ mean_pooled(other)])
 
-    return Structure(left, right, float(contributions.sum()), contributions, similarities(noisy), similarities(b))
+    cosine, compared = float(contributions.sum()), float(a.compared @ b.compared)
+    return Structure(left, right, cosine, compared, contributions, similarities(noisy), similarities(b))
 
 
 def draw(data: Structure, a: Insides, b: Insides, extent: float, names: tuple[str, str]) -> Figure:
@@ -99,10 +102,14 @@ def _descriptors(figure: SubFigure, data: Structure, a: Insides, b: Insides, ext
     signed: dict[str, Any] = {"cmap": style.DIVERGING, "vmin": -limit, "vmax": limit}
     difference: dict[str, Any] = {"cmap": style.SEQUENTIAL, "vmin": 0.0}
     clusters, channels = data.a.shape
+    size = len(a.compared)
+    projected = (
+        f" (projected to {size} numbers, as the search compares: {data.compared:.3f})" if size < data.a.size else ""
+    )
     rows = (
         (data.a, signed, f"descriptor of A, {clusters} x {channels}"),
         (data.b, signed, f"descriptor of B, {clusters} x {channels}"),
-        (np.abs(data.a - data.b), difference, f"|A - B|, cosine {data.cosine:.3f}"),
+        (np.abs(data.a - data.b), difference, f"|A - B|, cosine {data.cosine:.3f}{projected}"),
     )
     for axes, (image, look, title) in zip(images, rows, strict=True):
         drawn = axes.imshow(image, aspect="auto", interpolation="nearest", **look)
@@ -120,12 +127,12 @@ def _contributions(axes: Axes, data: Structure) -> None:
     clusters = np.arange(len(carries))
     handles: list[Artist] = []
     for chosen, colour, hatch, label in (
-        (carries, style.TRUE, "", "carry the match"),
-        (~carries, style.FALSE, "//", "contradict it"),
+        (carries, style.TRUE, "", "clusters that carry the match"),
+        (~carries, style.FALSE, "//", "clusters that contradict it"),
     ):
         axes.bar(clusters[chosen], data.contributions[chosen], color=colour, hatch=hatch)
         total = data.contributions[chosen].sum()
-        handles.append(Patch(color=colour, hatch=hatch, label=f"{chosen.sum()} clusters {label}, {total:+.3f}"))
+        handles.append(Patch(color=colour, hatch=hatch, label=f"{label}: {chosen.sum()}, {total:+.3f}"))
     even = axes.axhline(1.0 / len(clusters), color=style.GREY, ls=":", label="each, if B were A and all counted alike")
     axes.axhline(0.0, color="black", lw=0.8)
     axes.set(
@@ -162,7 +169,10 @@ def _aggregations(axes: Axes, data: Structure) -> None:
 
 def lines(data: Structure) -> list[str]:
     """What the picture says, for a terminal."""
-    out = [f"cosine        {data.cosine:.3f}, from {int((data.contributions < 0).sum())} clusters against it"]
+    out = [
+        f"cosine        {data.cosine:.3f}, {data.compared:.3f} as the search compares; clusters against it: "
+        f"{(data.contributions < 0).sum()} of {len(data.contributions)}"
+    ]
     for name, noise, other, gap in zip(("NetVLAD", "mean pooling"), data.with_noise, data.other, data.gap, strict=True):
         out.append(f"{name:<13} A and A with noise {noise:.3f}   A and B {other:.3f}   gap {gap:+.3f}")
     return out

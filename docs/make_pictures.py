@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the pictures of the README and of docs/, all of them from simulated drives.
+
+python docs/make_pictures.py [--weights FILE] [NAME ...]      (without a name: all; ten minutes)
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+
+from vlad_ros import cli, demo
+from vlad_ros.evaluation.drift import travel
+from vlad_ros.run import Run, read_run
+from vlad_ros.sequence import Sequence, save_sequence
+from vlad_ros.simulation.aliasing import fooling_drive
+from vlad_ros.simulation.sensors import spinning
+
+DOCS = Path(__file__).resolve().parent
+SEED = 1
+ELSEWHERE = 40.0  # m
+DRIVES: dict[str, Callable[[], Sequence]] = {
+    "town": lambda: demo.simulate(SEED),  # the same way again, and back in the opposite direction
+    "blocks": lambda: at_town_speed(fooling_drive("blocks", SEED, sensor=spinning(32, 450), loops=False, length=400.0)),
+}
+
+
+def at_town_speed(drive: Sequence) -> Sequence:
+    """The drive with the stamps of one at demo.SPEED: slow enough that its beginning may be compared with its end."""
+    metres = travel(demo.places(drive))
+    return dataclasses.replace(drive, stamps=1.0 + metres / demo.SPEED)
+
+
+class Studio:
+    """The simulated drives and what was made of them, each made at most once, in a folder of its own."""
+
+    def __init__(self, folder: Path, weights: str | None) -> None:
+        self._folder, self._weights = folder, ["--weights", weights] if weights else []
+        self._drives: dict[str, Sequence] = {}
+
+    def vlad(self, *words: str) -> None:
+        """Run the tool; SystemExit where it fails."""
+        if status := cli.main([*words, *([] if words[:2] == ("plot", "closure") else self._weights)]):
+            raise SystemExit(status)
+
+    def drive(self, name: str) -> Sequence:
+        """A simulated drive, in the folder, too."""
+        if name not in self._drives:
+            self._drives[name] = DRIVES[name]()
+            save_sequence(self._folder / f"{name}.npz", self._drives[name])
+        return self._drives[name]
+
+    def scan(self, name: str, index: int) -> str:
+        """A scan of a drive, as the tool wants it named."""
+        self.drive(name)
+        return f"{self._folder / name}.npz:{index}"
+
+    def run(self, name: str) -> Run:
+        """A drive played through the recogniser, with drifting odometry."""
+        folder = self._folder / f"run_{name}"
+        if not folder.exists():
+            self.drive(name)
+            self.vlad("run", f"{self._folder / name}.npz", "-o", str(folder), "--drift", "--device", "cpu")
+        return read_run(folder)
+
+    def demo(self) -> Path:
+        """The demo's folder; needs ROS 2 or its wheels."""
+        folder = self._folder / "demo"
+        self.vlad("demo", "--out", str(folder), "--seed", str(SEED))
+        return folder
+
+
+def draw_demo(studio: Studio, path: Path) -> None:
+    """README: what the node announced."""
+    shutil.copy(studio.demo() / "demo.png", path)
+
+
+def draw_assignment(studio: Studio, path: Path) -> None:
+    """A scan's soft assignment."""
+    studio.vlad("plot", "assignment", studio.scan("town", 30), "-o", str(path))
+
+
+def draw_vlad(studio: Studio, path: Path) -> None:
+    """A scan and another one that was taken ELSEWHERE or farther away."""
+    places = demo.places(studio.drive("town"))[:, :3, 3]
+    far = int(np.argmax(np.linalg.norm(places - places[30], axis=1) > ELSEWHERE))
+    studio.vlad("plot", "vlad", studio.scan("town", 30), studio.scan("town", far), "-o", str(path))
+
+
+def draw_heads(studio: Studio, path: Path) -> None:
+    """Both aggregations, and the branches on scans of four worlds."""
+    studio.vlad("plot", "heads", "-o", str(path))
+
+
+def draw_accepted(studio: Studio, path: Path) -> None:
+    """The first loop that was accepted from the opposite direction."""
+    run = studio.run("town")
+    cosine = np.trace(run.closures.T_match_query[:, :3, :3], axis1=1, axis2=2) / 2 - 0.5
+    found = np.flatnonzero(run.closures.accepted & (cosine < -0.9))
+    _draw_closure(studio, run, found, path)
+
+
+def draw_refused(studio: Studio, path: Path) -> None:
+    """Of a drive through blocks that all look alike, never twice through one: the candidate nearest to acceptance."""
+    run = studio.run("blocks")
+    closures = run.closures
+    found = np.flatnonzero(~closures.accepted & np.isfinite(closures.evidence["overlap"]))
+    _draw_closure(studio, run, found[np.argsort(-closures.probability[found])], path)
+
+
+def _draw_closure(studio: Studio, run: Run, found: np.ndarray, path: Path) -> None:
+    if not len(found):
+        raise SystemExit(f"{path.name}: the run has no such closure")
+    studio.vlad("plot", "closure", str(run.path), str(found[0]), "-o", str(path))
+
+
+PICTURES: dict[str, Callable[[Studio, Path], None]] = {
+    "netvlad_soft_assignment": draw_assignment,
+    "netvlad_vlad_structure": draw_vlad,
+    "netvlad_variants": draw_heads,
+    "closure_accepted": draw_accepted,
+    "closure_refused": draw_refused,
+    "demo": draw_demo,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join(PICTURES)}; all when left out")
+    parser.add_argument("--weights", metavar="FILE", help="weights file; the shipped ones when left out")
+    parser.add_argument("--out", metavar="FOLDER", default=str(DOCS), help="where the pictures go (default: docs)")
+    args = parser.parse_args()
+    unknown = set(args.names) - set(PICTURES)
+    if unknown:
+        parser.error(f"there is no picture {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
+    with tempfile.TemporaryDirectory() as folder:
+        studio = Studio(Path(folder), args.weights)
+        for name in args.names or PICTURES:
+            PICTURES[name](studio, Path(args.out) / f"{name}.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
