@@ -16,8 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-TRUE, FALSE, PATH = "#0072B2", "#D55E00", "#999999"
+from vlad_ros.plots.style import FALSE, PATH, TRUE
 
 
 def draw(folder: Path, path: Path) -> None:
