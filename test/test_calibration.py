@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlad_ros.calibration import FEATURES, GROUPS, Calibration, check, features, fit
+from vlad_ros.calibration import AGAINST, FEATURES, GROUPS, Calibration, Logistic, features, fit, reliability
 from vlad_ros.types import Evidence, RejectReason
 
 GOOD = Evidence(0.9, 0.2, 80, 60, 0.8, 0.1, 0.2, 1.0, 0.5)
@@ -42,7 +42,8 @@ def even_handed(slope: float = 6.0) -> Calibration:
         worst = np.where(bad != good, bad, worst)
     span = np.where(good != worst, good - worst, 1.0)
     pulls = tuple(slope * float(a != b) for a, b in zip(good, worst, strict=True))
-    return Calibration(0.5, pulls, centre=tuple(good), scale=tuple(span), typical=tuple(good))
+    model = Logistic(0.5, pulls, centre=tuple(good), scale=tuple(span), typical=tuple(good))
+    return Calibration(model, model)
 
 
 @given(evidences())
@@ -51,11 +52,12 @@ def test_features_and_probability_are_finite_whatever_the_evidence(evidence: Evi
     assert 0.0 <= even_handed().probability(evidence) <= 1.0
 
 
-def test_odometry_that_is_not_known_is_no_evidence() -> None:
-    without = dataclasses.replace(GOOD, odometry=math.nan)
-    near = dataclasses.replace(GOOD, odometry=0.0)
-    differ = np.flatnonzero(features(without) != features(near))
-    assert [FEATURES[i] for i in differ] == ["has_odometry"]
+def test_loops_without_odometry_have_a_model_of_their_own() -> None:
+    known = even_handed()
+    other = dataclasses.replace(known.without_odometry, bias=-9.0)
+    calibration = dataclasses.replace(known, without_odometry=other)
+    assert calibration.probability(GOOD) == known.probability(GOOD) > 0.6
+    assert calibration.probability(dataclasses.replace(GOOD, odometry=math.nan)) < 0.01
 
 
 @pytest.mark.parametrize("reason", GROUPS)
@@ -76,28 +78,24 @@ def simulated(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Features, whether right, and the probability with which that was drawn."""
     rng = np.random.default_rng(seed)
     values = rng.normal(2.0, 3.0, (count, len(FEATURES)))
-    slopes = np.linspace(-1.0, 1.0, len(FEATURES)) / 3.0
+    slopes = np.array([-0.3 if name in AGAINST else 0.2 for name in FEATURES])
     true = 1 / (1 + np.exp(-(values - 2.0) @ slopes - 0.4))
     return values, rng.random(count) < true, true
 
 
 def test_a_fit_finds_the_probabilities_that_the_loops_were_drawn_from() -> None:
-    calibration = fit(*simulated(20_000, 0)[:2])
+    model = fit(*simulated(20_000, 0)[:2])
     values, right, true = simulated(4_000, 1)
-    assert np.abs(calibration.of_features(values) - true).mean() < 0.02
-    checked = check(calibration, values, right)
-    assert checked.error is not None and checked.error < 0.03 and checked.loops == 4_000
-    assert sum(each.count for each in checked.reliability) == 4_000
+    assert np.abs(model.probabilities(values) - true).mean() < 0.02
+    curve, error = reliability(model.probabilities(values), right)
+    assert error < 0.03 and sum(each.count for each in curve) == 4_000
 
 
 def test_the_expected_calibration_error_by_hand() -> None:
-    zeros, ones = (0.0,) * len(FEATURES), (1.0,) * len(FEATURES)
-    constant = Calibration(math.log(3.0), zeros, centre=zeros, scale=ones, typical=ones)  # says 0.75, always
-    right = np.array([True, False, False, False])
-    checked = check(constant, np.zeros((4, len(FEATURES))), right)
-    assert checked.error == pytest.approx(0.5)
-    (bin,) = checked.reliability
-    assert (bin.count, bin.true) == (4, 0.25) and bin.said == pytest.approx(0.75)
+    right = np.array([True, False, False, False, True])
+    curve, error = reliability(np.array([0.75, 0.75, 0.75, 0.75, 1.0]), right)
+    assert error == pytest.approx(0.8 * 0.5)
+    assert [(bin.count, bin.said, bin.true) for bin in curve] == [(4, 0.75, 0.25), (1, 1.0, 1.0)]
 
 
 def test_a_fit_needs_right_and_wrong_loops() -> None:
@@ -105,10 +103,21 @@ def test_a_fit_needs_right_and_wrong_loops() -> None:
         fit(np.zeros((3, len(FEATURES))), np.ones(3, bool))
 
 
+def test_what_is_better_than_typical_is_never_the_reason() -> None:
+    calibration = even_handed()
+    strange = dataclasses.replace(calibration.with_odometry, coefficients=tuple(-w for w in (6.0,) * len(FEATURES)))
+    calibration = dataclasses.replace(calibration, with_odometry=strange)  # the better the evidence, the less probable
+    better = dataclasses.replace(GOOD, similarity=1.0, inliers=90, overlap=1.0, ambiguity=0.0)
+    assert calibration.reason(better, 0.99) is RejectReason.LOW_PROBABILITY
+
+
 def test_it_survives_the_weights_metadata() -> None:
-    calibration = check(fit(*simulated(500, 0)[:2]), *simulated(500, 1)[:2])
+    values, right, _ = simulated(500, 0)
+    model = fit(values, right)
+    curve, error = reliability(model.probabilities(values), right)
+    calibration = Calibration(model, fit(2 * values, right), curve, error, 500)
     assert Calibration.from_dict(json.loads(json.dumps(calibration.as_dict()))) == calibration
     broken = calibration.as_dict()
-    del broken["coefficients"]["inliers"]
+    del broken["with_odometry"]["coefficients"]["inliers"]
     with pytest.raises(ValueError, match="inliers"):
         Calibration.from_dict(broken)

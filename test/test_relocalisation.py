@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.calibration import FEATURES, Calibration
+from vlad_ros.calibration import FEATURES, Calibration, Logistic
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.describer import Describer
@@ -249,9 +249,10 @@ def test_covariance_is_that_of_the_pose_around_the_body():
 # -- a simulated street, seen again from the other direction ----------------------------------------------------------
 
 ZEROS, ONES = (0.0,) * len(FEATURES), (1.0,) * len(FEATURES)
-BY_INLIERS = Calibration(  # probability 0.9 from 27 inliers on: no test of the shipped calibration
+ON_INLIERS = Logistic(  # probability 0.9 from 27 inliers on: no test of the shipped calibration
     -8.0 * np.log(21.0), tuple(8.0 * (name == "inliers") for name in FEATURES), centre=ZEROS, scale=ONES, typical=ONES
 )
+BY_INLIERS = Calibration(ON_INLIERS, ON_INLIERS)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from vlad_ros.bev import rasterize
-from vlad_ros.calibration import FEATURES, Calibration
+from vlad_ros.calibration import FEATURES, Calibration, Logistic
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
@@ -19,7 +19,8 @@ def similarity_alone(half: float, slope: float = 1000.0) -> Calibration:
     """A probability that depends on nothing but the similarity: 0.5 at `half`, steep around it."""
     zeros, ones = (0.0,) * len(FEATURES), (1.0,) * len(FEATURES)
     coefficients = tuple(slope * (name == "similarity") for name in FEATURES)
-    return Calibration(-slope * half, coefficients, centre=zeros, scale=ones, typical=ones)
+    model = Logistic(-slope * half, coefficients, centre=zeros, scale=ones, typical=ones)
+    return Calibration(model, model)
 
 
 def save_untrained(path: Path, scans: list[F32], half: float) -> Path:

@@ -20,6 +20,9 @@ from vlad_ros.types import F64, Evidence, RejectReason
 
 RIDGE = 1e-3  # pull of the coefficients to zero, a sample
 BINS = 10  # of the reliability curve
+MODELS = ("with_odometry", "without_odometry")
+AGAINST = ("residual", "ambiguity", "odometry")  # a loop lacks something where these are high, or the others low
+COLUMNS = ("coefficients", "centre", "scale", "typical")
 # What a loop may be refused for, and the features that say so
 GROUPS = {
     RejectReason.LOW_SIMILARITY: ("similarity", "margin"),
@@ -29,12 +32,16 @@ GROUPS = {
     RejectReason.NO_AGREEMENT: ("agreement",),
     RejectReason.ODOMETRY_DISAGREES: ("odometry",),
 }
-FEATURES = (*(name for names in GROUPS.values() for name in names), "has_odometry")
+FEATURES = tuple(name for names in GROUPS.values() for name in names)
+
+
+def knows_odometry(evidence: Evidence) -> bool:
+    """Whether odometry could say anything of the loop."""
+    return not math.isnan(evidence.odometry)
 
 
 def features(evidence: Evidence) -> F64:
     """(F,) numbers in the order of `FEATURES`, all finite: counts and distances as logarithms."""
-    known = not math.isnan(evidence.odometry)
     values = {
         "similarity": evidence.similarity,
         "margin": evidence.margin,
@@ -44,8 +51,7 @@ def features(evidence: Evidence) -> F64:
         "residual": evidence.residual,
         "ambiguity": evidence.ambiguity,
         "agreement": evidence.agreement,
-        "odometry": math.log1p(evidence.odometry) if known else 0.0,
-        "has_odometry": float(known),
+        "odometry": math.log1p(evidence.odometry) if knows_odometry(evidence) else 0.0,
     }
     return np.array([values[name] for name in FEATURES])
 
@@ -60,78 +66,92 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Coefficients over standardised features, the `typical` features of right loops, and how honest it was on drives
-    that it was not fitted on: `reliability`, its `error` (expected calibration error, None before it was checked) and
-    their number of `loops`."""
+class Logistic:
+    """Coefficients over standardised features, and the `typical` features of right loops."""
 
     bias: float
     coefficients: tuple[float, ...]
     centre: tuple[float, ...]
     scale: tuple[float, ...]
     typical: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in COLUMNS:
+            if len(getattr(self, name)) != len(FEATURES):
+                raise ValueError(f"a calibration needs {len(FEATURES)} {name}, not {len(getattr(self, name))}")
+
+    def probabilities(self, values: F64) -> F64:
+        """(N,) of features (N, F)."""
+        standard = (values - np.array(self.centre)) / np.array(self.scale)
+        return np.asarray(expit(standard @ np.array(self.coefficients) + self.bias), np.float64)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, each number by its feature's name."""
+        return {"bias": self.bias} | {n: dict(zip(FEATURES, getattr(self, n), strict=True)) for n in COLUMNS}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Logistic:
+        """The inverse of `as_dict`; KeyError where something is missing."""
+        columns = {name: tuple(float(values[name][feature]) for feature in FEATURES) for name in COLUMNS}
+        return cls(float(values["bias"]), **columns)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A model for loops that odometry can say something of and one for the others, which must rely on other evidence;
+    and how honest both were on drives that they were not fitted on: `reliability`, its `error` (expected calibration
+    error, None before it was checked) and their number of `loops`."""
+
+    with_odometry: Logistic
+    without_odometry: Logistic
     reliability: tuple[Reliability, ...] = ()
     error: float | None = None
     loops: int = 0
 
-    def __post_init__(self) -> None:
-        for name in ("coefficients", "centre", "scale", "typical"):
-            if len(getattr(self, name)) != len(FEATURES):
-                raise ValueError(f"a calibration needs {len(FEATURES)} {name}, not {len(getattr(self, name))}")
+    def model(self, evidence: Evidence) -> Logistic:
+        """The one for this kind of loop."""
+        return self.with_odometry if knows_odometry(evidence) else self.without_odometry
 
     def probability(self, evidence: Evidence) -> float:
         """That the loop is right, 0..1."""
-        return float(self.of_features(features(evidence)[None])[0])
-
-    def of_features(self, values: F64) -> F64:
-        """Probabilities (N,) of features (N, F)."""
-        standard = (values - np.array(self.centre)) / np.array(self.scale)
-        return np.asarray(expit(standard @ np.array(self.coefficients) + self.bias), np.float64)
+        return float(self.model(evidence).probabilities(features(evidence)[None])[0])
 
     def reason(self, evidence: Evidence, min_probability: float) -> RejectReason:
-        """Why a loop is refused: the one kind of evidence that, were it as with right loops, would have let it pass;
-        where several would, the one that counts most, where none would, all of them: LOW_PROBABILITY."""
-        values = features(evidence)
+        """Why a loop is refused: the one kind of evidence that, were it as good as with right loops, would have let it
+        pass; where several would, the one that counts most, where none would, all of them: LOW_PROBABILITY."""
+        model, values = self.model(evidence), features(evidence)
         best, found = min_probability, RejectReason.LOW_PROBABILITY
         for reason, names in GROUPS.items():
             mended = values.copy()
             for name in names:
                 at = FEATURES.index(name)
-                mended[at] = self.typical[at]
-            if reason is RejectReason.ODOMETRY_DISAGREES and math.isnan(evidence.odometry):
-                continue
-            probability = float(self.of_features(mended[None])[0])
+                mended[at] = (min if name in AGAINST else max)(mended[at], model.typical[at])
+            probability = float(model.probabilities(mended[None])[0])
             if probability >= best:
                 best, found = probability, reason
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for the weights' metadata, each coefficient by its feature's name."""
-        plain = dataclasses.asdict(self)
-        for name in ("coefficients", "centre", "scale", "typical"):
-            plain[name] = dict(zip(FEATURES, plain[name], strict=True))
-        return plain
+        """Plain values for the weights' metadata."""
+        models = {name: getattr(self, name).as_dict() for name in MODELS}
+        return models | {name: value for name, value in dataclasses.asdict(self).items() if name not in MODELS}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """The inverse of `as_dict`; ValueError where something is missing or of another version."""
         try:
-            columns = {
-                name: tuple(float(values[name][feature]) for feature in FEATURES)
-                for name in ("coefficients", "centre", "scale", "typical")
-            }
+            models = {name: Logistic.from_dict(values[name]) for name in MODELS}
             curve = tuple(Reliability(**each) for each in values["reliability"])
-            return cls(
-                float(values["bias"]), **columns, reliability=curve, error=values["error"], loops=values["loops"]
-            )
+            return cls(**models, reliability=curve, error=values["error"], loops=values["loops"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a calibration of this version ({error!r})") from error
 
 
-def fit(values: F64, right: np.ndarray) -> Calibration:
-    """A calibration without its reliability, from features (N, F) of loops and whether each was right (N,) bool.
+def fit(values: F64, right: np.ndarray) -> Logistic:
+    """A model of features (N, F) of loops and whether each was right (N,) bool.
 
-    ValueError unless there are some of both.
+    The signs are free: where much looks alike, a high similarity with poor geometry speaks against a loop. ValueError
+    unless there are some of both.
     """
     if right.all() or not right.any():
         raise ValueError(f"a calibration needs right and wrong loops, not {right.sum()} right ones of {len(right)}")
@@ -146,20 +166,16 @@ def fit(values: F64, right: np.ndarray) -> Calibration:
         return float(value), np.append(x.T @ slope / len(x) + 2 * RIDGE * w, slope.mean())
 
     found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
-    w, c, s, t = (tuple(map(float, each)) for each in (found[:-1], centre, scale, values[right].mean(axis=0)))
-    return Calibration(float(found[-1]), coefficients=w, centre=c, scale=s, typical=t)
+    columns = (found[:-1], centre, scale, values[right].mean(axis=0))
+    return Logistic(float(found[-1]), *(tuple(map(float, each)) for each in columns))
 
 
-def check(calibration: Calibration, values: F64, right: np.ndarray) -> Calibration:
-    """The same calibration with its reliability on features (N, F) that it was not fitted on.
-
-    Expected calibration error: the mean over loops of |said - came true| of the loop's bin of probability.
-    """
-    said = calibration.of_features(values)
+def reliability(said: F64, right: np.ndarray) -> tuple[tuple[Reliability, ...], float]:
+    """The curve of probabilities (N,) against what came true (N,) bool, and the expected calibration error: the mean
+    over loops of |said - came true| of the loop's bin of probability."""
     bins = np.minimum((said * BINS).astype(int), BINS - 1)
     curve = tuple(
         Reliability(int((bins == b).sum()), float(said[bins == b].mean()), float(right[bins == b].mean()))
         for b in np.unique(bins)
     )
-    error = sum(each.count * abs(each.said - each.true) for each in curve) / max(1, len(right))
-    return dataclasses.replace(calibration, reliability=curve, error=float(error), loops=len(right))
+    return curve, sum(each.count * abs(each.said - each.true) for each in curve) / max(1, len(right))

@@ -112,9 +112,10 @@ def _alignment(recorded: F64, found: Verification) -> tuple[F64 | None, str]:
 
 def terms(calibration: Calibration, evidence: Evidence) -> dict[str, float]:
     """What each feature adds to the log-odds; with the bias they sum to the log-odds of the probability."""
-    standard = (features(evidence) - np.array(calibration.centre)) / np.array(calibration.scale)
-    added = standard * np.array(calibration.coefficients)
-    return {"bias": calibration.bias} | dict(zip(FEATURES, added.tolist(), strict=True))
+    model = calibration.model(evidence)
+    standard = (features(evidence) - np.array(model.centre)) / np.array(model.scale)
+    added = standard * np.array(model.coefficients)
+    return {"bias": model.bias} | dict(zip(FEATURES, added.tolist(), strict=True))
 
 
 def _geometry(run: Run, database: KeyframeDatabase, keyframe: int) -> Geometry:
@@ -247,8 +248,6 @@ def _terms(axes: Axes, data: Explanation) -> None:
 def _named(name: str, evidence: Evidence) -> str:
     """A feature with the number behind it."""
     known = not math.isnan(evidence.odometry)
-    if name == "has_odometry":
-        return f"odometry is {'known' if known else 'unknown'}"
     value = VALUES[name].format(e=evidence) if known or name != "odometry" else "unknown"
     return f"{name.replace('_', ' ')}: {value}"
 
