@@ -247,9 +247,8 @@ def _terms(axes: Axes, data: Explanation) -> None:
 
 def _named(name: str, evidence: Evidence) -> str:
     """A feature with the number behind it."""
-    known = not math.isnan(evidence.odometry)
-    value = VALUES[name].format(e=evidence) if known or name != "odometry" else "unknown"
-    return f"{name.replace('_', ' ')}: {value}"
+    unknown = name == "odometry" and math.isnan(evidence.odometry)
+    return f"{name.replace('_', ' ')}: {'unknown' if unknown else VALUES[name].format(e=evidence)}"
 
 
 def lines(data: Explanation) -> list[str]:
