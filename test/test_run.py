@@ -8,11 +8,12 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import data_file
 from synthetic_run import SECOND, drifted_laps, drifting, laps, loop, record, unverified, write
 from untrained import save_untrained
@@ -42,6 +43,15 @@ def circuit(n: int = 34, count: int = 2, radius: float = 10.0) -> Sequence:
     return Sequence("circuit", scans, np.stack(poses), 100.0 + np.arange(len(poses)) * 1.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The network of these tests is so small that a second thread costs more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the circuit as a sequence and as a bag, and weights that find it."""
@@ -54,7 +64,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def vlad_run(drive: Path, source: str, out: Path, *options: str) -> Run:
     words = ["run", str(drive / source), "-o", str(out), "--weights", str(drive / "w.safetensors"), "--device", "cpu"]
-    assert cli.main([*words, "--top-k", "3", *options]) == 0
+    assert cli.main([*words, "--top-k", "3", "--verification-budget", "0", *options]) == 0
     return read_run(out)
 
 
