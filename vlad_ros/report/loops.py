@@ -159,4 +159,5 @@ def matrix(run: Run, database: KeyframeDatabase | None) -> Panel:
             figure.add_scatter(x=run.closures.match[each.rows], y=run.closures.query[each.rows], **_markers(run, each))
     figure.update_xaxes(title="keyframe, the match of a loop [-]", constrain="domain")
     figure.update_yaxes(title="keyframe, the query of a loop [-]", scaleanchor="x", constrain="domain")
-    return Panel("matrix", title, protocol, dress(figure, 560), note)
+    figure.update_layout(showlegend=True)
+    return Panel("matrix", title, protocol, dress(figure, 590).update_layout(margin_b=125), note)

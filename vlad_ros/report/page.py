@@ -80,7 +80,7 @@ def _numbers(page: Page) -> str:
         for name, each in page.metrics.items()
     ]
     head = "<tr><th>number</th><th>value</th><th>unit</th><th>protocol</th></tr>"
-    return _table("Numbers", [head, *rows])
+    return _table("Numbers", [head, *rows], "table")
 
 
 def _value(value: Any) -> str:
@@ -117,11 +117,11 @@ def _explained(page: Page) -> str:
 def _configuration(page: Page) -> str:
     settings = _flat(page.about) + _flat(page.configuration)
     rows = [f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in settings]
-    return _table("Configuration", rows)
+    return _table("Configuration", rows, "scroll")
 
 
-def _table(title: str, rows: list[str]) -> str:
-    table = f"<div class='scroll'><table>{''.join(rows)}</table></div>"
+def _table(title: str, rows: list[str], kind: str) -> str:
+    table = f"<div class='{kind}'><table>{''.join(rows)}</table></div>"
     return f"<section class='wide'><h2>{title}</h2>{table}</section>"
 
 

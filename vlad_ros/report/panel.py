@@ -47,16 +47,16 @@ def line_style(number: int) -> dict[str, str]:
     return {"color": LINES[number % len(LINES)], "dash": DASHES[number // len(LINES) % len(DASHES)]}
 
 
-def dress(figure: go.Figure, height: int) -> go.Figure:
-    """The look that all figures share, the legend below the axes."""
+def dress(figure: go.Figure, height: int, top: int = 40) -> go.Figure:
+    """The look that all figures share, the legend below the axes; `top` [pixel] above them for titles."""
     figure.update_layout(
         height=height,
         template="none",
         font=FONT,
-        margin={"l": 70, "r": 25, "t": 35, "b": 60},
+        margin={"l": 70, "r": 25, "t": top, "b": 95},
         legend={"orientation": "h", "yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0.5, "xanchor": "center"},
         hoverlabel={"align": "left"},
     )
-    figure.update_xaxes(**GRID)
-    figure.update_yaxes(**GRID)
+    figure.update_xaxes(**GRID, title_standoff=8)
+    figure.update_yaxes(**GRID, title_standoff=8)
     return figure

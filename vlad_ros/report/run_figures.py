@@ -161,7 +161,7 @@ def latency(run: Run) -> Panel:
     figure.update_xaxes(title="time [ms]", row=len(stages))
     figure.update_yaxes(title="keyframes [-]")
     figure.update_annotations(font={"size": 13})
-    return Panel("latency", title, protocol, dress(figure, 130 + 130 * len(stages)))
+    return Panel("latency", title, protocol, dress(figure, 150 + 130 * len(stages), top=60))
 
 
 GROUPS: tuple[tuple[str, Callable[[str], bool]], ...] = (
@@ -183,17 +183,23 @@ def health(run: Run) -> Panel:
     kept = thinned(len(seconds), MOST)
     names = [name for name, _ in groups]
     figure = make_subplots(rows=len(groups), cols=1, shared_xaxes=True, subplot_titles=names, vertical_spacing=0.08)
-    number = 0
+    number, legends = 0, {}
     for row, (_, keys) in enumerate(groups, 1):
         for key in keys:
             label = key.removeprefix("counted_").replace("_", " ").lower()
             figure.add_scatter(
                 x=seconds[kept], y=counts[key][kept], mode="lines", name=label, line=line_style(number), row=row, col=1,
+                legend=f"legend{row if row > 1 else ''}", showlegend=True,
                 hovertemplate=f"{label}: %{{y}} after %{{x:.0f}} s<extra></extra>",
             )  # fmt: skip
             number += 1
+        low, high = figure.layout[f"yaxis{row if row > 1 else ''}"].domain
+        beside = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": (low + high) / 2, "yanchor": "middle"}
+        legends[f"legend{row if row > 1 else ''}"] = beside | {"yref": "paper"}
     figure.update_xaxes(title="time since the first scan [s]", row=len(groups))
     figure.update_yaxes(title="so far [-]", rangemode="tozero")
     figure.update_annotations(font={"size": 13})
     note = thinning(len(kept), len(seconds), "seconds")
-    return Panel("health", title, protocol, dress(figure, 190 + 170 * len(groups)), note)
+    return Panel(
+        "health", title, protocol, dress(figure, 190 + 170 * len(groups), top=60).update_layout(**legends), note
+    )
