@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +45,7 @@ class PoseGraph:
 def pose_graph(run: Run, config: ExportConfig) -> PoseGraph:
     """The graph of a run. Odometry edges join neighbouring keyframes of a session; where odometry was missing there is
     none. ValueError for a run without odometry, whose keyframes nothing but loops would hold together."""
-    known = np.isfinite(run.keyframes.T_odom_base[:, 0, 0])
-    if not known.any():
+    if not np.isfinite(run.keyframes.T_odom_base).any():
         raise ValueError(f"{run.path}: a run without odometry is no pose graph; play the drive with its odometry")
     closures = run.closures
     loops = [
@@ -58,19 +56,24 @@ def pose_graph(run: Run, config: ExportConfig) -> PoseGraph:
         raise ValueError(
             f"{run.path}: an accepted loop has no transform or covariance; play the drive again with vlad run"
         )
-    return PoseGraph(_initial(run, loops), list(_odometry(run, known, config)), loops)
+    return PoseGraph(
+        _initial(run, loops), odometry_edges(run.keyframes.T_odom_base, run.keyframes.session, config), loops
+    )
 
 
-def _odometry(run: Run, known: np.ndarray, config: ExportConfig) -> Iterable[GraphEdge]:
-    """Edges as uncertain as odometry that drifts: its scale along, its headings as a random walk."""
-    keyframes = run.keyframes
-    for i, j in itertools.pairwise(range(len(keyframes))):
-        if known[i] and known[j] and keyframes.session[i] == keyframes.session[j]:
-            T = inverse(keyframes.T_odom_base[i]) @ keyframes.T_odom_base[j]
-            length = float(np.linalg.norm(T[:3, 3]))
-            metres = np.hypot(SMALLEST_METRES, config.drift_translation * length)
-            degrees = np.hypot(SMALLEST_DEGREES, config.drift_rotation * np.sqrt(length / 10.0))
-            yield GraphEdge(i, j, T, np.diag([metres**2] * 3 + [np.radians(degrees) ** 2] * 3))
+def odometry_edges(T_odom_base: F64, session: np.ndarray, config: ExportConfig) -> list[GraphEdge]:
+    """Edges between neighbours of one session, poses (N, 4, 4), NaN where unknown; as uncertain as odometry that
+    drifts: its distances by a share, its attitude as a random walk."""
+    edges = []
+    for i, j in itertools.pairwise(range(len(T_odom_base))):
+        T = inverse(T_odom_base[i]) @ T_odom_base[j]
+        if session[i] != session[j] or not np.isfinite(T).all():
+            continue
+        length = float(np.linalg.norm(T[:3, 3]))
+        metres = np.hypot(SMALLEST_METRES, config.drift_translation * length)
+        degrees = np.hypot(SMALLEST_DEGREES, config.drift_rotation * np.sqrt(length / 10.0))
+        edges.append(GraphEdge(i, j, T, np.diag([metres**2] * 3 + [np.radians(degrees) ** 2] * 3)))
+    return edges
 
 
 def _initial(run: Run, loops: list[GraphEdge]) -> F64:

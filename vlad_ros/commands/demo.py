@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     sha256 = read_metadata(args.weights).sha256
     folder = Path(args.out)
-    _prepare(folder)
+    prepare(folder)
     print("simulating a drive: around the blocks, the same way again, and back in the opposite direction")
     drive = demo.simulate(args.seed)
     demo.write_drive(drive, folder / "bag")
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if summary.edges and summary.lost == 0 else 1
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     """An empty folder of our own; a DDS domain of our own, so that no other robot hears the demo."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "bag").exists():
         raise ValueError(f"{folder} is not empty and not an earlier demo's; name another folder with --out")

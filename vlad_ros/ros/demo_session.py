@@ -33,6 +33,20 @@ def announce(
             say(accepted[0].sentence(len(accepted) - 1))
         edges.extend(accepted)
 
+    stamps, lost = listen(bag, folder, hear, weights, rate, say)
+    return stamps, edges, lost
+
+
+def listen(
+    bag: Path,
+    folder: Path,
+    hear: Callable[[int, np.ndarray], None],
+    weights: str | None,
+    rate: float,
+    say: Callable[[str], None],
+) -> tuple[list[int], int]:
+    """Play `bag` into a fresh node, `hear(stamp, rows)` what it announces. The stamps of all keyframes, and how many
+    messages were lost. RuntimeError as in `announce`."""
     arguments = {"points": "/points", "odom": "/odom", "use_sim_time": "true"}
     parameters = {"weights": str(Path(weights).resolve())} if weights else {}
     with Watch(on_closures=hear) as watch, launch_node(folder, parameters, **arguments) as node:
@@ -46,7 +60,7 @@ def announce(
             if reason not in HARMLESS:
                 say(f"the node counts {reason}: {count}")
                 lost += count
-    return [stamp for stamp, _, _ in watch.descriptors], edges, lost
+    return [stamp for stamp, _, _ in watch.descriptors], lost
 
 
 def _edge(row: np.void, truth: Truth) -> Edge:
