@@ -116,9 +116,10 @@ class Table:
     def pooled(self) -> dict[tuple[str, str], Outcome]:
         """All worlds together; frames of different worlds are never compared."""
         names = [field.name for field in fields(Outcome)]
+        rows = list(dict.fromkeys(row for row, _ in self.outcomes))
         return {
             key: Outcome(**{name: np.concatenate([getattr(each, name) for each in outcomes]) for name in names})
-            for key, outcomes in self.outcomes.items()
+            for key, outcomes in sorted(self.outcomes.items(), key=lambda item: rows.index(item[0][0]))
         }
 
 
