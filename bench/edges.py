@@ -126,7 +126,7 @@ def causal(describer: Describer, calibration: Calibration, row: Row, drive: Sequ
 def sparse(describer: Describer, calibration: Calibration, row: Row, drive: Sequence) -> list[Asked]:
     """A map of every stride-th frame; turned and thinned queries from half way between, in a session of their own."""
     poses = truth(drive)
-    place = PlaceRecognizer(describer, calibration, dataclasses.replace(BASE, exclude_time=1e6))
+    place = PlaceRecognizer(describer, calibration, dataclasses.replace(BASE, exclude_time=3600.0))
     keep, queries, thinned = sparse_split(drive.scans, row.stride)
     by_stamp = {PERIOD * (i + 1): poses[i] for i in range(len(drive))}
     for i in keep:

@@ -19,6 +19,7 @@ from scipy.special import expit
 from vlad_ros.types import F64, Evidence, RejectReason
 
 RIDGE = 1e-3  # pull of the coefficients to zero, a sample
+FEWEST_INLIERS = 12  # without odometry; fewer come together where real walls and hedges look alike
 BINS = 10  # of the reliability curve
 MODELS = ("with_odometry", "without_odometry")
 AGAINST = ("residual", "ambiguity", "odometry")  # a loop lacks something where these are high, or the others low
@@ -38,6 +39,11 @@ FEATURES = tuple(name for names in GROUPS.values() for name in names)
 def knows_odometry(evidence: Evidence) -> bool:
     """Whether odometry could say anything of the loop."""
     return not math.isnan(evidence.odometry)
+
+
+def too_few(evidence: Evidence) -> bool:
+    """Whether nothing else can make up for the few inliers: odometry could, without it they prove nothing."""
+    return not knows_odometry(evidence) and evidence.inliers < FEWEST_INLIERS
 
 
 def features(evidence: Evidence) -> F64:
@@ -113,12 +119,16 @@ class Calibration:
         return self.with_odometry if knows_odometry(evidence) else self.without_odometry
 
     def probability(self, evidence: Evidence) -> float:
-        """That the loop is right, 0..1."""
+        """That the loop is right, 0..1; 0 where there are `too_few` inliers."""
+        if too_few(evidence):
+            return 0.0
         return float(self.model(evidence).probabilities(features(evidence)[None])[0])
 
     def reason(self, evidence: Evidence, min_probability: float) -> RejectReason:
         """Why a loop is refused: the one kind of evidence that, were it as good as with right loops, would have let it
         pass; where several would, the one that counts most, where none would, all of them: LOW_PROBABILITY."""
+        if too_few(evidence):
+            return RejectReason.FEW_INLIERS
         model, values = self.model(evidence), features(evidence)
         best, found = min_probability, RejectReason.LOW_PROBABILITY
         for reason, names in GROUPS.items():

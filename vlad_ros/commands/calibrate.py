@@ -12,29 +12,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="the .safetensors file to read")
     parser.add_argument("-o", "--out", type=Path, help="the file to write (default: WEIGHTS itself, atomically)")
     parser.add_argument("--drives", type=int, default=0, help="only the first so many drives (default: all)")
+    parser.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Drive, fit, check, write; prints the reliability curve. ValueError names a file that cannot be used."""
-    calibrate_weights(args.weights, args.out or args.weights, args.drives)
+    calibrate_weights(args.weights, args.out or args.weights, args.drives, args.jobs)
     return 0
 
 
-def calibrate_weights(weights: Path, out: Path, count: int = 0) -> None:
+def calibrate_weights(weights: Path, out: Path, count: int = 0, jobs: int = 0) -> None:
     """Calibrate the weights at `weights` on the first `count` drives (0: all), and write them to `out`."""
     import itertools
+    import os
 
-    from tqdm import tqdm
-
-    from vlad_ros.describer import Describer
-    from vlad_ros.evaluation.drives import CALIBRATION, calibration_drives
+    from vlad_ros.evaluation.drives import calibration_drives
     from vlad_ros.model.weights import load_weights, save_weights
     from vlad_ros.training.calibrate import calibrate, collect
 
     network, metadata = load_weights(weights)
     drives = itertools.islice(calibration_drives(), count or None)
-    describer = Describer(network, metadata.sha256)
-    loops = collect(describer, tqdm(drives, desc="calibrate", unit="drive", total=count or len(CALIBRATION)))
+    loops = collect(weights, drives, jobs or len(os.sched_getaffinity(0)))
     calibration = calibrate(loops)
     save_weights(out, network, calibration, metadata.info)
     print(f"{out}: calibrated on {(loops.drive.max() + 1)} simulated drives, {len(loops.right)} loops")

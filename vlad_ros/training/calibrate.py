@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import multiprocessing
+import os
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
-from vlad_ros.calibration import FEATURES, Calibration, Logistic, features, fit, knows_odometry, reliability
+from vlad_ros.calibration import FEATURES, Calibration, Logistic, features, fit, knows_odometry, reliability, too_few
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.describer import Describer
 from vlad_ros.evaluation.drift import drifting_odometry
 from vlad_ros.evaluation.edges import edge_error, is_right
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.sequence import Sequence
-from vlad_ros.types import F64, LoopClosure
+from vlad_ros.types import F64, Evidence, LoopClosure
 
 # The drives are quick (a scan every 1.6 m, 0.1 s): every scan a keyframe, the last 40 m of travel excluded
 CONFIG = RecognizerConfig(
@@ -83,22 +90,36 @@ class Loops:
     drive: np.ndarray
 
 
-def collect(describer: Describer, drives: Iterable[Sequence]) -> Loops:
-    """The verified loops of the drives, each driven with odometry and without."""
-    values, known, right, number_of = [], [], [], []
-    for number, drive in enumerate(drives):
-        for odometry in (True, False):
-            if not odometry and drive.name.startswith(EXACT_COPIES):
-                continue
-            closures = drive_through(describer, by_inliers(), drive, odometry, number)
-            verified = [c for c in closures if c.evidence is not None]
-            evidence = [c.evidence for c in verified if c.evidence is not None]
-            values += [features(each) for each in evidence]
-            known += [knows_odometry(each) for each in evidence]
-            right.append(edges_right(drive, verified))
-            number_of.append(np.full(len(verified), number))
-    columns = np.array(values).reshape(-1, len(FEATURES)), np.array(known, bool)
-    return Loops(*columns, np.concatenate(right), np.concatenate(number_of))
+def collect(weights: str | os.PathLike[str], drives: Iterable[Sequence], jobs: int) -> Loops:
+    """The verified loops of the drives, each driven with odometry and without, by `jobs` processes.
+
+    Left out is what a calibration should not learn from: worlds of exact copies without odometry, and loops that are
+    refused for too few inliers whatever else speaks for them.
+    """
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        runs = pool.map(_loops, itertools.repeat(weights), drives, itertools.count())
+        found = list(tqdm(runs, desc="calibrate", unit="drive"))
+    columns = (np.concatenate([getattr(each, field.name) for each in found]) for field in dataclasses.fields(Loops))
+    return Loops(*columns)
+
+
+def _loops(weights: str | os.PathLike[str], drive: Sequence, number: int) -> Loops:
+    """Those of one drive."""
+    torch.set_num_threads(1)
+    describer, _ = Describer.from_pretrained(weights, "cpu")
+    evidence: list[Evidence] = []
+    right: list[bool] = []
+    for odometry in (True, False):
+        if not odometry and drive.name.startswith(EXACT_COPIES):
+            continue
+        closures = drive_through(describer, by_inliers(), drive, odometry, number)
+        for closure, is_so in zip(closures, edges_right(drive, closures), strict=True):
+            if closure.evidence is not None and not too_few(closure.evidence):
+                evidence.append(closure.evidence)
+                right.append(bool(is_so))
+    values = np.array([features(each) for each in evidence]).reshape(-1, len(FEATURES))
+    known = np.array([knows_odometry(each) for each in evidence], bool)
+    return Loops(values, known, np.array(right, bool), np.full(len(right), number))
 
 
 def calibrate(loops: Loops) -> Calibration:
