@@ -101,6 +101,6 @@ def test_squared_error_is_what_the_covariance_says(maps: bool) -> None:
 def test_covariance_is_finite_and_positive_whatever_the_scene(count: int, axes: int, overlap: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     normals = np.eye(3)[rng.integers(0, max(axes, 1), count)] * (axes > 0)
-    C = covariance(rng.normal(0, 10, (count, 3)), normals, rng.normal(0, 0.05, count), overlap)
+    C = covariance(rng.normal(0, 10, (count, 3)), normals, rng.normal(0, 0.05, count), overlap, (0.0, 0.0))
     assert np.all(np.isfinite(C)) and np.all(np.linalg.eigvalsh(C) > 0)
     assert np.sqrt(C[0, 0]) <= 2 * WIDE

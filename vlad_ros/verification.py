@@ -18,7 +18,7 @@ import small_gicp
 from vlad_ros.alignment import Alignment, Bools, Ints, align, match_features
 from vlad_ros.compact import GROUND
 from vlad_ros.covariance import covariance
-from vlad_ros.geometry import inverse, transform
+from vlad_ros.geometry import inverse, rotation_angle, transform
 from vlad_ros.types import F64, Geometry, Verification
 
 PREPARED = 32  # clouds kept ready for registration
@@ -26,6 +26,8 @@ MIN_POINTS = 20
 NEIGHBOURS = 10  # that a point's covariance is estimated from
 REACH = (1.0, 0.5)  # m; correspondences of the two rounds; wider ones are drawn to what has moved
 NEAR = 0.5  # m; a point this near to the other cloud lies on it
+SHIFTS = (-5.0, -3.0, 3.0, 5.0)  # m; a place that looks the same after one (a corridor, a row of trees) is ambiguous
+SLID_POINTS = 300  # points that are shifted
 FARTHEST = 3.0  # m the registration may move the query from where the keypoints put it
 
 
@@ -49,12 +51,14 @@ class _Nearest(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """`T_match_query` (4, 4) and its `covariance` (6, 6); `overlap` and `residual` [m] as in `Verification`."""
+    """`T_match_query` (4, 4) and its `covariance` (6, 6); `overlap` and `residual` [m] as in `Verification`; `slides`:
+    overlap that is left after a shift in the direction that is held least, over `overlap`, 0..1."""
 
     T_match_query: F64
     covariance: F64
     overlap: float
     residual: float
+    slides: float
 
 
 class Verifier:
@@ -80,20 +84,22 @@ class Verifier:
             inliers=int(found.is_inlier.sum()),
             overlap=refined.overlap,
             residual=refined.residual,
-            ambiguity=found.ambiguity,
+            ambiguity=max(found.ambiguity, refined.slides),
             pairs=matches.pairs,
             is_inlier=found.is_inlier,
         )
 
     def refine(self, query: Geometry, match: Geometry, T_match_query: F64) -> Refined:
-        """Register the points from a first `T_match_query` (4, 4), right to 1 m and a few degrees."""
+        """Register the points from a first `T_match_query` (4, 4), right to half a metre and a few degrees."""
         a, b = self._prepare(query), self._prepare(match)
-        T = self._register(a, b, T_match_query)
+        T, unsettled = self._register(a, b, T_match_query)
         moved = transform(a.points, T)
         forth, back = self._nearest(moved, b), self._nearest(transform(b.points, inverse(T)), a)
         overlap = min(_share(forth, a.standing), _share(back, b.standing))
         residual = _residual(forth.distance[a.standing], back.distance[b.standing])
-        return Refined(T, covariance(*_on_surfaces(moved, b, forth), overlap), overlap, residual)
+        C = covariance(*_on_surfaces(moved, b, forth), overlap, unsettled)
+        slides = self._slides(moved[a.standing], b, _weakest(C, match.T_level_body))
+        return Refined(T, C, overlap, residual, slides)
 
     def _prepare(self, geometry: Geometry) -> _Prepared:
         key = id(geometry)
@@ -110,26 +116,38 @@ class Verifier:
         self._prepared.move_to_end(key)
         return self._prepared[key][1]
 
-    def _register(self, query: _Prepared, match: _Prepared, start: F64) -> F64:
-        """T_match_query; the start where the registration runs away from it.
+    def _register(self, query: _Prepared, match: _Prepared, start: F64) -> tuple[F64, tuple[float, float]]:
+        """T_match_query and how far [m, rad] the last round moved it; the start where it runs away.
 
         The match is registered onto the query, so that many matches share one search tree.
         """
-        T_query_match = inverse(start)
+        rounds = [inverse(start)]
         for reach in REACH:
-            T_query_match = small_gicp.align(
+            result = small_gicp.align(
                 query.cloud,
                 match.cloud,
                 query.tree,
-                T_query_match,
+                rounds[-1],
                 registration_type="GICP",
                 max_correspondence_distance=reach,
                 num_threads=self._threads,
                 max_iterations=12,
-            ).T_target_source
-        T = inverse(T_query_match)
-        runaway = not np.all(np.isfinite(T)) or np.linalg.norm(T[:3, 3] - start[:3, 3]) > FARTHEST
-        return start if runaway else T
+            )
+            rounds.append(np.asarray(result.T_target_source, np.float64))
+        T = inverse(rounds[-1])
+        if not np.all(np.isfinite(T)) or np.linalg.norm(T[:3, 3] - start[:3, 3]) > FARTHEST:
+            return start, (FARTHEST, FARTHEST / 10)
+        last = T @ rounds[-2]
+        return T, (float(np.linalg.norm(last[:3, 3])), rotation_angle(last))
+
+    def _slides(self, standing: F64, match: _Prepared, axis: F64) -> float:
+        """How much of the overlap of the query's `standing` points is left when they are shifted along `axis`."""
+        some = standing[:: max(1, len(standing) // SLID_POINTS)]
+        shares = []
+        for shift in (0.0, *SHIFTS):
+            squared = match.tree.batch_nearest_neighbor_search(some + shift * axis, self._threads)[1]
+            shares.append(float((np.asarray(squared) < NEAR**2).mean()) if len(some) else 0.0)
+        return min(1.0, max(shares[1:]) / shares[0]) if shares[0] > 0 else 1.0
 
     def _nearest(self, points: F64, other: _Prepared) -> _Nearest:
         rows, squared = other.tree.batch_nearest_neighbor_search(points, self._threads)
@@ -143,6 +161,13 @@ def _in_plane(found: Alignment) -> F64:
     T[:2, :2] = [[c, -s], [s, c]]
     T[:2, 3] = found.x, found.y
     return T
+
+
+def _weakest(C: F64, T_level_body: F64) -> F64:
+    """The horizontal direction (3,) in the body frame in which a covariance is widest."""
+    R = T_level_body[:3, :3]
+    _, vectors = np.linalg.eigh((R @ C[:3, :3] @ R.T)[:2, :2])
+    return np.asarray(R.T @ np.array([*vectors[:, 1], 0.0]))
 
 
 def _share(nearest: _Nearest, standing: Bools) -> float:
