@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vlad_ros.config import EvaluationConfig, ImportConfig, RecognizerConfig
-from vlad_ros.evaluation.drift import drifting_odometry, travel
+from vlad_ros.evaluation.drift import drifting_odometry
+from vlad_ros.evaluation.edges import revisits
 from vlad_ros.sequence import Sequence
 from vlad_ros.types import F64
 
@@ -87,7 +88,7 @@ class Truth:
         self.positions: F64 = places(drive)[:, :3, 3]
         self.index = {stamp: i for i, stamp in enumerate(drive.stamps_ns())}
         self._stamps = np.array(drive.stamps_ns())
-        self._travel = travel(places(drive))
+        self._poses = places(drive)
 
     def distance(self, query: int, match: int) -> float:
         """Metres between the places of two stamps."""
@@ -95,12 +96,17 @@ class Truth:
 
     def is_revisit(self, query: int, keyframes: list[int]) -> bool:
         """Whether an earlier one of the keyframes (stamps) that may be matched lies near: what recall counts."""
-        config, i = RecognizerConfig(), self.index[query]
-        j = np.array([self.index[stamp] for stamp in keyframes], int)
-        old = (self._stamps[i] - self._stamps[j] >= config.exclude_time * SECOND) & (j < i)
-        far = self._travel[i] - self._travel[j] >= config.exclude_distance
-        near = np.linalg.norm(self.positions[j] - self.positions[i], axis=1) <= RADIUS
-        return bool(np.any(old & far & near))
+        config = RecognizerConfig()
+        rows = [self.index[stamp] for stamp in (*filter(lambda stamp: stamp < query, keyframes), query)]
+        found = revisits(
+            self._poses[rows],
+            self._stamps[rows],
+            np.zeros(len(rows), int),
+            radius=RADIUS,
+            exclude_time=config.exclude_time,
+            exclude_distance=config.exclude_distance,
+        )
+        return bool(found[-1])
 
 
 @dataclass(frozen=True)
