@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 FLAGS = (
     *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "window-size=1400,1000"),
     *("disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage"),
@@ -20,11 +18,14 @@ FLAGS = (
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Any]:
-    """A driver with a fresh profile; skips the test, with the reason, where Chromium, its driver or selenium is not."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    """A driver with a fresh profile; LookupError, with the reason, where Chromium, its driver or selenium is not."""
+    try:
+        from selenium import webdriver
+    except ModuleNotFoundError as error:
+        raise LookupError("selenium is not installed") from error
     found = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
     if None in found:
-        pytest.skip("no Chromium with its driver here (Debian: apt-get install chromium chromium-driver)")
+        raise LookupError("no Chromium with its driver here (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     for flag in (*FLAGS, f"user-data-dir={profile}"):
         options.add_argument(f"--{flag}")
@@ -41,9 +42,9 @@ def open_page(driver: Any, path: Path, fragment: str = "") -> int:
     """Open a report and wait until its figures are drawn; how many there are."""
     driver.get("about:blank")
     driver.get(path.resolve().as_uri() + fragment)
-    for _ in range(600):
+    for _ in range(2400):
         drawn = driver.execute_script("return document.body.dataset.drawn")
         if drawn is not None:
             return int(drawn)
         time.sleep(0.1)
-    raise TimeoutError(f"{path} was not drawn within a minute: {driver.get_log('browser')}")
+    raise TimeoutError(f"{path} was not drawn within four minutes: {driver.get_log('browser')}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from vlad_ros.calibration import BINS
+from vlad_ros import calibration
 from vlad_ros.evaluation.protocols import Bools, Ints
 from vlad_ros.run import ClosureTable, KeyframeTable, Run
 from vlad_ros.types import F64
@@ -71,20 +71,22 @@ class ReliabilityCurve:
 
 
 def reliability(closures: ClosureTable) -> ReliabilityCurve:
-    """Of all candidates with evidence, those of which nothing was aligned left out: nothing is said about them."""
+    """Of all candidates that were aligned: nothing is said about the others."""
     judged = np.flatnonzero(np.isfinite(closures.probability) & np.isfinite(closures.error_m))
-    said, right = closures.probability[judged], closures.is_right[judged]
-    bins = np.minimum((said * BINS).astype(int), BINS - 1)
-    used = np.unique(bins)
-    count = np.array([(bins == b).sum() for b in used], np.int64)
-    mean = np.array([said[bins == b].mean() for b in used])
-    true = np.array([right[bins == b].mean() for b in used])
-    intervals = [
-        binomtest(int(right[bins == b].sum()), int((bins == b).sum())).proportion_ci(method="wilson") for b in used
-    ]
-    low, high = np.array([[i.low, i.high] for i in intervals]).reshape(-1, 2).T
-    error = float((count * np.abs(mean - true)).sum() / max(1, len(judged)))
-    return ReliabilityCurve(count, mean, true, low, high, error)
+    bins, error = calibration.reliability(closures.probability[judged], closures.is_right[judged])
+    count = np.array([each.count for each in bins], np.int64)
+    said, true = np.array([[each.said, each.true] for each in bins]).reshape(-1, 2).T
+    hits = np.round(count * true).astype(int)
+    intervals = [binomtest(int(k), int(n)).proportion_ci(method="wilson") for k, n in zip(hits, count, strict=True)]
+    low, high = np.array([[each.low, each.high] for each in intervals]).reshape(-1, 2).T
+    return ReliabilityCurve(count, said, true, low, high, error)
+
+
+def aligned_in_bins(closures: ClosureTable) -> tuple[F64, Ints]:
+    """Middles of the bins of probability, and how many aligned candidates lie in each; truth is not asked."""
+    said = closures.probability[np.isfinite(closures.T_match_query[:, 0, 0]) & np.isfinite(closures.probability)]
+    count, edges = np.histogram(said, bins=calibration.BINS, range=(0.0, 1.0))
+    return (edges[1:] + edges[:-1]) / 2, count
 
 
 def missed(run: Run) -> Ints:

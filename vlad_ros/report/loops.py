@@ -17,7 +17,7 @@ from vlad_ros.report.panel import Panel, dress, thinned, thinning
 from vlad_ros.run import Run
 from vlad_ros.types import F32, F64
 
-MOST_POINTS, MOST_EDGES, MOST_CELLS = 2000, 1000, 250
+MOST_POINTS, MOST_EDGES, MOST_CELLS = 2000, 500, 250
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.plots import style
 from vlad_ros.report import loops
-from vlad_ros.report.curves import near, recall_at, reliability, sweep
+from vlad_ros.report.curves import aligned_in_bins, near, recall_at, reliability, sweep
 from vlad_ros.report.panel import Panel, dress, line_style, thinned, thinning
 from vlad_ros.run import Run
 
@@ -57,7 +57,7 @@ def precision_recall(run: Run) -> Panel:
             hovertemplate="this run<br>precision %{y:.3f}, recall %{x:.3f}<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title="recall: revisits with a right edge [share]", range=SHARE)
-    figure.update_yaxes(title="precision: right edges of those accepted [share]", range=SHARE)
+    figure.update_yaxes(title="precision: right edges [share]", range=SHARE)
     note = thinning(len(kept), len(curve.threshold), "thresholds")
     return Panel("precision_recall", title, protocol, dress(figure, 440), note)
 
@@ -110,13 +110,20 @@ def reliability_curve(run: Run) -> Panel:
         note = _measured(figure, run)
     elif not stored:
         return Panel("reliability", title, protocol, note=NO_TRUTH)
+    middle, count = aligned_in_bins(run.closures)
+    figure.add_bar(
+        x=middle, y=count, width=0.09, marker={"color": style.SKY}, showlegend=False, row=2, col=1,
+        hovertemplate="%{y} candidates around %{x:.2f}<extra></extra>",
+    )  # fmt: skip
     least = run.about["configuration"]["recognizer"]["min_probability"]
     figure.add_vline(x=least, line={"color": style.BLACK, "width": 1, "dash": "dash"})
     figure.update_xaxes(range=[-0.02, 1.02])
     figure.update_xaxes(title="probability that was said [-]", row=2)
     figure.update_yaxes(title="came true [share]", range=[-0.02, 1.02], row=1)
-    figure.update_yaxes(title="candidates [-]", type="log", row=2)
-    note += f"Dashed line: min_probability {least:g}."
+    figure.update_yaxes(title="candidates [-]", type="log", dtick=1, row=2)
+    note += (
+        f"Dashed line: min_probability {least:g}. Below: how many candidates of this run each probability was said of."
+    )
     return Panel("reliability", title, protocol, dress(figure, 520), note)
 
 
@@ -127,10 +134,6 @@ def _measured(figure: go.Figure, run: Run) -> str:
         error_y={"array": curve.high - curve.true, "arrayminus": curve.true - curve.low, "thickness": 1.2},
         line={"color": style.BLUE}, marker={"size": 8}, customdata=curve.count,
         hovertemplate="said %{x:.3f}, came true %{y:.3f}<br>%{customdata} candidates<extra></extra>", row=1, col=1,
-    )  # fmt: skip
-    figure.add_bar(
-        x=curve.said, y=curve.count, width=0.06, marker={"color": style.SKY}, showlegend=False, row=2, col=1,
-        hovertemplate="%{y} candidates around %{x:.2f}<extra></extra>",
     )  # fmt: skip
     return f"Expected calibration error {curve.error:.3f} over {int(curve.count.sum()):,} aligned candidates. "
 
