@@ -17,10 +17,13 @@ export VLAD_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test lint bench env env-kilted clean
+.PHONY: demo slam test lint bench env env-kilted clean
 
 demo: $(VENV)/.installed
 	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/vlad demo $(DEMO_ARGS)
+
+slam: $(VENV)/.installed
+	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/python examples/slam.py $(SLAM_ARGS)
 
 test: lint $(KILTED)/.installed
 	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/python -m pytest $(TEST_ARGS)
