@@ -15,17 +15,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import data_file
+from rosbags.rosbag2 import StoragePlugin, Writer
 from synthetic_run import SECOND, drifted_laps, drifting, laps, loop, record, unverified, write
 from untrained import save_untrained
 
 from vlad_ros import cli
-from vlad_ros.bags import sequence_scans, write_bag
-from vlad_ros.config import ImportConfig, RecognizerConfig
+from vlad_ros.bags import CLOUD, ODOMETRY, TYPES, cloud_message, odometry_message, sequence_scans, write_bag
+from vlad_ros.config import EvaluationConfig, ImportConfig, RecognizerConfig, RunConfig
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.evaluation.edges import edge_error, is_right, revisits
 from vlad_ros.geometry import from_xyz_rpy, inverse
 from vlad_ros.model.weights import load_weights
 from vlad_ros.run import CLOSURE_COLUMNS, Run, read_run
+from vlad_ros.run_sources import open_source
 from vlad_ros.sequence import Sequence, save_sequence
 from vlad_ros.types import F64, RejectReason
 
@@ -241,15 +243,9 @@ def test_a_failed_write_leaves_no_finished_run(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        recorder.write(tmp_path / "run", {}, *_configs(), fail)
+        recorder.write(tmp_path / "run", {}, RecognizerConfig(), EvaluationConfig(), fail)
     with pytest.raises(ValueError, match=r"run.json is missing"):
         read_run(tmp_path / "run")
-
-
-def _configs() -> tuple:
-    from vlad_ros.config import EvaluationConfig
-
-    return RecognizerConfig(), EvaluationConfig()
 
 
 def test_a_sequence_is_played(played: Run, drive: Path) -> None:
@@ -289,6 +285,32 @@ def test_a_bag_is_played_as_the_sequence_it_was_made_from(drive: Path, tmp_path:
     np.testing.assert_allclose(bag.keyframes.T_odom_base, played.keyframes.T_odom_base, atol=1e-9)
     alone = vlad_run(drive, "bag", tmp_path / "alone", "--no-odometry", "--every-scan")
     assert len(alone.keyframes) == 68 and np.isnan(alone.keyframes.T_odom_base).all()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_bag_is_deskewed_as_the_node_does(on: bool, tmp_path: Path) -> None:
+    """A wall 20 m ahead, measured over 0.1 s from a vehicle at 10 m/s: at the stamp all of it is 20 m away."""
+    late = np.linspace(0.0, 0.1, 11).astype(np.float32)
+    seen = np.zeros((11, 5), np.float32)
+    seen[:, 0], seen[:, 1], seen[:, 4] = 20.0 - 10.0 * late, np.arange(-5, 6), late
+    cloud = cloud_message(2 * SECOND, seen[:, :4], "lidar")
+    field = TYPES.types["sensor_msgs/msg/PointField"]
+    cloud.fields.append(field(name="time", offset=16, datatype=7, count=1))
+    cloud.point_step, cloud.row_step, cloud.data = 20, 220, seen.reshape(-1).view(np.uint8)
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        points = writer.add_connection("/points", CLOUD, typestore=TYPES)
+        odometry = writer.add_connection("/odom", ODOMETRY, typestore=TYPES)
+        writer.write(points, 2 * SECOND, TYPES.serialize_cdr(cloud, CLOUD))
+        for k in range(-2, 5):
+            T = from_xyz_rpy((k * 0.5, 0.0, 0.0, 0.0, 0.0, 0.0))
+            stamp = 2 * SECOND + k * SECOND // 20
+            message = odometry_message(stamp, T, "odom", "lidar")
+            writer.write(odometry, stamp + SECOND, TYPES.serialize_cdr(message, ODOMETRY))
+    source = open_source(tmp_path / "bag", RunConfig(deskew=on), EvaluationConfig())
+    (scan,) = source.scans
+    expected = np.full(11, 20.0) if on else seen[:, 0]
+    np.testing.assert_allclose(scan.points[:, 0], expected, atol=1e-3)
+    assert scan.T_odom_base is not None and not source.counters
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,7 @@ class RunConfig(Checked):
     rate: float = option(10.0, "sequence: scans a second where it has no stamps", "1/s", 0.01, 1000.0)
     points_topic: str = option("/points", "bag: topic of the clouds")
     odom_topic: str = option("/odom", "bag: topic of the odometry")
+    deskew: bool = option(True, "bag: undistort clouds by the odometry across their sweep, as the node does")
 
 
 @dataclass(frozen=True)

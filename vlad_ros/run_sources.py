@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from vlad_ros.bags import CLOUD, ODOMETRY, open_bag, read_messages, stamp_ns
-from vlad_ros.cloud import CloudError, decode_message
+from vlad_ros.cloud import CloudError, decode_rows
 from vlad_ros.config import EvaluationConfig, NodeConfig, RunConfig
+from vlad_ros.deskew import deskew
 from vlad_ros.evaluation.drift import drifting_odometry
 from vlad_ros.geometry import from_quaternion
 from vlad_ros.ros.inputs import Inputs, Scan, TopicOdometry
@@ -91,11 +92,17 @@ def open_bag_source(path: Path, config: RunConfig) -> Source:
 
 
 def _bag_scans(path: Path, config: RunConfig, topics: list[str], counters: Counter[str]) -> Iterator[PlayedScan]:
-    """Clouds in the order of the bag, each held until its odometry is there; unreadable ones are counted."""
+    """Clouds in the order of the bag, each held until its odometry is there, and undistorted by it where they tell the
+    times of their points; unreadable ones are counted."""
     released: deque[Scan] = deque()
     odometry = TopicOdometry()
     # Nothing is late offline: a scan waits for odometry as long as the bag goes on, but for a bounded number of others.
-    inputs = Inputs(NodeConfig(queue_size=100, odom_timeout=10.0), odometry, released.append, lambda reason: None)
+    inputs = Inputs(
+        NodeConfig(queue_size=100, odom_timeout=10.0, deskew=config.deskew),
+        odometry,
+        released.append,
+        lambda reason: None,
+    )
     for topic, message in read_messages(path, tuple(topics)):
         if topic == config.points_topic:
             inputs.add_scan(Scan(message, stamp_ns(message), 0.0))
@@ -120,8 +127,12 @@ def _decoded(released: deque[Scan], counters: Counter[str]) -> Iterator[PlayedSc
                 "so play this bag to the node (vlad replay), or leave its odometry out with --no-odometry"
             )
         try:
-            points = decode_message(scan.message)
+            points, rows = decode_rows(scan.message)
         except CloudError as error:
             counters[error.reason] += 1
             continue
+        if scan.offsets is not None and scan.motion is not None:
+            points = deskew(points, scan.offsets[rows], scan.stamp, scan.motion)
+        elif scan.offsets is not None and scan.T_odom_child is not None:
+            counters["not_deskewed"] += 1
         yield PlayedScan(scan.stamp, points, scan.T_odom_child)
