@@ -232,7 +232,7 @@ def _terms(axes: Axes, data: Explanation) -> None:
     values = np.array(list(data.terms.values()))
     colours = [style.TRUE if value >= 0 else style.FALSE for value in values]
     axes.barh(range(len(names)), values, color=colours, hatch=["" if value >= 0 else "//" for value in values])
-    texts = ["start, before any evidence", *(_named(name, data.evidence) for name in names[1:])]
+    texts = ["start: all evidence average", *(_named(name, data.evidence) for name in names[1:])]
     axes.set_yticks(range(len(names)), texts)
     axes.axvline(0.0, color="black", lw=0.8)
     total = values.sum()
