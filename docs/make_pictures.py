@@ -27,6 +27,9 @@ from vlad_ros.simulation.aliasing import fooling_drive
 from vlad_ros.simulation.sensors import spinning
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent / "test"))
+from browser import chromium, open_page  # noqa: E402
+
 SEED = 1
 ELSEWHERE = 40.0  # m
 DRIVES: dict[str, Callable[[], Sequence]] = {
@@ -73,6 +76,25 @@ class Studio:
             self.vlad("run", f"{self._folder / name}.npz", "-o", str(folder), "--drift", "--device", "cpu")
         return read_run(folder)
 
+    def bag_run(self) -> Run:
+        """The town's bag, with the drifting odometry that it holds and nothing to judge by."""
+        folder = self._folder / "run_bag"
+        if not folder.exists():
+            demo.write_drive(self.drive("town"), self._folder / "bag")
+            self.vlad("run", str(self._folder / "bag"), "-o", str(folder), "--device", "cpu")
+        return read_run(folder)
+
+    def panel(self, run: Run, name: str, path: Path) -> None:
+        """A panel of the run's report as a browser shows it. LookupError where there is no Chromium."""
+        report = run.path / "report.html"
+        if not report.exists():
+            cli.main(["report", str(run.path), "--pictures", "0"])
+        with chromium(self._folder / f"profile_{name}") as driver:
+            driver.set_window_size(1400, 6000)  # nothing of a panel is out of sight
+            open_page(driver, report)
+            section = driver.find_element("css selector", f"section:has(#{name})")
+            path.write_bytes(section.screenshot_as_png)
+
     def demo(self) -> Path:
         """The demo's folder; needs ROS 2 or its wheels."""
         folder = self._folder / "demo"
@@ -118,6 +140,23 @@ def draw_refused(studio: Studio, path: Path) -> None:
     _draw_closure(studio, run, found[np.argsort(-closures.probability[found])], path)
 
 
+def draw_tutorial_trajectory(studio: Studio, path: Path) -> None:
+    """Tutorial: the way and its loops, in the report."""
+    studio.panel(studio.bag_run(), "trajectory", path)
+
+
+def draw_tutorial_reliability(studio: Studio, path: Path) -> None:
+    """Tutorial: the reliability curve, in the report."""
+    studio.panel(studio.bag_run(), "reliability", path)
+
+
+def draw_tutorial_refused(studio: Studio, path: Path) -> None:
+    """Tutorial: of what was refused the candidate nearest to acceptance."""
+    run = studio.bag_run()
+    found = np.flatnonzero(~run.closures.accepted & np.isfinite(run.closures.evidence["overlap"]))
+    _draw_closure(studio, run, found[np.argsort(-run.closures.probability[found])], path)
+
+
 def _draw_closure(studio: Studio, run: Run, found: np.ndarray, path: Path) -> None:
     if not len(found):
         raise SystemExit(f"{path.name}: the run has no such closure")
@@ -130,6 +169,9 @@ PICTURES: dict[str, Callable[[Studio, Path], None]] = {
     "netvlad_variants": draw_heads,
     "closure_accepted": draw_accepted,
     "closure_refused": draw_refused,
+    "tutorial_trajectory": draw_tutorial_trajectory,
+    "tutorial_reliability": draw_tutorial_reliability,
+    "tutorial_refused": draw_tutorial_refused,
     "demo": draw_demo,
 }
 
