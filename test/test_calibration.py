@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlad_ros.calibration import AGAINST, FEATURES, GROUPS, Calibration, Logistic, features, fit, reliability
+from vlad_ros.calibration import AGAINST, FEATURES, GROUPS, Calibration, Logistic, features, fit, refusal, reliability
 from vlad_ros.types import Evidence, RejectReason
 
 GOOD = Evidence(0.9, 0.2, 80, 60, 0.8, 0.1, 0.2, 1.0, 0.5)
@@ -67,6 +67,20 @@ def test_the_reason_is_what_alone_would_have_let_the_loop_pass(reason: RejectRea
     refused = dataclasses.replace(GOOD, **BAD[reason])
     assert calibration.probability(refused) < 0.5
     assert calibration.reason(refused, 0.5) is reason
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [({"inliers": 11}, RejectReason.FEW_INLIERS), ({"ambiguity": 0.8}, RejectReason.AMBIGUOUS), ({}, None)],
+)
+def test_without_odometry_some_loops_prove_nothing(changes: dict[str, float], reason: RejectReason | None) -> None:
+    evidence = dataclasses.replace(GOOD, odometry=math.nan, **changes)
+    calibration = even_handed(0.0)  # sure of everything
+    assert refusal(evidence) is reason
+    assert (calibration.probability(evidence) == 0.0) == (reason is not None)
+    assert refusal(dataclasses.replace(evidence, odometry=1.0)) is None
+    if reason is not None:
+        assert calibration.reason(evidence, 0.0) is reason
 
 
 def test_where_no_single_evidence_would_do_all_of_it_is_the_reason() -> None:

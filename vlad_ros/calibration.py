@@ -19,7 +19,9 @@ from scipy.special import expit
 from vlad_ros.types import F64, Evidence, RejectReason
 
 RIDGE = 1e-3  # pull of the coefficients to zero, a sample
-FEWEST_INLIERS = 12  # without odometry; fewer come together where real walls and hedges look alike
+# Without odometry nothing else can make up for these, and simulated worlds are too tidy to teach it: fewer inliers come
+# together where real walls and hedges look alike, and rows of real trees slide along themselves (development rows)
+FEWEST_INLIERS, MOST_AMBIGUOUS = 12, 0.8
 BINS = 10  # of the reliability curve
 MODELS = ("with_odometry", "without_odometry")
 AGAINST = ("residual", "ambiguity", "odometry")  # a loop lacks something where these are high, or the others low
@@ -41,9 +43,13 @@ def knows_odometry(evidence: Evidence) -> bool:
     return not math.isnan(evidence.odometry)
 
 
-def too_few(evidence: Evidence) -> bool:
-    """Whether nothing else can make up for the few inliers: odometry could, without it they prove nothing."""
-    return not knows_odometry(evidence) and evidence.inliers < FEWEST_INLIERS
+def refusal(evidence: Evidence) -> RejectReason | None:
+    """Why a loop is refused whatever else speaks for it; None where the probability decides."""
+    if knows_odometry(evidence):
+        return None
+    if evidence.inliers < FEWEST_INLIERS:
+        return RejectReason.FEW_INLIERS
+    return RejectReason.AMBIGUOUS if evidence.ambiguity >= MOST_AMBIGUOUS else None
 
 
 def features(evidence: Evidence) -> F64:
@@ -119,16 +125,17 @@ class Calibration:
         return self.with_odometry if knows_odometry(evidence) else self.without_odometry
 
     def probability(self, evidence: Evidence) -> float:
-        """That the loop is right, 0..1; 0 where there are `too_few` inliers."""
-        if too_few(evidence):
+        """That the loop is right, 0..1; 0 where there is a `refusal`."""
+        if refusal(evidence) is not None:
             return 0.0
         return float(self.model(evidence).probabilities(features(evidence)[None])[0])
 
     def reason(self, evidence: Evidence, min_probability: float) -> RejectReason:
         """Why a loop is refused: the one kind of evidence that, were it as good as with right loops, would have let it
         pass; where several would, the one that counts most, where none would, all of them: LOW_PROBABILITY."""
-        if too_few(evidence):
-            return RejectReason.FEW_INLIERS
+        refused = refusal(evidence)
+        if refused is not None:
+            return refused
         model, values = self.model(evidence), features(evidence)
         best, found = min_probability, RejectReason.LOW_PROBABILITY
         for reason, names in GROUPS.items():

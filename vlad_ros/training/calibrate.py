@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vlad_ros.calibration import FEATURES, Calibration, Logistic, features, fit, knows_odometry, reliability, too_few
+from vlad_ros.calibration import FEATURES, Calibration, Logistic, features, fit, knows_odometry, refusal, reliability
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.describer import Describer
 from vlad_ros.evaluation.drift import drifting_odometry
@@ -94,7 +94,7 @@ def collect(weights: str | os.PathLike[str], drives: Iterable[Sequence], jobs: i
     """The verified loops of the drives, each driven with odometry and without, by `jobs` processes.
 
     Left out is what a calibration should not learn from: worlds of exact copies without odometry, and loops that are
-    refused for too few inliers whatever else speaks for them.
+    refused whatever else speaks for them.
     """
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         runs = pool.map(_loops, itertools.repeat(weights), drives, itertools.count())
@@ -114,7 +114,7 @@ def _loops(weights: str | os.PathLike[str], drive: Sequence, number: int) -> Loo
             continue
         closures = drive_through(describer, by_inliers(), drive, odometry, number)
         for closure, is_so in zip(closures, edges_right(drive, closures), strict=True):
-            if closure.evidence is not None and not too_few(closure.evidence):
+            if closure.evidence is not None and refusal(closure.evidence) is None:
                 evidence.append(closure.evidence)
                 right.append(bool(is_so))
     values = np.array([features(each) for each in evidence]).reshape(-1, len(FEATURES))
