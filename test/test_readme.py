@@ -94,6 +94,8 @@ def vlad(command: str, folder: Path) -> None:
     if words[0] == "train":
         (folder / "tiny.yaml").write_text(TINY_RECIPE)
         words += ["--recipe", str(folder / "tiny.yaml"), "--folder", str(folder / "run"), "--uncalibrated"]
+    if words[0] == "report":
+        words += ["--pictures", "1"]
     files = ("SEQUENCE", "BAG", "WEIGHTS", "RUN", "GRAPH")
     words = [str(folder / word) if word.split(".")[0] in files else word for word in words]
     assert main(words) == 0
