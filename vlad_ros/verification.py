@@ -24,11 +24,16 @@ from vlad_ros.types import F64, Geometry, Verification
 PREPARED = 32  # clouds kept ready for registration
 MIN_POINTS = 20
 NEIGHBOURS = 10  # that a point's covariance is estimated from
-REACH = (1.0, 0.5)  # m; correspondences of the two rounds; wider ones are drawn to what has moved
+ROUNDS = ((1.0, 0.03, 0.4, 6), (0.5, 0.003, 0.1, 8))  # of registration: m that a correspondence reaches (farther is
+# drawn to what has moved), m and degrees that a step may still go at the end, steps at most
 NEAR = 0.5  # m; a point this near to the other cloud lies on it
-SHIFTS = (-5.0, -3.0, 3.0, 5.0)  # m; a place that looks the same after one (a corridor, a row of trees) is ambiguous
-SLID_POINTS = 300  # points that are shifted
+SLIDES = (3.0, 5.0)  # m; a place that looks the same after such a shift (a corridor, a row of trees) is ambiguous
+SLID_POINTS = 150  # points that are shifted
 FARTHEST = 3.0  # m the registration may move the query from where the keypoints put it
+
+_TURNS = np.arange(12) * math.pi / 6
+_AROUND = np.stack([np.cos(_TURNS), np.sin(_TURNS), np.zeros(12)], axis=1)
+SHIFTS = np.concatenate([np.zeros((1, 3)), *(metres * _AROUND for metres in SLIDES)])  # (25, 3) [m], the first is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ class _Nearest(NamedTuple):
 
 class Refined(NamedTuple):
     """`T_match_query` (4, 4) and its `covariance` (6, 6); `overlap` and `residual` [m] as in `Verification`; `slides`:
-    overlap that is left after a shift in the direction that is held least, over `overlap`, 0..1."""
+    the share of the overlap that is left after the best shift by some metres, 0..1."""
 
     T_match_query: F64
     covariance: F64
@@ -98,8 +103,7 @@ class Verifier:
         overlap = min(_share(forth, a.standing), _share(back, b.standing))
         residual = _residual(forth.distance[a.standing], back.distance[b.standing])
         C = covariance(*_on_surfaces(moved, b, forth), overlap, unsettled)
-        slides = self._slides(moved[a.standing], b, _weakest(C, match.T_level_body))
-        return Refined(T, C, overlap, residual, slides)
+        return Refined(T, C, overlap, residual, self._slides(moved[a.standing], b))
 
     def _prepare(self, geometry: Geometry) -> _Prepared:
         key = id(geometry)
@@ -122,7 +126,7 @@ class Verifier:
         The match is registered onto the query, so that many matches share one search tree.
         """
         rounds = [inverse(start)]
-        for reach in REACH:
+        for reach, metres, degrees, steps in ROUNDS:
             result = small_gicp.align(
                 query.cloud,
                 match.cloud,
@@ -131,7 +135,9 @@ class Verifier:
                 registration_type="GICP",
                 max_correspondence_distance=reach,
                 num_threads=self._threads,
-                max_iterations=12,
+                translation_epsilon=metres,
+                rotation_epsilon=math.radians(degrees),
+                max_iterations=steps,
             )
             rounds.append(np.asarray(result.T_target_source, np.float64))
         T = inverse(rounds[-1])
@@ -140,14 +146,13 @@ class Verifier:
         last = T @ rounds[-2]
         return T, (float(np.linalg.norm(last[:3, 3])), rotation_angle(last))
 
-    def _slides(self, standing: F64, match: _Prepared, axis: F64) -> float:
-        """How much of the overlap of the query's `standing` points is left when they are shifted along `axis`."""
+    def _slides(self, standing: F64, match: _Prepared) -> float:
+        """How much of the overlap of the query's `standing` points is left when they are shifted, at best."""
         some = standing[:: max(1, len(standing) // SLID_POINTS)]
-        shares = []
-        for shift in (0.0, *SHIFTS):
-            squared = match.tree.batch_nearest_neighbor_search(some + shift * axis, self._threads)[1]
-            shares.append(float((np.asarray(squared) < NEAR**2).mean()) if len(some) else 0.0)
-        return min(1.0, max(shares[1:]) / shares[0]) if shares[0] > 0 else 1.0
+        shifted = (some + SHIFTS[:, None]).reshape(-1, 3)
+        squared = match.tree.batch_nearest_neighbor_search(shifted, self._threads)[1] if len(some) else []
+        here, *elsewhere = (np.asarray(squared).reshape(len(SHIFTS), -1) < NEAR**2).sum(axis=1)
+        return min(1.0, float(max(elsewhere) / here)) if here else 1.0
 
     def _nearest(self, points: F64, other: _Prepared) -> _Nearest:
         rows, squared = other.tree.batch_nearest_neighbor_search(points, self._threads)
@@ -161,13 +166,6 @@ def _in_plane(found: Alignment) -> F64:
     T[:2, :2] = [[c, -s], [s, c]]
     T[:2, 3] = found.x, found.y
     return T
-
-
-def _weakest(C: F64, T_level_body: F64) -> F64:
-    """The horizontal direction (3,) in the body frame in which a covariance is widest."""
-    R = T_level_body[:3, :3]
-    _, vectors = np.linalg.eigh((R @ C[:3, :3] @ R.T)[:2, :2])
-    return np.asarray(R.T @ np.array([*vectors[:, 1], 0.0]))
 
 
 def _share(nearest: _Nearest, standing: Bools) -> float:
