@@ -150,13 +150,6 @@ def draw_tutorial_reliability(studio: Studio, path: Path) -> None:
     studio.panel(studio.bag_run(), "reliability", path)
 
 
-def draw_tutorial_refused(studio: Studio, path: Path) -> None:
-    """Tutorial: of what was refused the candidate nearest to acceptance."""
-    run = studio.bag_run()
-    found = np.flatnonzero(~run.closures.accepted & np.isfinite(run.closures.evidence["overlap"]))
-    _draw_closure(studio, run, found[np.argsort(-run.closures.probability[found])], path)
-
-
 def _draw_closure(studio: Studio, run: Run, found: np.ndarray, path: Path) -> None:
     if not len(found):
         raise SystemExit(f"{path.name}: the run has no such closure")
@@ -171,7 +164,6 @@ PICTURES: dict[str, Callable[[Studio, Path], None]] = {
     "closure_refused": draw_refused,
     "tutorial_trajectory": draw_tutorial_trajectory,
     "tutorial_reliability": draw_tutorial_reliability,
-    "tutorial_refused": draw_tutorial_refused,
     "demo": draw_demo,
 }
 
