@@ -115,7 +115,7 @@ def test_true_loop_is_found_and_refined(street: tuple[Geometry, Geometry, F64]) 
     metres, degrees = edge_error(found.T_match_query, np.eye(4), T)
     assert metres < 0.1 and degrees < 0.5
     assert found.inliers == found.is_inlier.sum() > 70 and found.matches == len(found.pairs) == 80
-    assert found.overlap > 0.3 and 0 < found.residual < 0.4 and found.ambiguity < 0.3
+    assert found.overlap > 0.3 and 0 < found.residual < 0.4 and found.ambiguity < 0.8
 
 
 def test_turned_and_tilted_bodies_change_nothing_but_the_frame(street: tuple[Geometry, Geometry, F64]) -> None:

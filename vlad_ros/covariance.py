@@ -14,13 +14,13 @@ import numpy as np
 from vlad_ros.types import F64
 
 WIDE = 4.0  # m; standard deviation of a direction that nothing holds, at the points' mean distance for a rotation
-SPURIOUS = 0.003  # of the best held direction: what the noise of the normals alone seems to hold
+SPURIOUS = 0.006  # of the best held direction: what the noise of the normals alone seems to hold
 NOISE = 0.005  # m; points are no nearer to their surfaces than this
 MAD = 0.6745  # median of |x| of a standard normal x
-POINTS = 1800.0  # neighbouring points err alike: more of them do not average out
-FLOOR = (0.0008, 0.0008, 0.0003, 0.0002, 0.0002, 0.0002)  # m, rad
-UNSETTLED = (2.25, 0.75)  # of the way that the last round of registration still went: metres, radians
-BENT = 0.75  # of the residual over the points' mean distance: a local map's own heading is that uncertain
+POINTS = 2300.0  # neighbouring points err alike: more of them do not average out
+FLOOR = (0.0007, 0.0007, 0.0003, 0.0002, 0.0002, 0.0002)  # m, rad
+UNSETTLED = (2.1, 0.7)  # of the way that the last round of registration still went: metres, radians
+BENT = 0.7  # of the residual over the points' mean distance: a local map's own heading is that uncertain
 
 
 def jacobian(points: F64, normals: F64) -> F64:

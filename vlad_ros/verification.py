@@ -24,6 +24,7 @@ from vlad_ros.types import F64, Geometry, Verification
 PREPARED = 32  # clouds kept ready for registration
 MIN_POINTS = 20
 NEIGHBOURS = 10  # that a point's covariance is estimated from
+LYING = 0.8  # cosine between up and the normals of what does not stand
 ROUNDS = ((1.0, 0.03, 0.4, 6), (0.5, 0.003, 0.1, 8))  # of registration: m that a correspondence reaches (farther is
 # drawn to what has moved), m and degrees that a step may still go at the end, steps at most
 NEAR = 0.5  # m; a point this near to the other cloud lies on it
@@ -39,7 +40,7 @@ SHIFTS = np.concatenate([np.zeros((1, 3)), *(metres * _AROUND for metres in SLID
 @dataclass(frozen=True, eq=False)
 class _Prepared:
     """A cloud ready for registration: `points`, `normals` (N, 3) float64 [m] in the body frame, normals zero where
-    there is none; `standing` (N,): not ground."""
+    there is none; `standing` (N,): neither ground nor a ceiling, which lie on their like everywhere."""
 
     points: F64
     normals: F64
@@ -102,8 +103,9 @@ class Verifier:
         forth, back = self._nearest(moved, b), self._nearest(transform(b.points, inverse(T)), a)
         overlap = min(_share(forth, a.standing), _share(back, b.standing))
         residual = _residual(forth.distance[a.standing], back.distance[b.standing])
-        C = covariance(*_on_surfaces(moved, b, forth), overlap, unsettled)
-        return Refined(T, C, overlap, residual, self._slides(moved[a.standing], b))
+        points, normals, distances = _on_surfaces(moved, b, forth)
+        C = covariance(points, normals, distances, overlap, unsettled)
+        return Refined(T, C, overlap, residual, self._slides(moved[a.standing], b, _weakest(normals)))
 
     def _prepare(self, geometry: Geometry) -> _Prepared:
         key = id(geometry)
@@ -112,8 +114,9 @@ class Verifier:
             cloud = small_gicp.PointCloud(points)
             tree = small_gicp.KdTree(cloud)
             small_gicp.estimate_normals_covariances(cloud, tree, NEIGHBOURS, self._threads)
-            standing = points @ geometry.T_level_body[2, :3] + geometry.T_level_body[2, 3] >= GROUND
             normals = np.array(cloud.normals())[:, :3]
+            up, above = geometry.T_level_body[2, :3], geometry.T_level_body[2, 3]
+            standing = (points @ up + above >= GROUND) & (np.abs(normals @ up) < LYING)
             self._prepared[key] = geometry, _Prepared(points, normals, standing, cloud, tree)
             if len(self._prepared) > PREPARED:
                 self._prepared.popitem(last=False)
@@ -146,12 +149,14 @@ class Verifier:
         last = T @ rounds[-2]
         return T, (float(np.linalg.norm(last[:3, 3])), rotation_angle(last))
 
-    def _slides(self, standing: F64, match: _Prepared) -> float:
-        """How much of the overlap of the query's `standing` points is left when they are shifted, at best."""
+    def _slides(self, standing: F64, match: _Prepared, axis: F64) -> float:
+        """How much of the overlap of the query's `standing` points is left when they are shifted, at best: along
+        `axis` (2,) and every 30 degrees from it."""
         some = standing[:: max(1, len(standing) // SLID_POINTS)]
-        shifted = (some + SHIFTS[:, None]).reshape(-1, 3)
+        shifts = SHIFTS @ np.array([[axis[0], axis[1], 0.0], [-axis[1], axis[0], 0.0], [0.0, 0.0, 1.0]])
+        shifted = (some + shifts[:, None]).reshape(-1, 3)
         squared = match.tree.batch_nearest_neighbor_search(shifted, self._threads)[1] if len(some) else []
-        here, *elsewhere = (np.asarray(squared).reshape(len(SHIFTS), -1) < NEAR**2).sum(axis=1)
+        here, *elsewhere = (np.asarray(squared).reshape(len(shifts), -1) < NEAR**2).sum(axis=1)
         return min(1.0, float(max(elsewhere) / here)) if here else 1.0
 
     def _nearest(self, points: F64, other: _Prepared) -> _Nearest:
@@ -168,8 +173,13 @@ def _in_plane(found: Alignment) -> F64:
     return T
 
 
+def _weakest(normals: F64) -> F64:
+    """The direction (2,) in x y that the fewest of `normals` (N, 3) hold."""
+    return np.asarray(np.linalg.eigh(normals[:, :2].T @ normals[:, :2])[1][:, 0])
+
+
 def _share(nearest: _Nearest, standing: Bools) -> float:
-    """The share of the standing points that lie on the other cloud: ground lies on ground everywhere."""
+    """The share of the standing points that lie on the other cloud."""
     return float((nearest.distance[standing] < NEAR).mean()) if standing.any() else 0.0
 
 
