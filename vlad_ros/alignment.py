@@ -49,11 +49,24 @@ class Alignment(NamedTuple):
     ambiguity: float
 
 
+@kernel
+def _products(a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+    """All inner products (K, L) of the rows; exact, and with no thread pool that would spin between small calls."""
+    out = np.empty((len(a), len(b)), np.int32)
+    for i in range(len(a)):
+        for j in range(len(b)):
+            total = np.int32(0)
+            for k in range(a.shape[1]):
+                total += np.int32(a[i, k]) * np.int32(b[j, k])
+            out[i, j] = total
+    return out
+
+
 def match_features(query: npt.NDArray[np.int8], match: npt.NDArray[np.int8]) -> Matches:
     """Match the rows of `query` (K, C) and `match` (L, C) by their inner products."""
     if not len(query) or not len(match):
         return Matches(np.zeros((0, 2), np.int64), np.zeros((len(query), 0), np.int64))
-    similarity: F32 = query.astype(np.float32) @ match.astype(np.float32).T
+    similarity = _products(query, match)
     forth, back = similarity.argmax(axis=1), similarity.argmax(axis=0)
     rows = np.flatnonzero(back[forth] == np.arange(len(forth)))
     order = np.argsort(-similarity[rows, forth[rows]], kind="stable")

@@ -29,7 +29,7 @@ ROUNDS = ((1.0, 0.03, 0.4, 6), (0.5, 0.003, 0.1, 8))  # of registration: m that 
 # drawn to what has moved), m and degrees that a step may still go at the end, steps at most
 NEAR = 0.5  # m; a point this near to the other cloud lies on it
 SLIDES = (3.0, 5.0)  # m; a place that looks the same after such a shift (a corridor, a row of trees) is ambiguous
-SLID_POINTS = 150  # points that are shifted
+SLID_POINTS = 100  # points that are shifted
 FARTHEST = 3.0  # m the registration may move the query from where the keypoints put it
 
 _TURNS = np.arange(12) * math.pi / 6
