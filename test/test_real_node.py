@@ -96,8 +96,14 @@ def check_same(run: Run, expected: list[Described]) -> None:
     for (stamp, _, descriptor), item in zip(run.descriptors, expected, strict=True):
         assert np.linalg.norm(descriptor) == pytest.approx(1.0, abs=1e-5)
         np.testing.assert_allclose(descriptor, item.keyframe.descriptor, atol=1e-5)
-        similarities = [closure.similarity for closure in item.closures]
-        np.testing.assert_allclose(run.rows(stamp)["similarity"], similarities, atol=1e-5)
+        # in the order of similarity: that of probability depends on how many a busy computer had the time to verify
+        similarities = sorted((closure.similarity for closure in item.closures), reverse=True)
+        np.testing.assert_allclose(by_similarity(run.rows(stamp))["similarity"], similarities, atol=1e-5)
+
+
+def by_similarity(rows: np.ndarray) -> np.ndarray:
+    """The rows, the most similar one first."""
+    return rows[np.argsort(-rows["similarity"], kind="stable")]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +176,7 @@ def test_candidates_obey_the_exclusion_window(drive: Drive) -> None:
 
 
 def test_revisits_are_recognised_from_both_directions(drive: Drive) -> None:
-    """Of the keyframes with an earlier one within 5 m, 9 of 10 have their best candidate within 5 m."""
+    """Of the keyframes with an earlier one within 5 m, 9 of 10 have their most similar candidate within 5 m."""
     if drive.weights != default_weights_path():
         pytest.skip("no trained weights in this checkout")
     stamps = [stamp for stamp, _, _ in drive.run.descriptors]
@@ -180,7 +186,7 @@ def test_revisits_are_recognised_from_both_directions(drive: Drive) -> None:
         if not any(np.linalg.norm(drive.positions[stamp] - drive.positions[s]) <= 5.0 for s in earlier):
             continue
         asked += 1
-        best = drive.run.rows(stamp)[0]
+        best = by_similarity(drive.run.rows(stamp))[0]
         match = int(best["match_sec"]) * 10**9 + int(best["match_nanosec"])
         right += bool(np.linalg.norm(drive.positions[stamp] - drive.positions[match]) <= 5.0)
     print(f"{right} of {asked} revisits")
@@ -196,7 +202,7 @@ def test_a_new_process_answers_the_same_from_the_saved_map(drive: Drive) -> None
     """
     _, metadata = load_weights(drive.weights)
     config = RecognizerConfig()
-    dim = metadata.model.descriptor_dim
+    dim = metadata.model.size(0)
     database = KeyframeDatabase.load(drive.map, dim=dim, model_hash=metadata.sha256, bev=metadata.bev, kind="points")
     rows = [database.keyframe(i) for i in range(len(database))]
     assert [row.stamp for row in rows] == [stamp for stamp, _, _ in drive.run.descriptors]
@@ -204,7 +210,7 @@ def test_a_new_process_answers_the_same_from_the_saved_map(drive: Drive) -> None
     asked = [stamp for stamp, _, _ in drive.again.descriptors]
     assert len(asked) > 40 and set(asked) <= set(by_stamp)
     for stamp in asked:
-        query, old, new = by_stamp[stamp], drive.run.rows(stamp), drive.again.rows(stamp)
+        query, old, new = by_stamp[stamp], by_similarity(drive.run.rows(stamp)), by_similarity(drive.again.rows(stamp))
         assert set(new["match_session"]) <= {0, 1} and set(new["query_session"]) == {1}
         allowed = [
             row
