@@ -39,6 +39,7 @@ from vlad_ros.run_sources import PlayedScan, Source, open_source
 from vlad_ros.types import F64
 
 LENGTH, SPACING, SPEED = 300.0, 1.5, 6.0  # m, m, m/s of the simulated drive
+SIGHT = 40.0  # m that odometry sees of it; with all of the blocks in its map it would close the loop by itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +80,16 @@ def simulated(seed: int) -> Source:
 
 
 class Odometry:
-    """kiss-icp over scans without times of their points; remembers stamps, poses and true poses as they pass."""
+    """kiss-icp over scans without times of their points; remembers stamps, poses and true poses as they pass. It looks
+    `max_range` metres far, where None as far as it does by default."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_range: float | None = None) -> None:
         from kiss_icp.config import KISSConfig
         from kiss_icp.kiss_icp import KissICP
 
         config = KISSConfig()
         config.data.deskew = False
+        config.data.max_range = max_range or config.data.max_range
         config.mapping.voxel_size = config.data.max_range / 100.0  # as kiss-icp chooses it itself
         self._icp = KissICP(config)
         self.stamps: list[int] = []
@@ -123,7 +126,10 @@ def loops_of_the_node(bag: Path, folder: Path, weights: str | None, rate: float)
             match = int(row["match_sec"]) * 10**9 + int(row["match_nanosec"])
             loops.append(Loop(match, stamp, T, from_upper_triangle(np.array([row[name] for name in COVARIANCE]))))
 
-    _, lost = listen(bag, folder, hear, weights, rate, tqdm.write)
+    parameters: dict[str, str | int] = {"queue_size": 1000}  # no scan is dropped where the computer is slow
+    if weights:
+        parameters["weights"] = str(Path(weights).resolve())
+    _, lost = listen(bag, folder, hear, parameters, rate, tqdm.write)
     if lost:
         print(f"{lost} messages were lost: close other programs, or play more slowly (--rate 0.5)", file=sys.stderr)
     return loops
@@ -256,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
         prepare(folder)
         config = RunConfig(points_topic=args.points_topic, odometry=False)
         source = open_source(args.source, config, EvaluationConfig()) if args.source else simulated(args.seed)
-        odometry = Odometry()
+        odometry = Odometry(None if args.source else SIGHT)
         write_bag(folder / "bag", odometry.register(source), ImportConfig())
         if args.offline:
             loops = loops_offline(folder / "bag", folder, args.weights)

@@ -12,7 +12,7 @@ import pytest
 from untrained import save_untrained
 
 from vlad_ros import cli, demo
-from vlad_ros.geometry import from_xyz_rpy
+from vlad_ros.geometry import from_xyz_rpy, inverse
 from vlad_ros.sequence import Sequence
 
 
@@ -46,15 +46,19 @@ def test_the_summary_by_hand() -> None:
     drive = laps()
     truth, stamps = demo.Truth(drive), drive.stamps_ns()
 
-    def edge(query: int, match: int, similarity: float) -> demo.Edge:
-        return demo.Edge(stamps[query], stamps[match], similarity, truth.distance(stamps[query], stamps[match]))
+    def edge(query: int, match: int, probability: float, metres: float = 0.0) -> demo.Edge:
+        """With the true transform, but for `metres` along x."""
+        assert drive.poses is not None
+        T = inverse(drive.poses[match]) @ drive.poses[query]
+        T[0, 3] += metres
+        return truth.edge(stamps[query], stamps[match], probability, T)
 
-    edges = [edge(33, 3, 0.9), edge(33, 4, 0.8), edge(34, 20, 0.9), edge(34, 4, 0.7), edge(2, 17, 0.6)]
+    edges = [edge(33, 3, 0.9), edge(33, 4, 0.8), edge(34, 20, 0.9, 3.0), edge(34, 4, 0.7), edge(2, 17, 0.6, -9.0)]
     summary = demo.summarise(truth, stamps[:36], edges, lost=0)
     assert summary.precision == pytest.approx(3 / 5)
     assert summary.revisits == sum(truth.is_revisit(s, stamps[:36]) for s in stamps[:36])
     assert summary.recognised == 1, "only the best edge of a keyframe counts: 33 is right, 34 is wrong"
-    assert edges[0].sentence(1).endswith("0.0 m apart   similarity 0.900   true, and 1 more")
+    assert edges[0].sentence(1).endswith("0.0 m apart, 0.00 m and 0.0 deg off   probability 0.900   true, and 1 more")
 
 
 def test_the_picture_is_made_from_the_saved_files(tmp_path: Path) -> None:
@@ -63,8 +67,8 @@ def test_the_picture_is_made_from_the_saved_files(tmp_path: Path) -> None:
 
     drive = laps()
     truth, stamps = demo.Truth(drive), drive.stamps_ns()
-    edges = [demo.Edge(stamps[i], stamps[i - 30], 0.9, 0.0) for i in range(35, 50)]
-    edges.append(demo.Edge(stamps[55], stamps[10], 0.8, 39.0))
+    edges = [demo.Edge(stamps[i], stamps[i - 30], 0.9, 0.0, 0.02, 0.1) for i in range(35, 50)]
+    edges.append(demo.Edge(stamps[55], stamps[10], 0.8, 39.0, 39.0, 0.0))
     demo.write_results(tmp_path, truth, demo.summarise(truth, stamps, edges, 0), "0" * 64, 1)
     draw(tmp_path, tmp_path / "demo.png")
     pixels = matplotlib.image.imread(tmp_path / "demo.png")[..., :3]
@@ -101,7 +105,7 @@ def test_the_demo_from_end_to_end(
     assert numbers["messages_lost"] == 0 and numbers["keyframes"] == len(drive)
     assert numbers["revisits"] > 60 and numbers["edges"] > 30  # a busy computer has no time to verify them all
     announced = [line for line in text.splitlines() if line.startswith("loop ")]
-    assert len(announced) > 30 and "m apart" in announced[0] and "similarity" in announced[0]
+    assert len(announced) > 30 and "m apart" in announced[0] and "probability" in announced[0]
     assert "precision" in text and (out / "demo.png").stat().st_size > 10_000
 
 

@@ -12,36 +12,39 @@ import numpy as np
 
 from vlad_ros.config import EvaluationConfig, ImportConfig, RecognizerConfig
 from vlad_ros.evaluation.drift import drifting_odometry
-from vlad_ros.evaluation.edges import revisits
+from vlad_ros.evaluation.edges import RIGHT_DEGREES, RIGHT_METRES, edge_error, is_right, revisits
 from vlad_ros.sequence import Sequence
 from vlad_ros.types import F64
 
-RADIUS = 5.0  # m; an edge between places this near is true
+RADIUS = 5.0  # m; a place this near to an earlier one is seen again
 LENGTH, SPACING, SPEED = 140.0, 1.5, 6.0  # m, m, m/s
 SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A candidate that the node has accepted: stamps [ns], similarity, and the true distance [m] of the two places."""
+    """A loop that the node has accepted: stamps [ns], probability, the true distance [m] of the two places, and how far
+    its transform is from the truth, in metres and degrees."""
 
     query: int
     match: int
-    similarity: float
+    probability: float
     distance: float
+    metres: float
+    degrees: float
 
     @property
     def true(self) -> bool:
-        """Near enough."""
-        return self.distance <= RADIUS
+        """Whether a back-end could add it."""
+        return is_right(self.metres, self.degrees)
 
     def sentence(self, others: int) -> str:
         """As the demo prints it."""
         more = f", and {others} more" if others else ""
         verdict = "true" if self.true else "FALSE"
         return (
-            f"loop  {self.query / SECOND:7.2f} s -> {self.match / SECOND:7.2f} s   {self.distance:5.1f} m apart   "
-            f"similarity {self.similarity:.3f}   {verdict}{more}"
+            f"loop  {self.query / SECOND:7.2f} s -> {self.match / SECOND:7.2f} s   {self.distance:5.1f} m apart, "
+            f"{self.metres:.2f} m and {self.degrees:.1f} deg off   probability {self.probability:.3f}   {verdict}{more}"
         )
 
 
@@ -94,6 +97,11 @@ class Truth:
         """Metres between the places of two stamps."""
         return float(np.linalg.norm(self.positions[self.index[query]] - self.positions[self.index[match]]))
 
+    def edge(self, query: int, match: int, probability: float, T_match_query: F64) -> Edge:
+        """An accepted loop between two stamps, judged."""
+        off = edge_error(T_match_query, self._poses[self.index[match]], self._poses[self.index[query]])
+        return Edge(query, match, probability, self.distance(query, match), *off)
+
     def is_revisit(self, query: int, keyframes: list[int]) -> bool:
         """Whether an earlier one of the keyframes (stamps) that may be matched lies near: what recall counts."""
         config = RecognizerConfig()
@@ -111,7 +119,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was announced against the truth. `edges` are all accepted ones; `best` the most similar of each keyframe."""
+    """What was announced against the truth. `edges`: all accepted ones; `best`: the most probable of each keyframe."""
 
     keyframes: int
     edges: list[Edge]
@@ -135,7 +143,8 @@ class Summary:
         true = sum(edge.true for edge in self.edges)
         return [
             f"{self.keyframes} keyframes, {self.revisits} of them at a place seen before; {self.lost} messages lost",
-            f"precision  {self.precision:.3f}   {true} of {len(self.edges)} accepted edges within {RADIUS:g} m",
+            f"precision  {self.precision:.3f}   {true} of {len(self.edges)} accepted edges within {RIGHT_METRES:g} m "
+            f"and {RIGHT_DEGREES:g} degrees of the truth",
             f"recall     {self.recall:.3f}   {self.recognised} of {self.revisits} revisits recognised",
         ]
 
@@ -144,7 +153,7 @@ def summarise(truth: Truth, keyframes: list[int], edges: list[Edge], lost: int) 
     """`keyframes`: the stamps of all descriptors that have arrived."""
     best: dict[int, Edge] = {}
     for edge in edges:
-        if edge.query not in best or edge.similarity > best[edge.query].similarity:
+        if edge.query not in best or edge.probability > best[edge.query].probability:
             best[edge.query] = edge
     revisits = [stamp for stamp in keyframes if truth.is_revisit(stamp, keyframes)]
     recognised = sum(stamp in best and best[stamp].true for stamp in revisits)
@@ -159,9 +168,10 @@ def write_results(folder: Path, truth: Truth, summary: Summary, weights: str, se
         rows.writerows([stamp, *truth.positions[i, :2].round(3)] for stamp, i in truth.index.items())
     with open(folder / "edges.csv", "w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["query_stamp_ns", "match_stamp_ns", "similarity", "distance_m", "true"])
+        rows.writerow(["query_stamp_ns", "match_stamp_ns", "probability", "distance_m", "error_m", "error_deg", "true"])
         rows.writerows(
-            [e.query, e.match, f"{e.similarity:.6f}", f"{e.distance:.3f}", int(e.true)] for e in summary.best
+            [e.query, e.match, *(f"{v:.4f}" for v in (e.probability, e.distance, e.metres, e.degrees)), int(e.true)]
+            for e in summary.best
         )
     numbers = {
         "keyframes": summary.keyframes,

@@ -95,6 +95,12 @@ class PlaceRecognizer:
         (C, H, W) with that cloud. Nothing is accumulated or remembered. ValueError as in `step`."""
         return self.describer.look(self._read(points, 0, bev, None)).descriptor
 
+    def warm_up(self, points: np.ndarray) -> None:
+        """Go once through description and verification with any cloud (N, >=3): the first keyframe then does not wait
+        for what is compiled at first use. Nothing is remembered."""
+        geometry = self.describer.look(self._read(points, 0, None, None)).geometry
+        self._verifier.verify(geometry, geometry)
+
     def process(
         self, points: np.ndarray, stamp: int, bev: F32 | None = None, T_odom_base: F64 | None = None
     ) -> list[LoopClosure]:

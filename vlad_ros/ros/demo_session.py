@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vlad_ros.bags import NANOSECONDS
 from vlad_ros.config import ReplayConfig
 from vlad_ros.demo import Edge, Truth
+from vlad_ros.geometry import from_quaternion
 from vlad_ros.ros import replay
 from vlad_ros.ros.watch import Watch, launch_node
 
@@ -33,7 +35,8 @@ def announce(
             say(accepted[0].sentence(len(accepted) - 1))
         edges.extend(accepted)
 
-    stamps, lost = listen(bag, folder, hear, weights, rate, say)
+    parameters = {"weights": str(Path(weights).resolve())} if weights else {}
+    stamps, lost = listen(bag, folder, hear, parameters, rate, say)
     return stamps, edges, lost
 
 
@@ -41,14 +44,13 @@ def listen(
     bag: Path,
     folder: Path,
     hear: Callable[[int, np.ndarray], None],
-    weights: str | None,
+    parameters: Mapping[str, Any],
     rate: float,
     say: Callable[[str], None],
 ) -> tuple[list[int], int]:
-    """Play `bag` into a fresh node, `hear(stamp, rows)` what it announces. The stamps of all keyframes, and how many
-    messages were lost. RuntimeError as in `announce`."""
+    """Play `bag` into a fresh node with these `parameters`, `hear(stamp, rows)` what it announces. The stamps of all
+    keyframes, and how many messages were lost. RuntimeError as in `announce`."""
     arguments = {"points": "/points", "odom": "/odom", "use_sim_time": "true"}
-    parameters = {"weights": str(Path(weights).resolve())} if weights else {}
     with Watch(on_closures=hear) as watch, launch_node(folder, parameters, **arguments) as node:
         say("waiting for the node: vlad.launch.py " + " ".join(f"{k}:={v}" for k, v in arguments.items()))
         watch.wait_active(node)
@@ -66,4 +68,7 @@ def listen(
 def _edge(row: np.void, truth: Truth) -> Edge:
     query = int(row["query_sec"]) * NANOSECONDS + int(row["query_nanosec"])
     match = int(row["match_sec"]) * NANOSECONDS + int(row["match_nanosec"])
-    return Edge(query, match, float(row["similarity"]), truth.distance(query, match))
+    T = from_quaternion(
+        np.array([row[n] for n in ("tx", "ty", "tz")]), np.array([row[n] for n in ("qx", "qy", "qz", "qw")])
+    )
+    return truth.edge(query, match, float(row["probability"]), T)

@@ -52,7 +52,7 @@ class Session:
             )
             if config.map_path and Path(config.map_path).exists():
                 self.recognizer.load_map(config.map_path)
-            self.recognizer.describe(_warm_up_cloud())
+            self.recognizer.warm_up(_warm_up_cloud())
             transforms = self._transforms(node)
             if transforms is not None:
                 undo.callback(transforms.close)
@@ -229,8 +229,14 @@ class Session:
 
 
 def _warm_up_cloud() -> F32:
-    """A flat floor and a wall (N, 4): describing it once compiles and loads what the first real scan would wait for."""
+    """A flat floor, a wall and some posts (N, 4): going through it once compiles and loads what the first real scan
+    would wait for."""
     x, y = np.meshgrid(np.linspace(-30, 30, 121), np.linspace(-30, 30, 121))
     floor = np.stack([x, y, np.full_like(x, -1.5), np.zeros_like(x)], -1).reshape(-1, 4)
     wall = np.stack([np.full_like(x, 15.0), x, np.abs(y) / 10, np.zeros_like(x)], -1).reshape(-1, 4)
-    return np.concatenate([floor, wall]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    feet, heights = np.repeat(rng.uniform(-25, 25, (40, 2)), 20, axis=0), np.tile(np.linspace(-1.5, 3.0, 20), 40)
+    posts = np.column_stack(
+        [feet + rng.normal(0, 0.1, feet.shape), heights * np.repeat(rng.random(40), 20), 0 * heights]
+    )
+    return np.concatenate([floor, wall, posts]).astype(np.float32)
