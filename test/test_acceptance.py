@@ -124,7 +124,7 @@ def test_what_cannot_be_verified_is_refused_with_a_reason(query, match, reason) 
 
 
 def test_the_first_candidate_is_verified_even_without_any_time() -> None:
-    same = marks(100, np.eye(4))
+    same = marks(200, np.eye(4))
     first, *others = judged(same, same, same, same, verification_budget=0.0)
     assert first.accepted and first.probability is not None
     assert [one.reject_reason for one in others] == [RejectReason.OUT_OF_TIME] * 2
