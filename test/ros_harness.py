@@ -125,7 +125,7 @@ class Robot(Watch):
         """Until the node hears us."""
         publishers = [self._points] + [self._odom] * odom + [self._bev] * bev
         wait_for(lambda: all(p.get_subscription_count() for p in publishers), "the node does not subscribe")
-        time.sleep(0.3)  # discovery is not quite symmetric
+        time.sleep(1.5 if bev else 0.3)  # discovery is not quite symmetric; rasters are large
 
     def wait_report(self) -> None:
         """Until diagnostics have told everything that has happened so far."""
