@@ -233,8 +233,8 @@ def test_courtyard_equals_the_offline_pipeline(tmp_path: Path, weights: Path) ->
 
 
 def test_full_clouds_without_odometry(tmp_path: Path, weights: Path) -> None:
-    """120,000 points a scan, no poses: every scan is a keyframe because keyframe_source says so. At 5 Hz, so that a busy
-    computer loses none of them.
+    """120,000 points a scan, no poses: every scan is a keyframe because keyframe_source says so. At 5 Hz, so that a
+    busy computer loses none of them.
 
     The last scans wait for odometry, which never comes, until the node takes the silence for the end of the bag.
     """
