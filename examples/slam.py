@@ -21,12 +21,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
@@ -38,8 +41,14 @@ from vlad_ros.plots import style
 from vlad_ros.run_sources import PlayedScan, Source, open_source
 from vlad_ros.types import F64
 
-LENGTH, SPACING, SPEED = 300.0, 1.5, 6.0  # m, m, m/s of the simulated drive
-SIGHT = 40.0  # m that odometry sees of it; with all of the blocks in its map it would close the loop by itself
+LENGTH, SPACING, SPEED = 500.0, 2.0, 8.0  # m, m, m/s of the simulated drive
+SIGHT = 50.0  # m that odometry sees of it; with all of the blocks in its map it would close the loop by itself
+
+LINES: dict[str, dict[str, Any]] = {  # how the picture draws each trajectory
+    "true": {"color": style.GREY, "lw": 4.0, "alpha": 0.6},
+    "before": {"color": style.VERMILION, "lw": 1.5, "ls": "--"},
+    "after": {"color": style.BLUE, "lw": 1.5},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +67,7 @@ def progress(scans: Iterator[PlayedScan], source: Source, what: str) -> Iterator
 
 
 def simulated(seed: int) -> Source:
-    """Once around some blocks of a town, and back the other way, with a 16-beam sensor that turns while it drives."""
+    """Once around some blocks of a town, and back the other way, with a 16-beam sensor."""
     from vlad_ros.simulation.routes import make_drive
     from vlad_ros.simulation.sensors import spinning
 
@@ -71,7 +80,6 @@ def simulated(seed: int) -> Source:
         revisits=("opposite",),
         lateral_offset=1.0,
         length=LENGTH,
-        distorted=True,
     )
     stamps = np.round((1.0 + np.arange(len(drive)) * SPACING / SPEED) * 1e9).astype(np.int64).tolist()
     truth = np.empty((0, 4, 4)) if drive.poses is None else drive.poses
@@ -81,17 +89,19 @@ def simulated(seed: int) -> Source:
 
 class Odometry:
     """kiss-icp over scans without times of their points; remembers stamps, poses and true poses as they pass. It looks
-    `max_range` metres far, where None as far as it does by default."""
+    `max_range` metres far, where None as far as it does by default, and begins with the speed of `step` metres a
+    scan."""
 
-    def __init__(self, max_range: float | None = None) -> None:
+    def __init__(self, max_range: float | None = None, step: float = 0.0) -> None:
         from kiss_icp.config import KISSConfig
         from kiss_icp.kiss_icp import KissICP
 
         config = KISSConfig()
         config.data.deskew = False
         config.data.max_range = max_range or config.data.max_range
-        config.mapping.voxel_size = config.data.max_range / 100.0  # as kiss-icp chooses it itself
+        config.mapping.voxel_size = 1.0  # m, as kiss-icp chooses it itself for most sensors
         self._icp = KissICP(config)
+        self._icp.last_delta[0, 3] = step
         self.stamps: list[int] = []
         self.poses: list[F64] = []
         self.truth: list[F64 | None] = []
@@ -208,40 +218,34 @@ def write_results(folder: Path, odometry: Odometry, optimised: F64, loops: list[
 
 
 def draw(folder: Path) -> None:
-    """slam.png from the saved files: the trajectory before and after, and how far each is off over the drive."""
+    """slam.png from the saved files: from above, the height, and how far both are off, over the drive."""
     with open(folder / "trajectory.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     with open(folder / "loops.csv", newline="") as file:
         ends = [(int(r["match_stamp_ns"]), int(r["query_stamp_ns"])) for r in csv.DictReader(file)]
     metrics = json.loads((folder / "metrics.json").read_text())
-    has_truth = "true_x_m" in rows[0]
-
-    def positions(name: str) -> F64:
-        return np.array([[float(r[f"{name}_{axis}_m"]) for axis in "xyz"] for r in rows])
-
+    names = [name for name in LINES if f"{name}_x_m" in rows[0]]
+    xyz = {name: np.array([[float(r[f"{name}_{axis}_m"]) for axis in "xyz"] for r in rows]) for name in names}
     index = {int(r["stamp_ns"]): i for i, r in enumerate(rows)}
-    loops = [(index[match], index[query]) for match, query in ends]
-    figure, axes = plt.subplots(1, 2 + has_truth, figsize=(5 + 5 * (1 + has_truth), 5.6), layout="constrained")
-    plans = (("before", "odometry alone", style.VERMILION), ("after", "with the loop edges", style.BLUE))
-    for plan, (name, title, colour) in zip(axes, plans, strict=False):
-        xyz = positions(name)
-        if has_truth:
-            plan.plot(*positions("true")[:, :2].T, color=style.GREY, lw=4, alpha=0.6, label="true")
-            title += f": {metrics[f'rmse_{name}_m']:.2f} m RMSE"
-        for k, (i, j) in enumerate(loops):
-            label = f"{len(loops)} loop edges" if k == 0 else None
-            plan.plot(*xyz[[i, j], :2].T, color=style.ORANGE, lw=1.0, label=label)
-        plan.plot(*xyz[:, :2].T, color=colour, lw=1.5, label=name)
-        plan.plot(*xyz[0, :2], color="black", marker="^", ms=8, ls="none", label="start")
-        plan.set(title=title, xlabel="x [m]", ylabel="y [m]", aspect="equal")
-        plan.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)
-    if has_truth:
-        seconds = (np.array(list(index)) - min(index)) * 1e-9
-        for name, _, colour in plans:
-            off = np.linalg.norm(positions(name) - positions("true"), axis=1)
-            axes[2].plot(seconds, off, color=colour, lw=1.5, label=name, ls="--" if name == "before" else "-")
-        axes[2].set(title="distance from the true position", xlabel="time [s]", ylabel="error [m]", ylim=(0, None))
-        axes[2].legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
+    seconds = (np.array(list(index)) - min(index)) * 1e-9
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 5.4), layout="constrained")
+    edges = [xyz["after"][[index[match], index[query]], :2] for match, query in ends]
+    axes[0].add_collection(LineCollection(edges, colors=style.ORANGE, linewidths=1.0))
+    for name in names:
+        axes[0].plot(*xyz[name][:, :2].T, **LINES[name])
+        axes[1].plot(seconds, xyz[name][:, 2], **LINES[name])
+    axes[0].plot(*xyz["after"][0, :2], color="black", marker="^", ms=8, ls="none")
+    axes[0].set(title="from above", xlabel="x [m]", ylabel="y [m]", aspect="equal", adjustable="datalim")
+    axes[1].set(title="height", xlabel="time [s]", ylabel="z [m]")
+    if "true" in names:
+        for name in ("before", "after"):
+            axes[2].plot(seconds, np.linalg.norm(xyz[name] - xyz["true"], axis=1), **LINES[name])
+        title = f"RMSE {metrics['rmse_before_m']:.2f} m before, {metrics['rmse_after_m']:.2f} m after"
+        axes[2].set(title=title, xlabel="time [s]", ylabel="distance from the true position [m]", ylim=(0, None))
+    handles = [Line2D([], [], **LINES[name], label=name) for name in names]
+    handles.append(Line2D([], [], color=style.ORANGE, lw=1.0, label=f"{len(edges)} loop edges"))
+    handles.append(Line2D([], [], color="black", marker="^", ms=8, ls="none", label="start"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     style.save(figure, folder / "slam.png")
     plt.close(figure)
 
@@ -262,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
         prepare(folder)
         config = RunConfig(points_topic=args.points_topic, odometry=False)
         source = open_source(args.source, config, EvaluationConfig()) if args.source else simulated(args.seed)
-        odometry = Odometry(None if args.source else SIGHT)
+        odometry = Odometry() if args.source else Odometry(SIGHT, SPACING)  # the simulation begins at full speed
         write_bag(folder / "bag", odometry.register(source), ImportConfig())
         if args.offline:
             loops = loops_offline(folder / "bag", folder, args.weights)
