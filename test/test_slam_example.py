@@ -103,7 +103,7 @@ def test_the_whole_of_it(
 
     monkeypatch.setattr(slam, "simulated", small)
     out = tmp_path / "out"
-    options = ["--offline"] if how == "offline" else ["--rate", "4"]
+    options = ["--offline"] if how == "offline" else ["--rate", "10"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     assert slam.main(["--out", str(out), "--weights", str(weights), *options]) == 0
