@@ -127,7 +127,7 @@ def verified() -> Edge:
     verifier = Verifier()
 
     def edge(query: F32, match: F32, true: F64) -> F64 | None:
-        return verifier.verify(describer.see(query).geometry, describer.see(match).geometry).T_match_query
+        return verifier.verify(describer.see(query).geometry(), describer.see(match).geometry()).T_match_query
 
     return edge
 

@@ -34,6 +34,7 @@ from vlad_ros.evaluation.drift import drifting_odometry
 from vlad_ros.evaluation.drives import aliasing_drives, judging_drives
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, edge_error
 from vlad_ros.evaluation.protocols import NO_HIT, Outcome, sparse_split
+from vlad_ros.geometry import from_xyz_rpy
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.sequence import Sequence, load_sequence
 from vlad_ros.types import F64, LoopClosure
@@ -107,7 +108,7 @@ class Asked:
 
 def causal(describer: Describer, calibration: Calibration, row: Row, drive: Sequence, seed: int) -> list[Asked]:
     """Every frame against the earlier ones outside the gap."""
-    poses = truth(drive)
+    poses = drive.poses_to("judge")
     place = PlaceRecognizer(describer, calibration, dataclasses.replace(BASE, exclude_time=row.gap * PERIOD / 1e9))
     odometry = [None] * len(drive) if row.drift is None else drifting_odometry(poses, row.drift, 0.5, seed)
     stamps = [PERIOD * (i + 1) for i in range(len(drive))]
@@ -126,40 +127,21 @@ def causal(describer: Describer, calibration: Calibration, row: Row, drive: Sequ
 
 def sparse(describer: Describer, calibration: Calibration, row: Row, drive: Sequence) -> list[Asked]:
     """A map of every stride-th frame; turned and thinned queries from half way between, in a session of their own."""
-    poses = truth(drive)
+    poses = drive.poses_to("judge")
     place = PlaceRecognizer(describer, calibration, dataclasses.replace(BASE, exclude_time=3600.0))
-    keep, queries, thinned = sparse_split(drive.scans, row.stride)
+    keep, queries, thinned, turns = sparse_split(drive.scans, row.stride)
     by_stamp = {PERIOD * (i + 1): poses[i] for i in range(len(drive))}
     for i in keep:
         place.step(drive.scans[i], PERIOD * (int(i) + 1), is_keyframe=True)
     place.open_session()
     asked = []
-    for i, points in zip(tqdm(queries, desc=drive.name, unit="query", leave=False, disable=None), thinned, strict=True):
+    bar = tqdm(queries, desc=drive.name, unit="query", leave=False, disable=None)
+    for i, points, turn in zip(bar, thinned, turns, strict=True):
         (one,) = place.step(points, PERIOD * (len(drive) + int(i) + 1), is_keyframe=True)
-        turn = np.eye(4)  # back from the thinned query's frame, which was turned about z
-        turn[:2, :2] = np.linalg.lstsq(*pairs(points, drive.scans[i]), rcond=None)[0].T
-        by_stamp[one.keyframe.stamp] = poses[i] @ turn
+        by_stamp[one.keyframe.stamp] = poses[i] @ from_xyz_rpy((0.0, 0.0, 0.0, 0.0, 0.0, -turn))
         near = {PERIOD * (int(j) + 1) for j in keep if np.linalg.norm(poses[j, :3, 3] - poses[i, :3, 3]) <= row.radius}
         asked.append(Asked(one.closures, bool(near), near, by_stamp))
     return asked
-
-
-def pairs(turned: np.ndarray, original: np.ndarray) -> tuple[F64, F64]:
-    """x y (n, 2) of some thinned points, and of the points of the scan that they were (heights and ranges agree)."""
-    chosen = turned[:: max(1, len(turned) // 50)]
-    key, keys = (np.stack([p[:, 2], np.linalg.norm(p[:, :2], axis=1)], axis=1) for p in (chosen, original))
-    distance = cdist(key, keys)
-    good = distance.min(axis=1) < 1e-3
-    unique = (distance < 1e-3).sum(axis=1) == 1
-    rows = np.flatnonzero(good & unique)
-    return chosen[rows, :2].astype(np.float64), original[distance[rows].argmin(axis=1), :2].astype(np.float64)
-
-
-def truth(drive: Sequence) -> F64:
-    """True poses (S, 4, 4)."""
-    if drive.poses is None:
-        raise ValueError(f"{drive.name} has no poses to judge edges by")
-    return drive.poses
 
 
 def scans(drive: Sequence) -> Iterator[np.ndarray]:

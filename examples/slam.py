@@ -119,9 +119,8 @@ class Odometry:
 def loops_of_the_node(bag: Path, folder: Path, weights: str | None, rate: float) -> list[Loop]:
     """Play the bag to the node, in a process of its own, and hear the edges that it announces."""
     from vlad_ros.conventions import from_upper_triangle
-    from vlad_ros.geometry import from_quaternion
     from vlad_ros.ros.demo_session import listen
-    from vlad_ros.ros.messages import COVARIANCE
+    from vlad_ros.ros.messages import COVARIANCE, stamps_of, transform_of
 
     loops: list[Loop] = []
 
@@ -129,12 +128,8 @@ def loops_of_the_node(bag: Path, folder: Path, weights: str | None, rate: float)
         accepted = rows[rows["accepted"] == 1]
         if len(accepted):  # one edge a keyframe, the most probable: the others see the same scan
             row = accepted[0]
-            T = from_quaternion(
-                np.array([row[name] for name in ("tx", "ty", "tz")]),
-                np.array([row[name] for name in ("qx", "qy", "qz", "qw")]),
-            )
-            match = int(row["match_sec"]) * 10**9 + int(row["match_nanosec"])
-            loops.append(Loop(match, stamp, T, from_upper_triangle(np.array([row[name] for name in COVARIANCE]))))
+            covariance = from_upper_triangle(np.array([row[name] for name in COVARIANCE]))
+            loops.append(Loop(stamps_of(row)[1], stamp, transform_of(row), covariance))
 
     parameters: dict[str, str | int] = {"queue_size": 1000}  # no scan is dropped where the computer is slow
     if weights:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from loops import accepted_loop
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
@@ -63,21 +64,9 @@ def loop(i: int, j: int, poses: F64, rng: np.random.Generator, **changes: object
     mixing = np.linalg.qr(rng.normal(size=(6, 6)))[0] * 0.2 + np.eye(6)
     root = np.diag(deviations) @ mixing
     T = exp(-root @ rng.normal(size=6)) @ inverse(poses[i]) @ poses[j]
-    values: dict[str, object] = {
-        "query_id": j,
-        "match_id": i,
-        "query_session": 0,
-        "match_session": 0,
-        "query_stamp": (j + 1) * SECOND,
-        "match_stamp": (i + 1) * SECOND,
-        "similarity": 0.8,
-        "probability": 0.97,
-        "T_match_query": T,
-        "covariance": root @ root.T,
-        "accepted": True,
-        "evidence": Evidence(0.8, 0.1, 60, 50, 0.7, 0.05, 0.2, 1.0, math.nan),
-    }
-    return LoopClosure(**{**values, **changes})  # type: ignore[arg-type]
+    evidence = Evidence(0.8, 0.1, 60, 50, 0.7, 0.05, 0.2, 1.0, math.nan)
+    values = {"query_id": j, "match_id": i, "similarity": 0.8, "probability": 0.97, "evidence": evidence} | changes
+    return accepted_loop((j + 1) * SECOND, (i + 1) * SECOND, T, root @ root.T, **values)
 
 
 def unverified(i: int, j: int, poses: F64, rng: np.random.Generator) -> LoopClosure:

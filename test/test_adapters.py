@@ -15,6 +15,7 @@ rclpy = pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 import ros_harness  # noqa: E402 - a ROS domain of our own
+from loops import accepted_loop  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import PointCloud2  # noqa: E402
@@ -40,20 +41,9 @@ def odometry(stamp: int) -> np.ndarray:
 def loop(query: int, match: int, **changes: Any) -> LoopClosure:
     """An accepted edge between keyframes so many seconds after START."""
     query, match = START + query * SECOND, START + match * SECOND
-    values: dict[str, Any] = {
-        "query_id": 7,
-        "match_id": 3,
-        "query_session": 0,
-        "match_session": 0,
-        "query_stamp": query,
-        "match_stamp": match,
-        "similarity": 0.9,
-        "probability": 0.99,
-        "T_match_query": inverse(odometry(match)) @ odometry(query),
-        "covariance": np.diag([1e-2, 2e-2, 3e-2, 1e-4, 2e-4, 3e-4]),
-        "accepted": True,
-    }
-    return LoopClosure(**{**values, **changes})
+    covariance = np.diag([1e-2, 2e-2, 3e-2, 1e-4, 2e-4, 3e-4])
+    T = inverse(odometry(match)) @ odometry(query)
+    return accepted_loop(query, match, T, covariance, **{"query_id": 7, "match_id": 3} | changes)
 
 
 def keyframe(*closures: LoopClosure) -> Described:

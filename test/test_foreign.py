@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from loops import accepted_loop
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.foreign import NodeEdges, compose, drift_covariance
@@ -34,20 +35,8 @@ def moved(d: np.ndarray) -> np.ndarray:
 
 def loop(query: int, match: int, **changes: object) -> LoopClosure:
     """An accepted edge with the true transform."""
-    values = {
-        "query_id": 90,
-        "match_id": 10,
-        "query_session": 0,
-        "match_session": 0,
-        "query_stamp": query,
-        "match_stamp": match,
-        "similarity": 0.9,
-        "probability": 0.99,
-        "T_match_query": inverse(odometry(match)) @ odometry(query),
-        "covariance": COVARIANCE,
-        "accepted": True,
-    }
-    return LoopClosure(**{**values, **changes})  # type: ignore[arg-type]
+    T = inverse(odometry(match)) @ odometry(query)
+    return accepted_loop(query, match, T, COVARIANCE, **{"query_id": 90, "match_id": 10} | changes)
 
 
 @pytest.fixture

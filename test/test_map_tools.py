@@ -217,7 +217,7 @@ def test_rebuilt_keyframes_are_those_of_their_stored_clouds(describer, tmp_path)
     rows = drive()[:4]
     rows = [
         dataclasses.replace(
-            row, geometry=dataclasses.replace(row.geometry, cloud=describer.see(yard(i)).geometry.cloud)
+            row, geometry=dataclasses.replace(row.geometry, cloud=describer.see(yard(i)).geometry().cloud)
         )
         for i, row in enumerate(rows)
     ]
@@ -251,7 +251,7 @@ def test_what_cannot_be_rebuilt_is_said(describer):
 
 
 def test_rebuild_from_the_command_line(tmp_path, describer, capsys):
-    rows = [dataclasses.replace(r, geometry=describer.see(yard(i)).geometry) for i, r in enumerate(drive()[:3])]
+    rows = [dataclasses.replace(r, geometry=describer.see(yard(i)).geometry()) for i, r in enumerate(drive()[:3])]
     make(rows).save(tmp_path / "old.map")
     before = (tmp_path / "old.map").read_bytes()
     words = "map", "rebuild", tmp_path / "old.map", "-o", tmp_path / "new.map", "--device", "cpu"

@@ -45,7 +45,7 @@ class StandIn(Describer):
     def see(self, points, raster=None):
         bev = self.rasterize(points, raster)
         features = np.cos(bev.points[:, :3] @ self.directions).mean(axis=0) + bev.raster.mean()
-        return Seen(bev, (features / np.linalg.norm(features)).astype(np.float32), self.marks(points))
+        return Seen(bev, (features / np.linalg.norm(features)).astype(np.float32), lambda: self.marks(points))
 
     @staticmethod
     def marks(points: np.ndarray) -> Geometry:

@@ -118,7 +118,7 @@ def test_sparse_draws_exactly_the_reference_queries(stride: int) -> None:
     module = reference("protocol")
     rng = np.random.default_rng(7)
     scans = [rng.normal(0, 20, (int(rng.integers(1500, 9000)), 4)).astype(np.float32) for _ in range(19)]
-    keep, queries, thinned = protocols.sparse_split(scans, stride, seed=3)
+    keep, queries, thinned, _ = protocols.sparse_split(scans, stride, seed=3)
     expected_keep, expected_queries, expected = module.sparse_split(scans, stride, 3)
     np.testing.assert_array_equal(keep, expected_keep)
     np.testing.assert_array_equal(queries, expected_queries)

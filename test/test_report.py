@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from browser import chromium, open_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,13 +56,7 @@ def mixed_run(folder: Path, keyframes: int = 80) -> Run:
     return write(record(poses, poses, closures), folder, configuration=CONFIGURATION, calibration=None)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The network of these tests is so small that a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import data_file
 from rosbags.rosbag2 import StoragePlugin, Writer
 from synthetic_run import SECOND, drifted_laps, drifting, laps, loop, record, unverified, write
@@ -45,13 +44,7 @@ def circuit(n: int = 34, count: int = 2, radius: float = 10.0) -> Sequence:
     return Sequence("circuit", scans, np.stack(poses), 100.0 + np.arange(len(poses)) * 1.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The network of these tests is so small that a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 from synthetic_run import SECOND, drifting, laps, loop
 from untrained import save_untrained
 
@@ -23,6 +22,9 @@ from vlad_ros.types import F64
 
 pytest.importorskip("gtsam", reason="GTSAM is not installed (it has no wheel for CPython 3.10)")
 pytest.importorskip("kiss_icp", reason="kiss-icp is not installed")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +106,7 @@ def test_the_whole_of_it(
     monkeypatch.setattr(slam, "simulated", small)
     out = tmp_path / "out"
     options = ["--offline"] if how == "offline" else ["--rate", "10"]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     assert slam.main(["--out", str(out), "--weights", str(weights), *options]) == 0
-    torch.set_num_threads(threads)
     metrics = json.loads((out / "metrics.json").read_text())
     printed = capsys.readouterr().out
     assert metrics["scans"] == len(drive) and metrics["loops"] >= 15

@@ -8,12 +8,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from test_run import circuit
 from untrained import save_untrained
@@ -37,7 +35,7 @@ RATE = "10"  # times real time
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """Where the reader works: two bags of the same circuit, a day apart, and weights that find it."""
     folder, today = tmp_path_factory.mktemp("tutorial"), circuit()
     assert today.stamps is not None
@@ -45,10 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, drive in (("BAG", today), ("TOMORROW", tomorrow)):
         write_bag(folder / name, sequence_scans(drive, 10.0), ImportConfig())
     save_untrained(folder / "w.safetensors", today.scans[:6], 0.5)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield folder
-    torch.set_num_threads(threads)
+    return folder
 
 
 def test_every_command_at_the_desk(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

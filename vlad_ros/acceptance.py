@@ -15,7 +15,7 @@ from vlad_ros.calibration import Calibration
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.geometry import inverse, rotation_angle
-from vlad_ros.types import F64, Candidate, Evidence, Geometry, Keyframe, LoopClosure, RejectReason, Verification
+from vlad_ros.types import F64, Candidate, Evidence, Keyframe, LoopClosure, RejectReason, Verification
 from vlad_ros.verification import Verifier
 
 ELSEWHERE = 15.0  # m; a candidate this far from another shows another place
@@ -76,23 +76,22 @@ class Judge:
 
     def _weigh(self, closure: LoopClosure, query: Keyframe, margin: float, database: KeyframeDatabase) -> LoopClosure:
         match = database.geometry(closure.match_id)
-        if not _usable(query.geometry) or not _usable(match):
+        if query.geometry is None or match is None or query.geometry.is_empty or match.is_empty:
             return dataclasses.replace(closure, reject_reason=RejectReason.NO_GEOMETRY, probability=0.0)
-        assert query.geometry is not None and match is not None  # for the type checker
         found = self._verifier.verify(query.geometry, match)
         if found.T_match_query is None:
             return dataclasses.replace(closure, reject_reason=RejectReason.NO_ALIGNMENT, probability=0.0)
         evidence = self._evidence(closure, query, margin, found, found.T_match_query, database)
         probability = self._calibration.probability(evidence)
-        accepted = probability >= self._config.min_probability
-        reason = self._calibration.reason(evidence, self._config.min_probability)
+        least = self._config.min_probability
+        accepted = probability >= least
         return dataclasses.replace(
             closure,
             probability=probability,
             T_match_query=found.T_match_query,
             covariance=found.covariance,
             accepted=accepted,
-            reject_reason=RejectReason.NONE if accepted else reason,
+            reject_reason=RejectReason.NONE if accepted else self._calibration.reason(evidence, least),
             evidence=evidence,
         )
 
@@ -125,10 +124,6 @@ class Judge:
             self._recent.append(None)
         else:
             self._recent.append(_Edge(query, best.match_id, best.T_match_query))
-
-
-def _usable(geometry: Geometry | None) -> bool:
-    return geometry is not None and len(geometry.keypoints) > 0 and len(geometry.cloud) > 0
 
 
 def margin_over_elsewhere(candidate: Candidate, others: list[Candidate], database: KeyframeDatabase) -> float:

@@ -73,25 +73,18 @@ def write_drive(drive: Sequence, path: Path) -> None:
     from vlad_ros.bags import sequence_scans, write_bag
 
     noise, config = EvaluationConfig(), ImportConfig()
-    odometry = drifting_odometry(places(drive), noise.drift_scale, noise.drift_yaw, noise.seed)
+    odometry = drifting_odometry(drive.poses_to("judge"), noise.drift_scale, noise.drift_yaw, noise.seed)
     write_bag(path, sequence_scans(drive, config.rate, odometry), config)
-
-
-def places(drive: Sequence) -> F64:
-    """True poses (S, 4, 4)."""
-    if drive.poses is None:
-        raise ValueError(f"{drive.name}: has no true poses")
-    return drive.poses
 
 
 class Truth:
     """The simulated truth, by stamp [ns]."""
 
     def __init__(self, drive: Sequence) -> None:
-        self.positions: F64 = places(drive)[:, :3, 3]
+        self.positions: F64 = drive.poses_to("judge")[:, :3, 3]
         self.index = {stamp: i for i, stamp in enumerate(drive.stamps_ns())}
         self._stamps = np.array(drive.stamps_ns())
-        self._poses = places(drive)
+        self._poses = drive.poses_to("judge")
 
     def distance(self, query: int, match: int) -> float:
         """Metres between the places of two stamps."""

@@ -92,7 +92,7 @@ class Describer:
         """Raster, descriptor and geometry of `points` (N, 4) in the body frame, by one pass of the network."""
         bev = self.rasterize(points, raster)
         description = self.describe_all(bev)
-        return Seen(bev, self.descriptor(description), self.geometry(bev, description, points))
+        return Seen(bev, self.descriptor(description), lambda: self.geometry(bev, description, points))
 
     def look(self, scan: Scan) -> Seen:
         """What the network sees in a single scan, made at most once."""

@@ -19,10 +19,11 @@ def transform(points: np.ndarray, T: F64) -> np.ndarray:
 
 
 def from_quaternion(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
-    """T from a translation [m] and a quaternion x y z w."""
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_quat(quaternion_xyzw).as_matrix()
-    T[:3, 3] = translation
+    """T from a translation [m] and a quaternion x y z w, or (N, 4, 4) from (N, 3) and (N, 4)."""
+    T = np.zeros((*np.shape(translation)[:-1], 4, 4))
+    T[..., :3, :3] = Rotation.from_quat(quaternion_xyzw).as_matrix()
+    T[..., :3, 3] = translation
+    T[..., 3, 3] = 1.0
     return T
 
 

@@ -29,11 +29,12 @@ JUMP_ANGLE = math.radians(30.0)
 
 
 class Seen(NamedTuple):
-    """A cloud as the network sees it: its raster, descriptor (D,) and what is kept to verify its loops."""
+    """A cloud as the network sees it: its raster and descriptor (D,), and how to make what is kept to verify its loops:
+    a keyframe that waits for its local map needs that of the map alone."""
 
     bev: Bev
     descriptor: F32
-    geometry: Geometry
+    geometry: Callable[[], Geometry]
 
 
 @dataclass(eq=False)

@@ -182,7 +182,7 @@ def _described_anew(keyframe: Keyframe, describer: Describer) -> Keyframe:
         keyframe,
         descriptor=seen.descriptor,
         scan_descriptor=seen.descriptor,
-        geometry=dataclasses.replace(seen.geometry, cloud=geometry.cloud),  # thinned once, never again
+        geometry=dataclasses.replace(seen.geometry(), cloud=geometry.cloud),  # thinned once, never again
     )
 
 

@@ -98,7 +98,7 @@ class PlaceRecognizer:
     def warm_up(self, points: np.ndarray) -> None:
         """Go once through description and verification with any cloud (N, >=3): the first keyframe then does not wait
         for what is compiled at first use. Nothing is remembered."""
-        geometry = self.describer.look(self._read(points, 0, None, None)).geometry
+        geometry = self.describer.look(self._read(points, 0, None, None)).geometry()
         self._verifier.verify(geometry, geometry)
 
     def process(
@@ -134,7 +134,7 @@ class PlaceRecognizer:
             if verdict != "session_opened":
                 return described
             described = self.finish()
-            self.session = self.database.next_session()
+            self.open_session()
             self._open_drive()
         return described + [self._recognise(view) for view in self._drive.advance(scan, is_keyframe)]
 
@@ -145,18 +145,20 @@ class PlaceRecognizer:
     def _recognise(self, view: View) -> Described:
         """Describe a keyframe, search for it among the earlier ones, add it to them, judge what was found."""
         watch = Stopwatch()
-        joined = view.seen if isinstance(view.seen, JoinedMap) else None
-        seen = self.describer.see(view.seen.points) if isinstance(view.seen, JoinedMap) else view.seen
+        if isinstance(view.seen, JoinedMap):
+            is_local_map, partial, seen = True, view.seen.partial, self.describer.see(view.seen.points)
+        else:
+            is_local_map, partial, seen = False, False, view.seen
         keyframe = Keyframe(
             session=self.session,
             stamp=view.stamp,
             descriptor=seen.descriptor,
             scan_descriptor=view.scan_descriptor,
-            is_local_map=joined is not None,
-            partial=joined is not None and joined.partial,
+            is_local_map=is_local_map,
+            partial=partial,
             T_odom_base=view.T_odom_base,
             travel=view.travel,
-            geometry=seen.geometry,
+            geometry=seen.geometry(),
         )
         watch.lap("describe")
         config = self.config
@@ -175,16 +177,18 @@ class PlaceRecognizer:
         """Replace the map by a file's; the drive goes on as a new session of it, and keyframes still waiting for
         their windows meet the new map. MapError, with everything left as it is, when the file cannot be used."""
         self.database = KeyframeDatabase.load(path, **self._make())
-        self._join_map()
+        self.open_session()
 
     def clear_map(self) -> None:
         """Forget every keyframe; the drive goes on as the first session of an empty map."""
         self.database = KeyframeDatabase(**self._make())
-        self._join_map()
+        self.open_session()
 
     def open_session(self) -> None:
-        """The vehicle was carried away: what is described from now on is a session of its own."""
-        self._join_map()
+        """What is described from now on is a session of its own, whose loops remember nothing of those before: the map
+        is another, the stamps have begun anew, or the vehicle was carried away."""
+        self.session = self.database.next_session()
+        self._judge = Judge(self._verifier, self.calibration, self.config)
 
     def _read(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
         if bev is not None and not self.use_bev:
@@ -196,11 +200,5 @@ class PlaceRecognizer:
         describer, kind = self.describer, "bev" if self.use_bev else "points"
         return {"dim": describer.dim, "model_hash": describer.model_hash, "bev": describer.bev, "kind": kind}
 
-    def _join_map(self) -> None:
-        """The drive goes on as a session of another map, whose loops have no memory of the old one's."""
-        self.session = self.database.next_session()
-        self._judge = Judge(self._verifier, self.calibration, self.config)
-
     def _open_drive(self) -> None:
-        self._judge = Judge(self._verifier, self.calibration, self.config)
         self._drive = Drive(self.config, self.describer.bev, self.describer.look, self.counters, self.use_bev)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.acceptance import AGREE_ANGLE, AGREE_METRES, DRIFT, DRIFT_FLOOR, MAX_SPEED
+from vlad_ros.conventions import skew
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.geometry import inverse, rotation_angle, yaw
 from vlad_ros.types import F64, LoopClosure
@@ -174,9 +175,8 @@ def pose_covariance(covariance: F64, T_map_match: F64, T_match_query: F64) -> F6
 
     The rotation of d moves the body about the match's origin, so that p = T_match_query's translation is its lever.
     """
-    x, y, z = T_match_query[:3, 3]
     J = np.eye(6)
-    J[:3, 3:] = [[0.0, z, -y], [-z, 0.0, x], [y, -x, 0.0]]  # -[p]x
+    J[:3, 3:] = -skew(T_match_query[:3, 3])
     J[:3] = T_map_match[:3, :3] @ J[:3]
     J[3:] = T_map_match[:3, :3] @ J[3:]
     return np.asarray(J @ covariance @ J.T, np.float64)

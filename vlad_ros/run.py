@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from vlad_ros.evaluation.protocols import Bools, Ints
+from vlad_ros.geometry import from_quaternion
 from vlad_ros.types import F64, Evidence, RejectReason
 
 FORMAT, VERSION = "vlad_ros run", 1
@@ -204,10 +204,8 @@ def _poses(table: dict[str, tuple[str, ...]], names: tuple[str, ...]) -> F64:
     numbers = np.stack([_floats(table[name]) for name in names], axis=1)
     known = np.isfinite(numbers).all(axis=1)
     poses = np.full((len(numbers), 4, 4), np.nan)
-    poses[known] = np.eye(4)
-    poses[known, :3, 3] = numbers[known, :3]
     if known.any():
-        poses[known, :3, :3] = Rotation.from_quat(numbers[known, 3:]).as_matrix()
+        poses[known] = from_quaternion(numbers[known, :3], numbers[known, 3:])
     return poses
 
 

@@ -35,6 +35,12 @@ class Sequence:
     def __len__(self) -> int:
         return len(self.scans)
 
+    def poses_to(self, purpose: str) -> F64:
+        """The poses (S, 4, 4); ValueError saying that there are none to `purpose` by."""
+        if self.poses is None:
+            raise ValueError(f"{self.name}: has no poses to {purpose} by")
+        return self.poses
+
     def stamps_ns(self, rate: float = 10.0) -> list[int]:
         """Integer nanoseconds of each scan; where the file has no stamps, evenly at `rate` from one second on."""
         if self.stamps is None:

@@ -72,6 +72,11 @@ class Geometry:
         return self.cloud.astype(np.float32) * np.float32(POINT_SCALE)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there are no keypoints or no points to verify with."""
+        return not len(self.keypoints) or not len(self.cloud)
+
+    @property
     def nbytes(self) -> int:
         """Bytes kept."""
         return self.keypoints.nbytes + self.features.nbytes + self.cloud.nbytes + self.T_level_body.nbytes

@@ -57,7 +57,6 @@ PLANS = (
     DrivePlan("indoor", dome(), BOTH, 50.0),
     DrivePlan("carpark", spinning(16), BOTH, 50.0),
 )
-CALIBRATION = (*(plan.kind for plan in PLANS), *FOOLING)  # the drives' worlds in their order
 FOOLING_SENSORS = (spinning(32), spinning(16, 450), dome(), spinning(64), spinning(32, 450))
 
 

@@ -97,21 +97,23 @@ def cross(
     return judge(similarity, np.ones_like(near), near, opposite)
 
 
-def sparse_split(scans: list[F32], stride: int, seed: int = 0) -> tuple[Ints, Ints, list[F32]]:
-    """Map indices, query indices, and the query scans (N, >=3), turned and thinned by what `seed` draws."""
+def sparse_split(scans: list[F32], stride: int, seed: int = 0) -> tuple[Ints, Ints, list[F32], list[float]]:
+    """Map indices, query indices, the query scans (N, >=3), turned and thinned by what `seed` draws, and their turns
+    [rad]."""
     if stride < 2:
         raise ValueError(f"stride must be at least 2, not {stride}")
     keep: Ints = np.arange(0, len(scans), stride)
     queries: Ints = np.arange(stride // 2, len(scans), stride)
     generator = np.random.default_rng(seed)
-    return keep, queries, [_turn_and_thin(scans[i], generator) for i in queries]
+    drawn = [_turn_and_thin(scans[i], generator) for i in queries]
+    return keep, queries, [points for points, _ in drawn], [angle for _, angle in drawn]
 
 
-def _turn_and_thin(points: F32, generator: np.random.Generator) -> F32:
+def _turn_and_thin(points: F32, generator: np.random.Generator) -> tuple[F32, float]:
     low, high = SPARSE_POINTS
     count = min(int(generator.integers(low, high + 1)), len(points))
     thinned = points[generator.choice(len(points), count, replace=False)].copy()
-    angle = generator.uniform(0.0, 2.0 * np.pi)
+    angle = float(generator.uniform(0.0, 2.0 * np.pi))
     c, s = np.cos(angle), np.sin(angle)
     thinned[:, :2] = thinned[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
-    return thinned
+    return thinned, angle

@@ -54,8 +54,8 @@ def make_task(config: EvaluationConfig, sequence: Sequence, other: Sequence | No
     ValueError where there are no poses to judge by, or where the protocol has no such thing as a local map.
     """
     for drive in (sequence, other):
-        if drive is not None and drive.poses is None:
-            raise ValueError(f"{drive.name}: has no poses to judge by")
+        if drive is not None:
+            drive.poses_to("judge")
     if other is not None:
         return _cross(config, sequence, other)
     return _sparse(config, sequence) if config.protocol == "sparse" else _causal(config, sequence)
@@ -88,7 +88,7 @@ def _sparse(config: EvaluationConfig, sequence: Sequence) -> Task:
     if config.local_maps:
         raise ValueError("the sparse protocol thins single scans; local maps go with the causal one")
     positions, _ = _places(sequence)
-    keep, queries, thinned = protocols.sparse_split(sequence.scans, config.stride, config.seed)
+    keep, queries, thinned, _ = protocols.sparse_split(sequence.scans, config.stride, config.seed)
 
     def judge(similarity: F32) -> Outcome:
         return protocols.cross(similarity, positions[queries], positions[keep], config.radius)
@@ -112,9 +112,7 @@ def _views(config: EvaluationConfig) -> str:
 
 def _places(sequence: Sequence) -> tuple[F64, F64]:
     """Positions (S, 3) [m] and headings (S,) [rad]."""
-    poses = sequence.poses
-    if poses is None:
-        raise ValueError(f"{sequence.name}: has no poses to judge by")
+    poses = sequence.poses_to("judge")
     return poses[:, :3, 3], np.arctan2(poses[:, 1, 0], poses[:, 0, 0])
 
 
@@ -126,10 +124,8 @@ def _clouds(config: EvaluationConfig, sequence: Sequence) -> Clouds:
 
 def local_maps(sequence: Sequence, config: EvaluationConfig) -> Iterator[F32]:
     """The local map (N, 4) around each scan, in its body frame, in order, joined by drifting odometry."""
-    if sequence.poses is None:
-        raise ValueError(f"{sequence.name}: has no poses to join scans by")
     recognizer = RecognizerConfig()
-    odometry = drifting_odometry(sequence.poses, config.drift_scale, config.drift_yaw, config.seed)
+    odometry = drifting_odometry(sequence.poses_to("join scans"), config.drift_scale, config.drift_yaw, config.seed)
     distance, half = travel(odometry), recognizer.accumulation_m / 2
     joined = LocalMap(recognizer)
     waiting: deque[int] = deque()

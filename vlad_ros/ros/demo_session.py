@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from vlad_ros.bags import NANOSECONDS
 from vlad_ros.config import ReplayConfig
 from vlad_ros.demo import Edge, Truth
-from vlad_ros.geometry import from_quaternion
 from vlad_ros.ros import replay
+from vlad_ros.ros.messages import stamps_of, transform_of
 from vlad_ros.ros.watch import Watch, launch_node
 
 # What the node counts although nothing was lost.
@@ -66,9 +65,4 @@ def listen(
 
 
 def _edge(row: np.void, truth: Truth) -> Edge:
-    query = int(row["query_sec"]) * NANOSECONDS + int(row["query_nanosec"])
-    match = int(row["match_sec"]) * NANOSECONDS + int(row["match_nanosec"])
-    T = from_quaternion(
-        np.array([row[n] for n in ("tx", "ty", "tz")]), np.array([row[n] for n in ("qx", "qy", "qz", "qw")])
-    )
-    return truth.edge(query, match, float(row["probability"]), T)
+    return truth.edge(*stamps_of(row), float(row["probability"]), transform_of(row))

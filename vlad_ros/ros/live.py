@@ -10,7 +10,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import PointCloud2
 
-from vlad_ros.ros.messages import ROW, from_time
+from vlad_ros.ros.messages import ROW, from_time, stamps_of
 from vlad_ros.ros.watch import Watch
 from vlad_ros.terminal import Loop, View
 
@@ -68,7 +68,7 @@ def _loop(query_stamp: int, rows: np.ndarray) -> Loop:
     row = rows[0]
     return Loop(
         query_stamp=query_stamp,
-        match_stamp=int(row["match_sec"]) * 1_000_000_000 + int(row["match_nanosec"]),
+        match_stamp=stamps_of(row)[1],
         match_session=int(row["match_session"]),
         away=float(np.linalg.norm([row["x"], row["y"], row["z"]])),
         similarity=float(row["similarity"]),

@@ -16,13 +16,12 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Path
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from vlad_ros.bev import from_image, preview, to_image
 from vlad_ros.config import BevConfig
-from vlad_ros.geometry import inverse, to_quaternion
+from vlad_ros.geometry import from_quaternion, inverse, to_quaternion
 from vlad_ros.relocalisation import MapPose
 from vlad_ros.ros.create_cloud import create_cloud
 from vlad_ros.types import F32, F64, LoopClosure
@@ -133,6 +132,18 @@ def _fill(row: np.void, closure: LoopClosure, pose_of: PoseOf) -> None:
     row["accepted"], row["reject_reason"] = closure.accepted, closure.reject_reason
 
 
+def stamps_of(row: np.void) -> tuple[int, int]:
+    """Stamps [ns] of a row's query and match."""
+    query, match = (1_000_000_000 * int(row[f"{s}_sec"]) + int(row[f"{s}_nanosec"]) for s in ("query", "match"))
+    return query, match
+
+
+def transform_of(row: np.void) -> F64:
+    """T_match_query (4, 4) of a row that has one."""
+    numbers = np.array([row[name] for name in POSE_AND_COVARIANCE[:7]])
+    return from_quaternion(numbers[:3], numbers[3:])
+
+
 def match_position(closure: LoopClosure, pose_of: PoseOf) -> F64:
     """Where the match lies in the query's body frame [m], (3,): verified, else by one session's odometry, else NaN."""
     if closure.T_match_query is not None:
@@ -166,10 +177,7 @@ def poses_of(path: Path) -> tuple[list[int], F64]:
     norms = np.linalg.norm(numbers[:, 3:], axis=1)
     if np.any(np.abs(norms - 1.0) > UNIT_TOLERANCE):
         raise ValueError("a quaternion of the path is not of unit length")
-    T = np.tile(np.eye(4), (len(stamps), 1, 1))
-    T[:, :3, :3] = Rotation.from_quat(numbers[:, 3:]).as_matrix()
-    T[:, :3, 3] = numbers[:, :3]
-    return stamps, T
+    return stamps, from_quaternion(numbers[:, :3], numbers[:, 3:])
 
 
 def bev_message(header: Header, raster: F32, config: BevConfig) -> Image:

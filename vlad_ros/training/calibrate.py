@@ -47,28 +47,20 @@ def by_inliers() -> Calibration:
     return Calibration(model, model)
 
 
-def drive_through(
-    describer: Describer, calibration: Calibration, drive: Sequence, odometry: bool, seed: int
-) -> list[LoopClosure]:
+def drive_through(describer: Describer, drive: Sequence, odometry: bool, seed: int) -> list[LoopClosure]:
     """All loops of a drive, with drifting odometry (local maps) or none (single scans)."""
-    recognizer = PlaceRecognizer(describer, calibration, CONFIG)
-    poses = drifting_odometry(truth(drive), DRIFT_SCALE, DRIFT_YAW, seed) if odometry else [None] * len(drive)
+    recognizer = PlaceRecognizer(describer, by_inliers(), CONFIG)
+    true = drive.poses_to("judge")
+    poses = drifting_odometry(true, DRIFT_SCALE, DRIFT_YAW, seed) if odometry else [None] * len(drive)
     closures: list[LoopClosure] = []
     for points, stamp, T_odom_base in zip(drive.scans, drive.stamps_ns(), poses, strict=True):
         closures += recognizer.process(points, stamp, T_odom_base=T_odom_base)
     return closures + recognizer.flush()
 
 
-def truth(drive: Sequence) -> F64:
-    """True poses T_world_base (S, 4, 4); ValueError without."""
-    if drive.poses is None:
-        raise ValueError(f"{drive.name} has no poses to judge loops by")
-    return drive.poses
-
-
 def edges_right(drive: Sequence, closures: Iterable[LoopClosure]) -> np.ndarray:
     """Whether each verified loop's transform agrees with the true poses, (N,) bool."""
-    pose = dict(zip(drive.stamps_ns(), truth(drive), strict=True))
+    pose = dict(zip(drive.stamps_ns(), drive.poses_to("judge"), strict=True))
     return np.array(
         [
             c.T_match_query is not None
@@ -112,7 +104,7 @@ def _loops(weights: str | os.PathLike[str], drive: Sequence, number: int) -> Loo
     for odometry in (True, False):
         if not odometry and drive.name.startswith(EXACT_COPIES):
             continue
-        closures = drive_through(describer, by_inliers(), drive, odometry, number)
+        closures = drive_through(describer, drive, odometry, number)
         for closure, is_so in zip(closures, edges_right(drive, closures), strict=True):
             if closure.evidence is not None and refusal(closure.evidence) is None:
                 evidence.append(closure.evidence)

@@ -83,7 +83,8 @@ def read_drive(path: str | os.PathLike[str], config: FinetuneConfig, source: Run
 
 def split(drive: Sequence, held_out: float) -> tuple[Sequence, Sequence]:
     """The beginning to train on and the end to measure on, `BORDER` of travel between them. ValueError: too short."""
-    distance = travel(_poses(drive))
+    poses = drive.poses_to("label places")
+    distance = travel(poses)
     end = (1.0 - held_out) * distance[-1]
     parts = [np.flatnonzero(distance < end - BORDER), np.flatnonzero(distance >= end)]
     if len(parts[0]) < FEWEST * VIEWS or len(parts[1]) < FEWEST * VIEWS:
@@ -91,14 +92,8 @@ def split(drive: Sequence, held_out: float) -> tuple[Sequence, Sequence]:
             f"{drive.name}: {len(drive)} scans over {distance[-1]:.0f} m are too few; {FEWEST * VIEWS} each are needed"
             " to train and to measure on, so drive farther or give a smaller --spacing"
         )
-    first, second = (Sequence(drive.name, [drive.scans[i] for i in part], _poses(drive)[part], None) for part in parts)
+    first, second = (Sequence(drive.name, [drive.scans[i] for i in part], poses[part], None) for part in parts)
     return first, second
-
-
-def _poses(drive: Sequence) -> F64:
-    if drive.poses is None:
-        raise ValueError(f"{drive.name}: has no odometry")
-    return drive.poses
 
 
 class DrivePlaces(Places):
@@ -106,7 +101,7 @@ class DrivePlaces(Places):
 
     def __init__(self, drive: Sequence) -> None:
         count = len(drive) // VIEWS * VIEWS
-        scans, poses = drive.scans[:count], _poses(drive)[:count]
+        scans, poses = drive.scans[:count], drive.poses_to("label places")[:count]
         yaw = np.arctan2(poses[:, 1, 0], poses[:, 0, 0])
         views = Views(
             xyz=np.round(np.concatenate(scans)[:, :3] / SCALE).astype(np.int16),
