@@ -202,9 +202,7 @@ class NodeConfig(Checked):
     save_on_exit: bool = option(False, "save the map at deactivation and exit")
     autosave_period: float = option(0.0, "save the map every so often; 0: off", "s", 0.0, 86400.0)
     map_frame: str = option("map", "frame of ~/pose: the one in which the map's first session began")
-    lio_sam: bool = option(
-        False, "publish accepted edges as [t_query, t_match] on lio_loop/loop_closure_detection (LIO-SAM and relatives)"
-    )
+    lio_sam: bool = option(False, "publish accepted edges as [t_query, t_match] on lio_loop/loop_closure_detection")
     node_edges: bool = option(False, "publish accepted edges between the nodes announced on keyframes, on ~/node_edges")
 
     def __post_init__(self) -> None:
@@ -297,9 +295,5 @@ class ExportConfig(Checked):
     """What `vlad export` writes."""
 
     format: str = option("g2o", "g2o's own, or one for gtsam.readG2o(file, True)", choices=("g2o", "gtsam"))
-    drift_translation: float = option(
-        0.02, "odometry edges: standard deviation, as a share of their length", "", 0.0, 1.0
-    )
-    drift_rotation: float = option(
-        0.5, "odometry edges: random walk of the attitude in 10 m of travel", "deg", 0.0, 90.0
-    )
+    drift_translation: float = option(0.02, "odometry edges: sigma, as a share of their length", "", 0.0, 1.0)
+    drift_rotation: float = option(0.5, "odometry edges: random walk of attitude in 10 m of travel", "deg", 0.0, 90.0)
