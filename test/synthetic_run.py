@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run as a good drive would leave it, made from poses alone: drifting odometry, and loops with honest covariances."""
+"""Runs made from poses alone: as a good drive leaves them, with drifting odometry and loops with honest covariances;
+and one with wrong, refused and missing loops among the right ones."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from loops import accepted_loop
@@ -21,6 +24,10 @@ from vlad_ros.run_writer import RunRecorder
 from vlad_ros.types import F64, Evidence, Keyframe, LoopClosure, RejectReason
 
 SECOND = 1_000_000_000
+CONFIGURATION: dict[str, Any] = {
+    "recognizer": {"min_probability": 0.9, "top_k": 3},
+    "judge": {"radius": 5.0},
+}
 
 
 def laps(count: int = 3, keyframes: int = 80, radius: float = 30.0) -> F64:
@@ -107,3 +114,24 @@ def drifted_laps(folder: Path, seed: int = 0, spacing: int = 2) -> tuple[Run, F6
         for j in range(80, len(poses), spacing)
     }
     return write(record(poses, odometry, closures), folder), poses
+
+
+def mixed_run(folder: Path, keyframes: int = 80) -> Run:
+    """Two laps: of the second lap's keyframes some have a right edge, some a wrong or refused one, some none."""
+    poses, rng = laps(2, keyframes), np.random.default_rng(0)
+    model, nothing = loop(0, 1, poses, rng), unverified(0, 1, poses, rng)
+    closures = {}
+    for j in range(keyframes, 2 * keyframes):
+        i, other = j - keyframes, (j + keyframes // 2) % keyframes
+        ends = {"query_id": j, "match_id": i, "T_match_query": inverse(poses[i]) @ poses[j], "similarity": 0.7}
+        right = dataclasses.replace(model, **ends, probability=float(rng.uniform(0.9, 1.0)))
+        wrong = dataclasses.replace(right, match_id=other, similarity=0.9, probability=float(rng.uniform(0.5, 1.0)))
+        refused = {"accepted": False, "reject_reason": RejectReason.LOW_OVERLAP}
+        kinds = [
+            [right, dataclasses.replace(nothing, query_id=j, match_id=other)],
+            [wrong, dataclasses.replace(right, **refused, probability=0.4)],
+            [dataclasses.replace(right, **refused, probability=float(rng.uniform(0, 0.9)))],
+            [],
+        ]
+        closures[j] = kinds[int(rng.integers(4))]
+    return write(record(poses, poses, closures), folder, configuration=CONFIGURATION, calibration=None)

@@ -88,7 +88,7 @@ def test_the_whole_of_it(
     how: str, slam: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A small drive: odometry, bag, recogniser, graph, picture; what is printed is what was saved."""
-    from test_run import circuit
+    from circuit import circuit
 
     if how == "node":
         pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_run import circuit
+from circuit import circuit
 from untrained import save_untrained
 
 from vlad_ros import cli
