@@ -4,53 +4,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
-import matplotlib.colors
 import numpy as np
 import pytest
 import torch
 from conftest import data_file
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
-from untrained import save_untrained
+from plotted import assert_readable, make_scans, panel, plot, save_drive
 
-from vlad_ros import cli
 from vlad_ros.config import BevConfig, ModelConfig
-from vlad_ros.database import KeyframeDatabase
 from vlad_ros.describer import Describer
 from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 from vlad_ros.model.network import PlaceNetwork
-from vlad_ros.plots import assignment, closure, heads, style, vlad
+from vlad_ros.plots import assignment, heads, vlad
 from vlad_ros.plots.insides import Head, Insides, few_keypoints, look_inside
-from vlad_ros.run import Run, read_run
-from vlad_ros.sequence import Sequence, save_sequence
-from vlad_ros.types import F32
-
-
-def make_scans(count: int, seed: int = 3) -> list[F32]:
-    """Scans of heaps on a plane, from places 1.5 m apart on a line."""
-    rng = np.random.default_rng(seed)
-    heaps = [rng.normal(c, (0.8, 0.8, 0.8), (150, 3)) for c in rng.uniform(-30, 30, (60, 3)) * (1, 1, 0)]
-    world = np.concatenate([*heaps, np.c_[rng.uniform(-40, 40, (3000, 2)), np.full(3000, -1.6)]])
-    shifted = [world - (1.5 * k, 0.0, 0.0) for k in range(count)]
-    return [np.c_[points, np.zeros(len(points))].astype(np.float32) for points in shifted]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drive of 6 places, driven twice, and weights."""
-    where, scans = tmp_path_factory.mktemp("plots"), make_scans(6)
-    poses = np.tile(np.eye(4), (12, 1, 1))
-    poses[:, 0, 3] = 1.5 * np.tile(np.arange(6), 2)
-    stamps = np.concatenate([1.0 + np.arange(6.0), 40.0 + np.arange(6.0)])
-    rng = np.random.default_rng(1)
-    again = [scan + rng.normal(0, 0.01, scan.shape).astype(np.float32) for scan in scans]
-    save_sequence(where / "drive.npz", Sequence("drive", [*scans, *again], poses, stamps))
-    save_untrained(where / "w.safetensors", scans, 0.5)
-    return where
+    return save_drive(tmp_path_factory.mktemp("plots"))
 
 
 @pytest.fixture(scope="module")
@@ -61,42 +33,6 @@ def describer(folder: Path) -> Describer:
 @pytest.fixture(scope="module")
 def inside(describer: Describer) -> Insides:
     return look_inside(describer, make_scans(1)[0])
-
-
-def plot(folder: Path, *words: str) -> int:
-    network = [] if words[0] == "closure" else ["--weights", str(folder / "w.safetensors")]
-    return cli.main(["plot", *words, *network])
-
-
-def assert_readable(figure: Figure) -> None:
-    """Every axes with data says what is on it and in which unit, and no legend lies over data."""
-    figure.canvas.draw()
-    for axes in figure.findobj(Axes):
-        if not axes.axison:
-            continue
-        is_bar = axes.get_label() == "<colorbar>"  # which has but one axis
-        for axis in (axes.yaxis,) if is_bar else (axes.xaxis, axes.yaxis):
-            named = any(character.isalpha() for tick in axis.get_ticklabels() for character in plain(tick.get_text()))
-            assert "[" in axis.get_label_text() or named, f"{axes.get_title()}: an axis without a unit"
-        legend = axes.get_legend()
-        if legend is not None:
-            box = legend.get_window_extent()
-            for line in axes.lines:
-                inside = box.count_contains(line.get_transform().transform(line.get_xydata()))
-                assert inside == 0, f"{axes.get_title()}: the legend covers a line"
-            for patch in axes.patches:
-                assert not box.overlaps(patch.get_window_extent()), f"{axes.get_title()}: the legend covers a bar"
-
-
-def plain(text: str) -> str:
-    """A tick's text without the markup of its number."""
-    return text.replace("$\\mathdefault", "")
-
-
-def panel(figure: Figure, title: str) -> Axes:
-    found = [axes for axes in figure.findobj(Axes) if title in axes.get_title()]
-    assert len(found) == 1, f"{len(found)} panels are called {title!r}"
-    return found[0]
 
 
 def normalised(vector: np.ndarray) -> np.ndarray:
@@ -259,86 +195,6 @@ def test_simulated_scans_stand_in_where_none_is_named() -> None:
     assert all(name.startswith("simulated ") for name in names)
 
 
-@pytest.fixture(scope="module")
-def run(folder: Path) -> Run:
-    words = ["run", str(folder / "drive.npz"), "-o", str(folder / "run"), "--weights", str(folder / "w.safetensors")]
-    assert cli.main([*words, "--device", "cpu", "--no-odometry", "--every-scan", "--exclude-time", "20"]) == 0
-    return read_run(folder / "run")
-
-
-def test_a_closure_is_explained_by_what_the_run_has_kept(run: Run) -> None:
-    database = KeyframeDatabase.open(run.map_path)
-    verified = np.flatnonzero(np.isfinite(run.closures.T_match_query[:, 0, 0]))
-    assert len(verified), "no loop of the drive could be verified"
-    id = int(verified[0])
-    data = closure.explain(run, id, database)
-    assert 1 / (1 + math.exp(-sum(data.terms.values()))) == pytest.approx(run.closures.probability[id], rel=1e-6)
-    query, match = (database.geometry(int(ids[id])) for ids in (run.closures.query, run.closures.match))
-    assert query is not None and match is not None
-    T = match.T_level_body @ run.closures.T_match_query[id]
-    by_hand = [(T @ np.append(point.astype(np.float64), 1.0))[:2] for point in query.points[:50]]
-    np.testing.assert_allclose(data.query[:50], by_hand, atol=1e-6)
-    assert data.found.inliers == run.closures.evidence["inliers"][id]
-    assert data.rasters[0].shape == (5, 64, 64) and data.rasters[0].any()
-    figure = closure.draw(data)
-    assert_readable(figure)
-    lines = figure.findobj(ConnectionPatch)
-    colours = [matplotlib.colors.to_hex(line.get_edgecolor()).upper() for line in lines]
-    assert len(lines) == data.found.matches and colours.count(style.TRUE) == data.found.inliers
-    pair = data.found.pairs[data.found.is_inlier][-1]
-    np.testing.assert_allclose(lines[-1].xy1, query.keypoints[pair[0]][::-1], atol=1e-6)
-    np.testing.assert_allclose(lines[-1].xy2, match.keypoints[pair[1]][::-1], atol=1e-6)
-    bars = [bar.get_width() for bar in panel(figure, "evidence").patches]
-    np.testing.assert_allclose(bars, list(data.terms.values()))
-
-
-def test_the_reason_and_the_truth_in_words(run: Run) -> None:
-    """Each row's own reason, whatever it is, and nothing on what is not known."""
-    database = KeyframeDatabase.open(run.map_path)
-    refused = dataclasses.replace(
-        run.closures,
-        accepted=np.zeros(len(run.closures), bool),
-        reason=np.full(len(run.closures), 3),
-        probability=np.zeros(len(run.closures)),
-        T_match_query=np.full_like(run.closures.T_match_query, np.nan),
-        evidence={name: np.full(len(run.closures), np.nan) for name in run.closures.evidence},
-    )
-    data = closure.explain(dataclasses.replace(run, closures=refused), 0, database)
-    assert "no transform brings more keypoints together than chance" in data.verdict
-    assert data.evidence is None and data.terms == {}
-    assert_readable(closure.draw(data))
-    assert closure.lines(data) == [data.heading, data.verdict]
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["assignment", "{}/none.npz:3"], "no such file"),
-        (["assignment", "{}/drive.npz"], "say which scan"),
-        (["assignment", "{}/drive.npz:99"], "there is no scan 99"),
-        (["vlad", "{}/drive.npz:0", "{}/w.safetensors"], "not a known kind of scan"),
-        (["closure", "{}/none", "0"], "there is no such run"),
-        (["closure", "{}/run", "100000"], "there is no closure 100000"),
-        (["closure", "{}/run", "-1"], "there is no closure -1"),
-    ],
-)
-def test_bad_input_is_one_sentence(
-    folder: Path, run: Run, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert plot(folder, *(word.format(folder) for word in words)) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and said[0].startswith("vlad plot: ") and sentence in said[0]
-
-
-def test_an_older_and_an_empty_run(folder: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.json").write_text((run.path / "run.json").read_text().replace('"version": 1', '"version": 0'))
-    assert plot(folder, "closure", str(tmp_path), "0") == 2
-    assert "a run of an older version" in capsys.readouterr().err
-    none = dataclasses.replace(run.closures, query=run.closures.query[:0])
-    with pytest.raises(ValueError, match="it has none"):
-        closure.explain(dataclasses.replace(run, closures=none), 0, KeyframeDatabase.open(run.map_path))
-
-
 def test_few_keypoints_are_said_and_none_is_an_error(
     folder: Path, describer: Describer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,25 +211,6 @@ def test_few_keypoints_are_said_and_none_is_an_error(
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and len(list(tmp_path.glob("*.tmp"))) == 0
     full = look_inside(describer, make_scans(1)[0])
     assert (few_keypoints(full, "it") is None) == (len(full.score) == 30)
-
-
-def test_default_names_and_printed_numbers(
-    folder: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    scans = [f"{folder}/drive.npz:0", f"{folder}/drive.npz:4"]
-    assert plot(folder, "assignment", scans[0]) == plot(folder, "vlad", *scans) == plot(folder, "heads", *scans) == 0
-    assert plot(folder, "closure", str(run.path), "0") == 0
-    names = ["closure_0.png", "netvlad_soft_assignment.png", "netvlad_variants.png", "netvlad_vlad_structure.png"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    printed = capsys.readouterr().out
-    assert "gap" in printed and "NetVLADLoupe (untrained)" in printed and "median" in printed
-
-
-def test_clusters_and_verdicts_never_look_alike() -> None:
-    assert len({style.cluster_style(cluster) for cluster in range(64)}) == 64
-    grey = [np.dot(matplotlib.colors.to_rgb(colour), (0.30, 0.59, 0.11)) for colour in (style.QUERY, style.MATCH)]
-    assert abs(grey[0] - grey[1]) > 0.2, "told apart without any colour"
 
 
 def test_a_real_scan(describer: Describer) -> None:
