@@ -123,6 +123,25 @@ def test_anchors_may_be_one_cloud_under_several_headings(views: Path) -> None:
     assert float(turn_loss(descriptor, torch.arange(4))) == 0.0
 
 
+def test_a_stage_may_keep_a_share_of_what_it_began_with(views: Path, tmp_path: Path) -> None:
+    """Half of it kept: its weights lie half way between those before and those that it leaves otherwise."""
+    networks = []
+    for name, keep in (("all", 0.0), ("half", 0.5)):
+        recipe = one_step()
+        recipe = dataclasses.replace(recipe, stages=[dataclasses.replace(recipe.stages[0], steps=2, keep=keep)])
+        torch.manual_seed(0)
+        before = PlaceNetwork(MODEL, BEV)
+        beginning = {key: value.clone() for key, value in before.state_dict().items()}
+        trainer = Trainer(recipe, tmp_path / name, {"near": Places(views)}, Places(views), network=before)
+        networks.append(trainer.run().state_dict())
+        saved = load_file(trainer.checkpoint)
+        assert all(torch.equal(value, saved[f"network.{key}"]) for key, value in networks[-1].items())
+    for key, value in beginning.items():
+        if value.is_floating_point():
+            assert torch.allclose(networks[1][key], (value + networks[0][key]) / 2, atol=1e-6), key
+    assert not torch.equal(networks[0]["backbone.out.weight"], beginning["backbone.out.weight"])
+
+
 def test_graded_loss_prefers_the_near_and_ignores_its_own_group() -> None:
     pose = torch.tensor([[0.0, 0, 0], [1, 0, 0], [9, 0, 0], [0, 0, 0]])
     distance = distances(pose, torch.tensor([0, 0, 0, 1]))

@@ -44,6 +44,7 @@ class StageRecipe(Checked):
     sigma: float = option(2.0, "the descriptor's target falls off with distance as a Gaussian", "m", 0.1, 100.0)
     reach: float = option(0.0, "half of the views find none nearer than a random part of this", "m", 0.0, 100.0)
     single: float = option(0.0, "share of the batches that join no views", "", 0.0, 1.0)
+    keep: float = option(0.0, "share of the weights that it began with, in those that it leaves", "", 0.0, 0.99)
     turn_weight: float = option(
         0.0, "a group's anchors are one cloud, turned; weight of how their descriptors differ; 0: off", "", 0.0, 100.0
     )

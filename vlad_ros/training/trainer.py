@@ -20,7 +20,7 @@ from tqdm import tqdm
 from vlad_ros.bev import Bev, rasterize
 from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.training.batches import Batch, Places, draw, thin, turn
-from vlad_ros.training.checkpoint import load_checkpoint, read_position, save_checkpoint
+from vlad_ros.training.checkpoint import load_checkpoint, mix_in, read_position, save_checkpoint
 from vlad_ros.training.clusters import seed_heads
 from vlad_ros.training.objective import Objective
 from vlad_ros.training.ranks import rank, together, wait
@@ -66,7 +66,7 @@ def validate(network: PlaceNetwork, bevs: list[Bev], place: np.ndarray) -> dict[
 
 
 class Trainer:
-    """Runs a recipe in a folder: `checkpoint.safetensors`, `log.csv`, `validation.csv`; run again, it goes on.
+    """Runs a recipe in a folder: `checkpoint.safetensors`, each stage's logs; run again, it goes on.
 
     Each of the processes that `torchrun` has started draws a batch of the recipe's size of its own, and the gradients
     are averaged; the first one saves, validates and logs.
@@ -134,6 +134,8 @@ class Trainer:
             load_checkpoint(self.checkpoint, self.network, optimiser if start else None)
         if start == 0 and number and stage.global_weight and not self.recipe.stages[number - 1].global_weight:
             seed_heads(self.network, describe_all(self.network, self.bevs), self.recipe.seed)
+        if stage.keep and start == 0 and rank() == 0:
+            save_checkpoint(self._beginning(stage), self.network, optimiser, number, 0)
         objective: Module = Objective(self.network, stage)
         if together():  # starts from the first process's network
             objective = DistributedDataParallel(objective, find_unused_parameters=True)
@@ -154,10 +156,16 @@ class Trainer:
         bar.close()
         wait()  # for the checkpoint that the next stage begins with
 
+    def _beginning(self, stage: StageRecipe) -> Path:
+        """The file of the weights that a stage began with."""
+        return self.folder / f"before_{stage.name}.safetensors"
+
     def _keep(self, number: int, step: int, optimiser: torch.optim.Optimizer) -> None:
         """Validate and save after a step, now and then and after a stage's last one."""
         stage = self.recipe.stages[number]
         last = step + 1 == stage.steps
+        if last and stage.keep:
+            mix_in(self._beginning(stage), self.network, stage.keep)
         if (step + 1) % VALIDATE_EVERY == 0 or last:
             self.validation = validate(self.network, self.bevs, self.held_out.place)
             self._log("validation.csv", {"stage": stage.name, "step": step + 1, **self.validation})
