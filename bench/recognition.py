@@ -6,13 +6,15 @@
     python bench/recognition.py --rows all --out docs/recognition_run
 
 Needs the real sequences in the folder that VLAD_DATA names. Reported rows are run once for each released set of
-weights, so they are run only when asked for.
+weights, so they are run only when asked for. One of the baselines, MapClosures, is a wheel of its own:
+`pip install map-closures`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import json
 import os
 import sys
@@ -138,6 +140,9 @@ def main() -> int:
     data = os.environ.get("VLAD_DATA")
     if not data:
         print("recognition: VLAD_DATA must name the folder with the sequences", file=sys.stderr)
+        return 2
+    if importlib.util.find_spec("map_closures") is None:
+        print("recognition: the baseline MapClosures is missing: pip install map-closures", file=sys.stderr)
         return 2
     results = []
     for row in ROWS:
