@@ -71,7 +71,7 @@ def test_the_reason_is_what_alone_would_have_let_the_loop_pass(reason: RejectRea
 
 @pytest.mark.parametrize(
     "changes, reason",
-    [({"inliers": 11}, RejectReason.FEW_INLIERS), ({"ambiguity": 0.8}, RejectReason.AMBIGUOUS), ({}, None)],
+    [({"inliers": 11}, RejectReason.FEW_INLIERS), ({"ambiguity": 0.75}, RejectReason.AMBIGUOUS), ({}, None)],
 )
 def test_without_odometry_some_loops_prove_nothing(changes: dict[str, float], reason: RejectReason | None) -> None:
     evidence = dataclasses.replace(GOOD, odometry=math.nan, **changes)

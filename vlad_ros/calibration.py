@@ -21,7 +21,7 @@ from vlad_ros.types import F64, Evidence, RejectReason
 RIDGE = 1e-3  # pull of the coefficients to zero, a sample
 # Without odometry nothing else can make up for these, and simulated worlds are too tidy to teach it: fewer inliers come
 # together where real walls and hedges look alike, and rows of real trees slide along themselves (development rows)
-FEWEST_INLIERS, MOST_AMBIGUOUS = 12, 0.8
+FEWEST_INLIERS, MOST_AMBIGUOUS = 12, 0.75
 BINS = 10  # of the reliability curve
 MODELS = ("with_odometry", "without_odometry")
 AGAINST = ("residual", "ambiguity", "odometry")  # a loop lacks something where these are high, or the others low
