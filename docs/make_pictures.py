@@ -40,7 +40,7 @@ DRIVES: dict[str, Callable[[], Sequence]] = {
 
 def at_town_speed(drive: Sequence) -> Sequence:
     """The drive with the stamps of one at demo.SPEED: slow enough that its beginning may be compared with its end."""
-    metres = travel(demo.places(drive))
+    metres = travel(drive.poses_to("drive"))
     return dataclasses.replace(drive, stamps=1.0 + metres / demo.SPEED)
 
 
@@ -114,7 +114,7 @@ def draw_assignment(studio: Studio, path: Path) -> None:
 
 def draw_vlad(studio: Studio, path: Path) -> None:
     """A scan and another one that was taken ELSEWHERE or farther away."""
-    places = demo.places(studio.drive("town"))[:, :3, 3]
+    places = studio.drive("town").poses_to("show")[:, :3, 3]
     far = int(np.argmax(np.linalg.norm(places - places[30], axis=1) > ELSEWHERE))
     studio.vlad("plot", "vlad", studio.scan("town", 30), studio.scan("town", far), "-o", str(path))
 
