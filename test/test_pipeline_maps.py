@@ -40,11 +40,16 @@ def test_is_keyframe_overrules_the_selection():
     assert len(place.step(CLOUD, 2, is_keyframe=True)) == 1  # whatever the rate
 
 
-def test_a_saved_map_answers_a_new_recogniser(tmp_path):
+def save_drive_map(path, metres, start):
+    """The map of a straight drive of its own."""
     place = recogniser()
-    drive(place, np.arange(0, 30, 0.5), start=1000.0)
+    drive(place, np.arange(0, metres, 0.5), start=start)
     place.finish()
-    place.save_map(tmp_path / "x.map")
+    place.save_map(path)
+
+
+def test_a_saved_map_answers_a_new_recogniser(tmp_path):
+    save_drive_map(tmp_path / "x.map", 30.0, start=1000.0)
     fresh = recogniser()
     fresh.load_map(tmp_path / "x.map")
     assert fresh.session == 1 and len(fresh.database) == 30
@@ -80,10 +85,7 @@ def test_a_map_of_bevs_and_one_of_clouds_do_not_mix(tmp_path):
 
 def test_the_drive_goes_on_in_a_loaded_and_in_a_cleared_map(tmp_path):
     """Keyframes waiting for their windows meet the map that is there when they close, as its newest session."""
-    old = recogniser()
-    drive(old, np.arange(0, 6, 0.5), start=500.0)
-    old.finish()
-    old.save_map(tmp_path / "x.map")
+    save_drive_map(tmp_path / "x.map", 6.0, start=500.0)
     place = recogniser()
     before = drive(place, np.arange(0, 8, 0.5))
     place.load_map(tmp_path / "x.map")
