@@ -19,7 +19,7 @@ import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -153,10 +153,6 @@ class Robot(Watch):
     def cleanup(self) -> bool:
         """To unconfigured."""
         return self.change(Transition.TRANSITION_CLEANUP)
-
-    def state(self) -> str:
-        """The node's lifecycle state."""
-        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
     def ask(self, service: str) -> tuple[bool, str]:
         """Call a Trigger service."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
@@ -32,6 +32,8 @@ from vlad_ros.types import F32
 
 DEPTH = 10000
 QUIET_S = 1.0  # no keyframe for so long: the node has nothing left to do
+MEET_S = 0.2  # discovery is not symmetric: a server that has not met its client yet would answer into the void
+ASK_AGAIN_S = 2.0
 
 
 class NodeProcess:
@@ -147,6 +149,7 @@ class Watch:
         try:
             if not client.wait_for_service(timeout):
                 raise TimeoutError(f"{self.name}/{service}: no such service in {timeout:.0f} s")
+            time.sleep(MEET_S)
             future, answered = client.call_async(request), threading.Event()
             future.add_done_callback(lambda _: answered.set())
             if not answered.wait(timeout):
@@ -154,6 +157,16 @@ class Watch:
             return future.result()
         finally:
             self.node.destroy_client(client)
+
+    def state(self, timeout: float = 60.0) -> str:
+        """The node's lifecycle state; asked again where an answer does not come, TimeoutError where none does."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return str(self.call(GetState, "get_state", GetState.Request(), ASK_AGAIN_S).current_state.label)
+            except TimeoutError:
+                if time.monotonic() > end:
+                    raise
 
     def trigger(self, service: str) -> str:
         """Call a Trigger service such as save_map; its message. ValueError where it reports a failure."""
@@ -169,10 +182,7 @@ class Watch:
             if node.process.poll() is not None:
                 raise RuntimeError(f"the node exited with code {node.process.returncode}:\n{node.tail()}")
             try:
-                if (
-                    self.call(GetState, "get_state", GetState.Request(), 2.0).current_state.id
-                    == State.PRIMARY_STATE_ACTIVE
-                ):
+                if self.state(ASK_AGAIN_S) == "active":
                     return
             except TimeoutError:
                 continue
