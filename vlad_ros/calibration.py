@@ -20,8 +20,9 @@ from vlad_ros.types import F64, Evidence, RejectReason
 
 RIDGE = 1e-3  # pull of the coefficients to zero, a sample
 # Without odometry nothing else can make up for these, and simulated worlds are too tidy to teach it: fewer inliers come
-# together where real walls and hedges look alike, and rows of real trees slide along themselves (development rows)
-FEWEST_INLIERS, MOST_AMBIGUOUS = 12, 0.75
+# together where real walls and hedges look alike, rows of real trees slide along themselves, and poles far apart meet
+# while little else does (chosen on the development rows)
+FEWEST_INLIERS, MOST_AMBIGUOUS, LEAST_OVERLAP = 12, 0.75, 0.2
 BINS = 10  # of the reliability curve
 MODELS = ("with_odometry", "without_odometry")
 AGAINST = ("residual", "ambiguity", "odometry")  # a loop lacks something where these are high, or the others low
@@ -32,7 +33,7 @@ GROUPS = {
     RejectReason.FEW_INLIERS: ("inliers", "inlier_share"),
     RejectReason.LOW_OVERLAP: ("overlap", "residual"),
     RejectReason.AMBIGUOUS: ("ambiguity",),
-    RejectReason.NO_AGREEMENT: ("agreement",),
+    RejectReason.NO_AGREEMENT: ("agreement", "support"),
     RejectReason.ODOMETRY_DISAGREES: ("odometry",),
 }
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
@@ -49,6 +50,8 @@ def refusal(evidence: Evidence) -> RejectReason | None:
         return None
     if evidence.inliers < FEWEST_INLIERS:
         return RejectReason.FEW_INLIERS
+    if evidence.overlap < LEAST_OVERLAP:
+        return RejectReason.LOW_OVERLAP
     return RejectReason.AMBIGUOUS if evidence.ambiguity >= MOST_AMBIGUOUS else None
 
 
@@ -63,6 +66,7 @@ def features(evidence: Evidence) -> F64:
         "residual": evidence.residual,
         "ambiguity": evidence.ambiguity,
         "agreement": evidence.agreement,
+        "support": evidence.support,
         "odometry": math.log1p(evidence.odometry) if knows_odometry(evidence) else 0.0,
     }
     return np.array([values[name] for name in FEATURES])
