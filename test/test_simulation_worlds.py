@@ -210,18 +210,6 @@ def test_far_views_spread_along_the_road_and_jobs_do_not_matter() -> None:
     assert max(spans) > 8.0 and max(spans) < 25.0
 
 
-def test_fans_differ_by_as_much_as_told() -> None:
-    """All places of fans: the headings of a place lie within twice the turn, and use it."""
-    turn = 0.6
-    views = make_views("near", 3, 4, 4, seed=6, mix="green", fans=1.0, fan_turn=turn)
-    check_views(views, per_place=4)
-    yaw = views.pose[:, 2].reshape(-1, 4)
-    off = np.abs(np.angle(np.exp(1j * (yaw[:, :, None] - yaw[:, None]))))
-    assert 1.2 * turn < off.max() <= 2 * turn
-    ahead = [np.ptp(np.arctan2(*views.points(i)[:, 1::-1].T)) for i in range(len(views))]
-    assert np.degrees(max(ahead)) < 75.0
-
-
 def test_views_of_two_sensors_see_the_same_walls() -> None:
     """Two views of a place, moved by their poses, overlap: most of the sparser lies near the denser."""
     views = make_views("near", 2, 8, 2, seed=5, kinds={"street": 1.0})

@@ -25,26 +25,16 @@ from vlad_ros.types import F32
 
 SCALE = 0.005  # m per integer
 VOXEL = 0.25  # m
-MIXES = {
-    "all": {
-        "street": 0.36,
-        "campus": 0.15,
-        "park": 0.13,
-        "riverside": 0.12,
-        "indoor": 0.1,
-        "plaza": 0.08,
-        "carpark": 0.06,
-    },
-    "green": {
-        "park": 0.3,
-        "riverside": 0.3,
-        "street": 0.16,
-        "campus": 0.1,
-        "plaza": 0.06,
-        "indoor": 0.05,
-        "carpark": 0.03,
-    },
+MIX = {
+    "street": 0.36,
+    "campus": 0.15,
+    "park": 0.13,
+    "riverside": 0.12,
+    "indoor": 0.1,
+    "plaza": 0.08,
+    "carpark": 0.06,
 }
+FAN_SHARE = 0.15
 MIN_POINTS = 500
 MIN_STRUCTURE = 250  # points of a view, on average over a place, that stand 0.8 m above the ground or higher
 TRIES = 10  # per wanted place
@@ -90,18 +80,6 @@ def load_views(path: str | os.PathLike[str]) -> Views:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What all worlds of a set have in common."""
-
-    spread: str
-    places: int
-    views: int
-    seed: int
-    fans: float
-    fan_turn: float
-
-
-@dataclass(frozen=True)
 class _Place:
     x: float
     y: float
@@ -116,26 +94,21 @@ def make_views(
     places: int = 40,
     views: int = 4,
     seed: int = 20,
-    mix: str = "all",
-    fans: float = 0.15,
-    fan_turn: float = 0.25,
     kinds: dict[str, float] | None = None,
     jobs: int = 1,
 ) -> Views:
     """Make `views` views of each of `places` places in each of `worlds` worlds; the same for the same seed.
 
     spread "near": within 3.5 m of the place (1.5 m under a roof); "far": along 18 m of its road (8 m), 1.2 m (standard
-    deviation) to the sides. `kinds` maps kinds of worlds to their shares (default: those of MIXES[mix]). A share `fans`
-    of the places is seen by fans only, whose headings differ by up to `fan_turn` [rad] from one of the place's own. A
-    world may yield fewer places when too few of them show any structure. ValueError for another spread or kind.
+    deviation) to the sides. `kinds` maps kinds of worlds to their shares (default MIX). A world may yield fewer places
+    when too few of them show any structure. ValueError for another spread or kind.
     """
     if spread not in ("near", "far"):
         raise ValueError(f"spread must be near or far, not {spread!r}")
-    weights = MIXES[mix] if kinds is None else kinds
-    shares = np.array(list(weights.values())) / sum(weights.values())
-    drawn = np.random.default_rng([seed, 0]).choice(list(weights), size=worlds, p=shares)
-    plan = _Plan(spread, places, views, seed, fans, fan_turn)
-    tasks = [(plan, str(kind), number) for number, kind in enumerate(drawn)]
+    mix = MIX if kinds is None else kinds
+    shares = np.array(list(mix.values())) / sum(mix.values())
+    drawn = np.random.default_rng([seed, 0]).choice(list(mix), size=worlds, p=shares)
+    tasks = [(str(kind), spread, places, views, seed, w) for w, kind in enumerate(drawn)]
     if jobs > 1:
         with ProcessPoolExecutor(jobs) as pool:
             found = list(tqdm(pool.map(_world_views, tasks), total=worlds, unit="world", desc="views"))
@@ -157,22 +130,22 @@ def _join(found: list[list[tuple[np.ndarray, tuple[float, float, float]]]], view
     )
 
 
-def _world_views(task: tuple[_Plan, str, int]) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
+def _world_views(task: tuple[str, str, int, int, int, int]) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
     """The views of one world, those of a place one after the other."""
-    plan, kind, number = task
-    rng = np.random.default_rng([plan.seed, 1, number])
+    kind, spread, places, views, seed, number = task
+    rng = np.random.default_rng([seed, 1, number])
     world = make_world(kind, int(rng.integers(1 << 31)))
     out: list[tuple[np.ndarray, tuple[float, float, float]]] = []
-    for _ in range(TRIES * plan.places):
-        if len(out) == plan.places * plan.views:
+    for _ in range(TRIES * places):
+        if len(out) == places * views:
             break
-        place = _find_place(world, plan.fans, rng)
+        place = _find_place(world, rng)
         if place is not None:
-            out += _place_views(world, place, plan, rng)
+            out += _place_views(world, place, spread, views, rng)
     return out
 
 
-def _find_place(world: World, fans: float, rng: np.random.Generator) -> _Place | None:
+def _find_place(world: World, rng: np.random.Generator) -> _Place | None:
     """A place on a road, or now and then anywhere free; None when the draw was no good."""
     road = world.roads[rng.integers(len(world.roads))]
     x, y, yaw = locate(road, np.array([rng.uniform(0, arc_length(road)[-1])]))[0]
@@ -184,25 +157,25 @@ def _find_place(world: World, fans: float, rng: np.random.Generator) -> _Place |
         return None
     if not world.is_free(np.array([[x, y]]), 1.0)[0]:
         return None
-    return _Place(x, y, yaw, rng.random() < fans, rng.uniform(-np.pi, np.pi))
+    return _Place(x, y, yaw, rng.random() < FAN_SHARE, rng.uniform(-np.pi, np.pi))
 
 
 def _place_views(
-    world: World, place: _Place, plan: _Plan, rng: np.random.Generator
+    world: World, place: _Place, spread: str, views: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
     """All views of a place, or none where one of them sees next to nothing."""
     out: list[tuple[np.ndarray, tuple[float, float, float]]] = []
     structure = 0
-    for _ in range(plan.views):
-        x, y = _viewpoint(world, place, plan.spread, rng)
-        sensor, yaw = _look(world, place, plan.fan_turn, rng)
+    for _ in range(views):
+        x, y = _viewpoint(world, place, spread, rng)
+        sensor, yaw = _look(world, place, rng)
         now = visit(world, int(rng.integers(1 << 31)), clear=np.array([[x, y]]))
         points = cast(now, replace(sensor, voxel=VOXEL), (x, y, yaw), rng)
         if len(points) < MIN_POINTS:
             return []
         structure += int((points[:, 2] > 0.8 - sensor.height).sum())
         out.append((np.round(points[:, :3] / SCALE).astype(np.int16), (x, y, yaw)))
-    return out if structure >= MIN_STRUCTURE * plan.views else []
+    return out if structure >= MIN_STRUCTURE * views else []
 
 
 def _viewpoint(world: World, place: _Place, spread: str, rng: np.random.Generator) -> tuple[float, float]:
@@ -221,11 +194,11 @@ def _viewpoint(world: World, place: _Place, spread: str, rng: np.random.Generato
     return place.x, place.y
 
 
-def _look(world: World, place: _Place, fan_turn: float, rng: np.random.Generator) -> tuple[Sensor, float]:
+def _look(world: World, place: _Place, rng: np.random.Generator) -> tuple[Sensor, float]:
     """Sensor and heading of one view: half the time along the road, either way, else anywhere."""
     indoor = world.kind in ("indoor", "carpark")
     if place.fan:
-        return random_fan(rng, indoor), place.heading + rng.uniform(-fan_turn, fan_turn)
+        return random_fan(rng, indoor), place.heading + rng.uniform(-0.25, 0.25)
     if rng.random() < 0.5:
         yaw = place.yaw + math.pi * int(rng.integers(0, 2)) + rng.normal(0, 0.05)
     else:

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from vlad_ros.config import BevConfig, Checked, ModelConfig, from_mapping, option
-from vlad_ros.simulation.views import MIXES
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,6 @@ class ViewsRecipe(Checked):
     places: int = option(40, "places in a world", "", 1, 10_000)
     views: int = option(4, "views of a place", "", 2, 100)
     seed: int = option(20, "seed of the worlds", "", 0)
-    mix: str = option("all", "which kinds of worlds, how often", "", choices=tuple(MIXES))
-    fans: float = option(0.15, "share of the places that are seen by narrow fields only", "", 0.0, 1.0)
-    fan_turn: float = option(0.25, "their headings differ by up to this from the place's own", "rad", 0.0, 3.2)
 
 
 @dataclass(frozen=True)
