@@ -71,7 +71,7 @@ def loop(i: int, j: int, poses: F64, rng: np.random.Generator, **changes: object
     mixing = np.linalg.qr(rng.normal(size=(6, 6)))[0] * 0.2 + np.eye(6)
     root = np.diag(deviations) @ mixing
     T = exp(-root @ rng.normal(size=6)) @ inverse(poses[i]) @ poses[j]
-    evidence = Evidence(0.8, 0.1, 60, 50, 0.7, 0.05, 0.2, 1.0, 0.5, math.nan)
+    evidence = Evidence(0.8, 0.1, 60, 50, 0.7, 0.05, 0.2, 1.0, math.nan)
     values = {"query_id": j, "match_id": i, "similarity": 0.8, "probability": 0.97, "evidence": evidence} | changes
     return accepted_loop((j + 1) * SECOND, (i + 1) * SECOND, T, root @ root.T, **values)
 

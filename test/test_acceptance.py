@@ -9,16 +9,7 @@ import numpy as np
 import pytest
 from untrained import similarity_alone
 
-from vlad_ros.acceptance import (
-    DRIFT,
-    DRIFT_FLOOR,
-    Judge,
-    _Edge,
-    agree,
-    margin_over_elsewhere,
-    odometry_distance,
-    support,
-)
+from vlad_ros.acceptance import DRIFT, DRIFT_FLOOR, Judge, _Edge, agree, margin_over_elsewhere, odometry_distance
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.geometry import inverse
@@ -78,19 +69,6 @@ def test_loops_agree_where_their_quadrangle_closes(wrong_by: float, expected: bo
     assert agree(first, second, places) is expected
     turned = second._replace(T_match_query=second.T_match_query @ pose(0.0, 0.0, 0.2))
     assert not agree(first, turned, places)
-
-
-def test_support_is_the_share_of_the_other_loops_that_put_the_keyframe_in_the_same_place() -> None:
-    where = [pose(0.0), pose(4.0, 1.0, 0.3), pose(9.0, -1.0, 0.1), pose(300.0)]
-    places = database(*(keyframe(i * SECOND, T, 4.0 * i) for i, T in enumerate(where)), keyframe(9 * SECOND, None))
-    query, true = keyframe(60 * SECOND, None), pose(5.0, 2.0, 2.5)
-    right = [_Edge(query, i, inverse(T) @ true) for i, T in enumerate(where[:3])]
-    elsewhere, unknown = _Edge(query, 3, pose(1.0)), _Edge(query, 4, pose(0.0))
-    assert support(right[0], [right[1], right[2], elsewhere, unknown], places) == pytest.approx(2 / 3)
-    assert support(elsewhere, [*right, unknown], places) == 0.0
-    slid = right[1]._replace(T_match_query=right[1].T_match_query @ pose(3.0))
-    assert support(slid, [right[0], right[2]], places) == 0.0
-    assert support(right[0], [], places) == support(unknown, right, places) == 0.0
 
 
 def test_without_odometry_neighbours_agree_and_leaps_do_not() -> None:

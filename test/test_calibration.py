@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from vlad_ros.calibration import AGAINST, FEATURES, GROUPS, Calibration, Logistic, features, fit, refusal, reliability
 from vlad_ros.types import Evidence, RejectReason
 
-GOOD = Evidence(0.9, 0.2, 80, 60, 0.8, 0.1, 0.2, 1.0, 0.9, 0.5)
+GOOD = Evidence(0.9, 0.2, 80, 60, 0.8, 0.1, 0.2, 1.0, 0.5)
 BAD = {
     RejectReason.LOW_SIMILARITY: {"similarity": -0.9, "margin": -1.5},
     RejectReason.FEW_INLIERS: {"inliers": 6},
     RejectReason.LOW_OVERLAP: {"overlap": 0.0, "residual": 0.5},
     RejectReason.AMBIGUOUS: {"ambiguity": 1.0},
-    RejectReason.NO_AGREEMENT: {"agreement": 0.0, "support": 0.0},
+    RejectReason.NO_AGREEMENT: {"agreement": 0.0},
     RejectReason.ODOMETRY_DISAGREES: {"odometry": 40.0},
 }
 
@@ -30,9 +30,7 @@ def evidences() -> st.SearchStrategy[Evidence]:
     share = st.floats(0, 1)
     counts = st.integers(0, 200)
     odometry = st.one_of(st.just(math.nan), st.floats(0, 1e6))
-    return st.builds(
-        Evidence, st.floats(-1, 1), st.floats(-2, 2), counts, counts, share, share, share, share, share, odometry
-    )
+    return st.builds(Evidence, st.floats(-1, 1), st.floats(-2, 2), counts, counts, share, share, share, share, odometry)
 
 
 def even_handed(slope: float = 6.0) -> Calibration:

@@ -15,7 +15,7 @@ from vlad_ros.calibration import Calibration
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.database import KeyframeDatabase
 from vlad_ros.geometry import inverse, rotation_angle
-from vlad_ros.types import F64, Candidate, Evidence, Geometry, Keyframe, LoopClosure, RejectReason, Verification
+from vlad_ros.types import F64, Candidate, Evidence, Keyframe, LoopClosure, RejectReason, Verification
 from vlad_ros.verification import Verifier
 
 ELSEWHERE = 15.0  # m; a candidate this far from another shows another place
@@ -54,16 +54,8 @@ class Judge:
         Candidates are verified in order until `verification_budget` is spent; the first one always is.
         """
         deadline = time.monotonic() + self._config.verification_budget
-        found: list[Verification | RejectReason] = []
-        edges: dict[int, _Edge] = {}
-        for candidate in candidates:
-            in_time = not found or time.monotonic() < deadline
-            each = self._verify(query, database.geometry(candidate.id)) if in_time else RejectReason.OUT_OF_TIME
-            if isinstance(each, Verification) and each.T_match_query is not None:
-                edges[candidate.id] = _Edge(query, candidate.id, each.T_match_query)
-            found.append(each)
         closures = []
-        for candidate, each in zip(candidates, found, strict=True):
+        for number, candidate in enumerate(candidates):
             closure = LoopClosure(
                 query_id=id,
                 match_id=candidate.id,
@@ -72,49 +64,24 @@ class Judge:
                 query_stamp=query.stamp,
                 match_stamp=candidate.stamp,
                 similarity=candidate.similarity,
+                reject_reason=RejectReason.OUT_OF_TIME,
             )
-            if isinstance(each, RejectReason):
-                probability = None if each == RejectReason.OUT_OF_TIME else 0.0
-                closure = dataclasses.replace(closure, reject_reason=each, probability=probability)
-            else:
-                others = [edge for edge in edges.values() if edge.match_id != candidate.id]
+            if number == 0 or time.monotonic() < deadline:
                 margin = margin_over_elsewhere(candidate, candidates, database)
-                closure = self._weigh(closure, each, edges[candidate.id], others, margin, database)
+                closure = self._weigh(closure, query, margin, database)
             closures.append(closure)
         closures.sort(key=lambda closure: (closure.probability is None, -(closure.probability or 0.0)))
         self._remember(query, closures)
         return closures
 
-    def _verify(self, query: Keyframe, match: Geometry | None) -> Verification | RejectReason:
-        """The alignment with a match, or why there is none."""
+    def _weigh(self, closure: LoopClosure, query: Keyframe, margin: float, database: KeyframeDatabase) -> LoopClosure:
+        match = database.geometry(closure.match_id)
         if query.geometry is None or match is None or query.geometry.is_empty or match.is_empty:
-            return RejectReason.NO_GEOMETRY
+            return dataclasses.replace(closure, reject_reason=RejectReason.NO_GEOMETRY, probability=0.0)
         found = self._verifier.verify(query.geometry, match)
-        return RejectReason.NO_ALIGNMENT if found.T_match_query is None else found
-
-    def _weigh(
-        self,
-        closure: LoopClosure,
-        found: Verification,
-        edge: _Edge,
-        others: list[_Edge],
-        margin: float,
-        database: KeyframeDatabase,
-    ) -> LoopClosure:
-        """The closure with what was `found`, its probability and the decision; `others`: its keyframe's other edges."""
-        agreeing = sum(before is not None and agree(before, edge, database) for before in self._recent)
-        evidence = Evidence(
-            similarity=closure.similarity,
-            margin=margin,
-            matches=found.matches,
-            inliers=found.inliers,
-            overlap=found.overlap,
-            residual=found.residual,
-            ambiguity=found.ambiguity,
-            agreement=agreeing / MEMORY,
-            support=support(edge, others, database),
-            odometry=odometry_distance(edge, database),
-        )
+        if found.T_match_query is None:
+            return dataclasses.replace(closure, reject_reason=RejectReason.NO_ALIGNMENT, probability=0.0)
+        evidence = self._evidence(closure, query, margin, found, found.T_match_query, database)
         probability = self._calibration.probability(evidence)
         least = self._config.min_probability
         accepted = probability >= least
@@ -126,6 +93,29 @@ class Judge:
             accepted=accepted,
             reject_reason=RejectReason.NONE if accepted else self._calibration.reason(evidence, least),
             evidence=evidence,
+        )
+
+    def _evidence(
+        self,
+        closure: LoopClosure,
+        query: Keyframe,
+        margin: float,
+        found: Verification,
+        T_match_query: F64,
+        database: KeyframeDatabase,
+    ) -> Evidence:
+        edge = _Edge(query, closure.match_id, T_match_query)
+        agreeing = sum(before is not None and agree(before, edge, database) for before in self._recent)
+        return Evidence(
+            similarity=closure.similarity,
+            margin=margin,
+            matches=found.matches,
+            inliers=found.inliers,
+            overlap=found.overlap,
+            residual=found.residual,
+            ambiguity=found.ambiguity,
+            agreement=agreeing / MEMORY,
+            odometry=odometry_distance(edge, database),
         )
 
     def _remember(self, query: Keyframe, closures: list[LoopClosure]) -> None:
@@ -151,20 +141,6 @@ def margin_over_elsewhere(candidate: Candidate, others: list[Candidate], databas
         if far:
             elsewhere.append(other.similarity)
     return candidate.similarity - max(elsewhere, default=min(other.similarity for other in others))
-
-
-def support(edge: _Edge, others: list[_Edge], database: KeyframeDatabase) -> float:
-    """The share of the keyframe's `others` that put it where `edge` does, of those that the map's own odometry can
-    compare with it; 0 where it can compare none."""
-    match = database.keyframe(edge.match_id)
-    asked, same = 0, 0
-    for other in others:
-        there = database.keyframe(other.match_id)
-        if match.session == there.session and match.T_odom_base is not None and there.T_odom_base is not None:
-            asked += 1
-            T_match_there = inverse(match.T_odom_base) @ there.T_odom_base
-            same += _closes(T_match_there, other.T_match_query, np.eye(4), edge.T_match_query)
-    return same / max(1, asked)
 
 
 def odometry_distance(edge: _Edge, database: KeyframeDatabase) -> float:
@@ -193,16 +169,12 @@ def agree(before: _Edge, after: _Edge, database: KeyframeDatabase) -> bool:
     poses = (m1.T_odom_base, m2.T_odom_base, q1.T_odom_base, q2.T_odom_base)
     if all(pose is not None for pose in poses):
         M1, M2, Q1, Q2 = (pose for pose in poses if pose is not None)
-        return _closes(inverse(M2) @ M1, before.T_match_query, inverse(Q1) @ Q2, after.T_match_query)
+        predicted = inverse(M2) @ M1 @ before.T_match_query @ inverse(Q1) @ Q2
+        error = inverse(predicted) @ after.T_match_query
+        moved = float(np.linalg.norm((inverse(M2) @ M1)[:3, 3]) + np.linalg.norm((inverse(Q1) @ Q2)[:3, 3]))
+        near = np.linalg.norm(error[:3, 3]) < AGREE_METRES + DRIFT * moved
+        return bool(near and rotation_angle(error) < AGREE_ANGLE)
     if before.match_id != after.match_id:
         return abs(before.match_id - after.match_id) <= AGREE_KEYFRAMES
     moved = float(np.linalg.norm((inverse(before.T_match_query) @ after.T_match_query)[:3, 3]))
     return moved <= MAX_SPEED * abs(q2.stamp - q1.stamp) / 1e9
-
-
-def _closes(T_m2_m1: F64, T_m1_q1: F64, T_q1_q2: F64, T_m2_q2: F64) -> bool:
-    """Whether the quadrangle of two loops and the odometry between their ends closes, but for what odometry drifts."""
-    error = inverse(T_m2_m1 @ T_m1_q1 @ T_q1_q2) @ T_m2_q2
-    moved = float(np.linalg.norm(T_m2_m1[:3, 3]) + np.linalg.norm(T_q1_q2[:3, 3]))
-    near = np.linalg.norm(error[:3, 3]) < AGREE_METRES + DRIFT * moved
-    return bool(near and rotation_angle(error) < AGREE_ANGLE)

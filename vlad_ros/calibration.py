@@ -33,7 +33,7 @@ GROUPS = {
     RejectReason.FEW_INLIERS: ("inliers", "inlier_share"),
     RejectReason.LOW_OVERLAP: ("overlap", "residual"),
     RejectReason.AMBIGUOUS: ("ambiguity",),
-    RejectReason.NO_AGREEMENT: ("agreement", "support"),
+    RejectReason.NO_AGREEMENT: ("agreement",),
     RejectReason.ODOMETRY_DISAGREES: ("odometry",),
 }
 FEATURES = tuple(name for names in GROUPS.values() for name in names)
@@ -66,7 +66,6 @@ def features(evidence: Evidence) -> F64:
         "residual": evidence.residual,
         "ambiguity": evidence.ambiguity,
         "agreement": evidence.agreement,
-        "support": evidence.support,
         "odometry": math.log1p(evidence.odometry) if knows_odometry(evidence) else 0.0,
     }
     return np.array([values[name] for name in FEATURES])

@@ -27,7 +27,7 @@ from vlad_ros.evaluation.protocols import Bools, Ints
 from vlad_ros.geometry import from_quaternion
 from vlad_ros.types import F64, Evidence, RejectReason
 
-FORMAT, VERSION = "vlad_ros run", 2
+FORMAT, VERSION = "vlad_ros run", 1
 ABOUT, MAP = "run.json", "map.safetensors"
 TABLES = ("keyframes", "closures", "timing", "health")
 AGAIN = "play the drive again with vlad run"

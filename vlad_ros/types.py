@@ -109,9 +109,8 @@ class Evidence:
     """The numbers that the probability of a loop is made of.
 
     `margin`: similarity over that of the best candidate elsewhere; `agreement`: the share of the last keyframes' loops
-    that say the same; `support`: the share of the keyframe's own other loops that do, of those that the map's odometry
-    can compare; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift, NaN where
-    that is not known. The others are those of `Verification`.
+    that say the same; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift, NaN
+    where that is not known. The others are those of `Verification`.
     """
 
     similarity: float
@@ -122,7 +121,6 @@ class Evidence:
     residual: float
     ambiguity: float
     agreement: float
-    support: float
     odometry: float
 
 

@@ -39,7 +39,6 @@ VALUES = {  # how the evidence behind a feature is written
     "residual": "{e.residual:.2f} m",
     "ambiguity": "{e.ambiguity:.2f}",
     "agreement": "{e.agreement:.2f}",
-    "support": "{e.support:.2f}",
     "odometry": "{e.odometry:.1f} sigma",
 }
 
