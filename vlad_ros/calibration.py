@@ -18,11 +18,12 @@ from scipy.special import expit
 
 from vlad_ros.types import F64, Evidence, RejectReason
 
-RIDGE = 1e-3  # pull of the coefficients to zero, a sample
+RIDGE = 3e-4  # pull of the coefficients to zero, a sample
 # Without odometry nothing else can make up for these, and simulated worlds are too tidy to teach it: fewer inliers come
 # together where real walls and hedges look alike, rows of real trees slide along themselves, and poles far apart meet
 # while little else does (chosen on the development rows)
 FEWEST_INLIERS, MOST_AMBIGUOUS, LEAST_OVERLAP = 12, 0.75, 0.2
+MOST_ODOMETRY = 8.0  # standard deviations; a loop farther from where odometry puts it is no more wrong for that
 BINS = 10  # of the reliability curve
 MODELS = ("with_odometry", "without_odometry")
 AGAINST = ("residual", "ambiguity", "odometry")  # a loop lacks something where these are high, or the others low
@@ -56,7 +57,7 @@ def refusal(evidence: Evidence) -> RejectReason | None:
 
 
 def features(evidence: Evidence) -> F64:
-    """(F,) numbers in the order of `FEATURES`, all finite: counts and distances as logarithms."""
+    """(F,) numbers in the order of `FEATURES`, all finite: counts as logarithms."""
     values = {
         "similarity": evidence.similarity,
         "margin": evidence.margin,
@@ -66,7 +67,7 @@ def features(evidence: Evidence) -> F64:
         "residual": evidence.residual,
         "ambiguity": evidence.ambiguity,
         "agreement": evidence.agreement,
-        "odometry": math.log1p(evidence.odometry) if knows_odometry(evidence) else 0.0,
+        "odometry": min(evidence.odometry, MOST_ODOMETRY) if knows_odometry(evidence) else 0.0,
     }
     return np.array([values[name] for name in FEATURES])
 
