@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlad_ros.calibration import AGAINST, FEATURES, GROUPS, Calibration, Logistic, features, fit, refusal, reliability
+from vlad_ros.model.weights import load_weights
 from vlad_ros.types import Evidence, RejectReason
 
 GOOD = Evidence(0.9, 0.2, 80, 60, 0.8, 0.1, 0.2, 1.0, 0.5)
@@ -86,6 +87,25 @@ def test_without_odometry_some_loops_prove_nothing(changes: dict[str, float], re
     assert refusal(dataclasses.replace(evidence, odometry=1.0)) is None
     if reason is not None:
         assert calibration.reason(evidence, 0.0) is reason
+
+
+def test_the_shipped_gate_is_soft() -> None:
+    """A loop as the right ones are passes although odometry is off by three times its usual drift, not by far more."""
+    shipped = load_weights(None)[1].calibration
+    assert shipped is not None
+    typical = dict(zip(FEATURES, shipped.with_odometry.typical, strict=True))
+    inliers = round(math.expm1(typical["inliers"]))
+    loop = dataclasses.replace(
+        GOOD,
+        **{name: typical[name] for name in ("similarity", "margin", "overlap", "residual", "ambiguity")},
+        inliers=inliers,
+        matches=round(inliers / typical["inlier_share"]),
+    )
+    said = [shipped.probability(dataclasses.replace(loop, odometry=off)) for off in (0.0, 1.0, 2.0, 3.0, 8.0, 80.0)]
+    assert min(said[:4]) > 0.9 and said[4] == said[5] < 0.9
+    assert said == sorted(said, reverse=True)
+    refused = dataclasses.replace(loop, odometry=80.0)
+    assert shipped.reason(refused, 0.9) is RejectReason.ODOMETRY_DISAGREES
 
 
 def test_where_no_single_evidence_would_do_all_of_it_is_the_reason() -> None:
