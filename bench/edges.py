@@ -18,7 +18,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,14 +149,32 @@ def scans(drive: Sequence) -> Iterator[np.ndarray]:
     return iter(tqdm(drive.scans, desc=drive.name, unit="scan", leave=False, disable=None))
 
 
-def outcome(asked: list[Asked], score: str) -> Outcome:
-    """The best answer of each frame by `score` (similarity or probability), judged by the radius."""
+def most_similar(closures: list[LoopClosure]) -> tuple[LoopClosure, float] | None:
+    """The answer before verification, and its score."""
+    best = max(closures, key=lambda c: c.similarity, default=None)
+    return best and (best, best.similarity)
+
+
+def verified(closures: list[LoopClosure]) -> tuple[LoopClosure, float] | None:
+    """The answer after it, and its score: of the accepted ones the nearest, by its own transform (what is accepted may
+    be some metres away, for it is an edge that was asked for), and where none is accepted the most probable."""
+    known = [c for c in closures if c.probability is not None]
+    accepted = [(c, float(np.linalg.norm(c.T_match_query[:3, 3]))) for c in known if c.accepted]  # type: ignore[index]
+    best = min(accepted, key=lambda each: each[1])[0] if accepted else max(known, key=probability, default=None)
+    return best and (best, probability(best))
+
+
+def probability(closure: LoopClosure) -> float:
+    return closure.probability or 0.0
+
+
+def outcome(asked: list[Asked], answer: Callable[[list[LoopClosure]], tuple[LoopClosure, float] | None]) -> Outcome:
+    """The `answer` for each frame, judged by the radius."""
     best, value, rank = [], [], []
     for one in asked:
-        known = [c for c in one.closures if getattr(c, score) is not None]
-        top = max(known, key=lambda c: getattr(c, score), default=None)
+        top, score = answer(one.closures) or (None, -np.inf)
         best.append(-1 if top is None else top.match_id)
-        value.append(-np.inf if top is None else getattr(top, score))
+        value.append(score)
         rank.append(0 if top is not None and top.match_stamp in one.near else NO_HIT)
     is_query = np.array([one.is_query for one in asked], bool)
     return Outcome(is_query, np.array(best), np.array(value, np.float64), np.array(rank), np.zeros(len(asked), bool))
@@ -177,7 +195,7 @@ def numbers(row: Row, asked: list[Asked], seconds: float) -> dict[str, object]:
         announced, right = announced + len(accepted), right + good
         closed += one.is_query and good > 0
         revisits += one.is_query
-    before, after = (metrics.summarise(outcome(asked, score)) for score in ("similarity", "probability"))
+    before, after = (metrics.summarise(outcome(asked, answer)) for answer in (most_similar, verified))
     metres, degrees = np.array(errors).reshape(-1, 2).T
     quantile = lambda values, q: float(np.quantile(values, q)) if len(values) else float("nan")  # noqa: E731
     return {
