@@ -158,14 +158,15 @@ def most_similar(closures: list[LoopClosure]) -> tuple[LoopClosure, float] | Non
 def verified(closures: list[LoopClosure]) -> tuple[LoopClosure, float] | None:
     """The answer after it, and its score: of the accepted ones the nearest, by its own transform (what is accepted may
     be some metres away, for it is an edge that was asked for), and where none is accepted the most probable."""
+    accepted = [c for c in closures if c.accepted]
     known = [c for c in closures if c.probability is not None]
-    accepted = [(c, float(np.linalg.norm(c.T_match_query[:3, 3]))) for c in known if c.accepted]  # type: ignore[index]
-    best = min(accepted, key=lambda each: each[1])[0] if accepted else max(known, key=probability, default=None)
-    return best and (best, probability(best))
+    best = min(accepted, key=reach) if accepted else max(known, key=lambda c: c.probability, default=None)
+    return best and (best, best.probability)
 
 
-def probability(closure: LoopClosure) -> float:
-    return closure.probability or 0.0
+def reach(closure: LoopClosure) -> float:
+    """From the match to the query, by an accepted closure's transform."""
+    return float(np.linalg.norm(closure.T_match_query[:3, 3]))
 
 
 def outcome(asked: list[Asked], answer: Callable[[list[LoopClosure]], tuple[LoopClosure, float] | None]) -> Outcome:
