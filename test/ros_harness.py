@@ -116,6 +116,11 @@ class Robot(Watch):
         """Whether the newest diagnostics warn."""
         return self.level == DiagnosticStatus.WARN
 
+    @property
+    def answered(self) -> int:
+        """Keyframes whose descriptor and closures have both come: of two topics either may be the first."""
+        return min(len(self.descriptors), len(self.closures))
+
     def send(self, message: PointCloud2 | Odometry | Image) -> None:
         """Publish on the topic that the message is for."""
         topics = {PointCloud2: self._points, Odometry: self._odom, Image: self._bev}

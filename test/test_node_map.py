@@ -29,10 +29,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drive(robot: Robot, number: int, start: int = 100) -> None:
     """Have `number` places described."""
-    before = len(robot.descriptors)
+    before = robot.answered
     for i in range(number):
         robot.send(cloud((start + i) * SECOND, place(i)))
-        wait_for(lambda i=i: len(robot.descriptors) > before + i, "a scan is not answered")
+        wait_for(lambda i=i: robot.answered > before + i, "a scan is not answered")
 
 
 def keyframes_in(path: Path) -> int:

@@ -108,7 +108,7 @@ def test_exactly_the_announced_scans_become_keyframes(live: tuple[Robot, NodePro
     wait_for(lambda: robot.diagnostics.get("clouds received") == "8", "the clouds do not arrive")
 
     # The input is silent now: after five seconds the keyframes whose windows are open get their answer.
-    wait_for(lambda: len(robot.descriptors) == 2, "the waiting keyframes are not answered in silence")
+    wait_for(lambda: robot.answered == 2, "the waiting keyframes are not answered in silence")
     assert [stamp for stamp, _, _ in robot.descriptors] == [stamps[2], stamps[5]]
     assert {frame for _, frame, _ in robot.descriptors} == {"base_link"}
 
