@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import time
 from collections.abc import Sequence as Seq
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -217,10 +218,15 @@ def main(arguments: Seq[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=1, help="processes; the result is the same")
     args = parser.parse_args(arguments)
+    began = time.monotonic()
     made = make_views(args.spread, args.worlds, args.places, args.views, args.seed, jobs=args.jobs)
     save_views(args.out, made)
+    rate = len(made) / (time.monotonic() - began)
     points = np.diff(made.offsets).mean() if len(made) else 0.0
-    print(f"{args.out}: {len(made)} views of {len(made) // args.views} places, {points:.0f} points a view")
+    print(
+        f"{args.out}: {len(made)} views of {len(made) // args.views} places, {points:.0f} points a view, "
+        f"{rate:.0f} views a second"
+    )
 
 
 if __name__ == "__main__":
