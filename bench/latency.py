@@ -95,7 +95,7 @@ def measure(path: Path, weights: str | None, count: int, local: bool, scans: int
     for owner, method, stage in (
         (describer, "read", "crop"),
         (describer, "rasterize", "raster"),
-        (describer, "describe", "network"),
+        (describer, "describe_all", "network"),
         (drive._local_map, "add", "local map"),
         (drive._local_map, "join", "local map"),
         (database, "search", "search"),
