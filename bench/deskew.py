@@ -24,17 +24,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from tqdm import tqdm
 
-from vlad_ros.cloud import decode_rows, point_times
-from vlad_ros.describer import Describer
-from vlad_ros.deskew import deskew, reach, sweep_offsets
+from vlad_ros.cloud.decode import decode_rows, point_times
+from vlad_ros.cloud.deskew import deskew, reach, sweep_offsets
+from vlad_ros.drive.odometry import OdometryBuffer
 from vlad_ros.evaluation.edges import edge_error, is_right
-from vlad_ros.geometry import inverse
-from vlad_ros.odometry import OdometryBuffer
+from vlad_ros.loops.verification import Verifier
+from vlad_ros.model.describer import Describer
+from vlad_ros.poses import inverse
 from vlad_ros.simulation.routes import plan_route
 from vlad_ros.simulation.sensors import MOTION_SECTORS, cast, sensor_pose, uniform
 from vlad_ros.simulation.worlds import make_world, visit
 from vlad_ros.types import F32, F64
-from vlad_ros.verification import Verifier
 
 SECOND = 1_000_000_000
 SWEEP = SECOND // 10  # ns

@@ -28,15 +28,16 @@ from tqdm import tqdm
 
 from vlad_ros.calibration import Calibration
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.describer import Describer
-from vlad_ros.evaluation import metrics, report
-from vlad_ros.evaluation.drift import drifting_odometry
+from vlad_ros.drive.drift import drifting_odometry
+from vlad_ros.evaluation import metrics
+from vlad_ros.evaluation import results as report
 from vlad_ros.evaluation.drives import aliasing_drives, judging_drives
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, edge_error
 from vlad_ros.evaluation.protocols import NO_HIT, Outcome, sparse_split
-from vlad_ros.geometry import from_xyz_rpy
+from vlad_ros.files.sequence import Sequence, load_sequence
+from vlad_ros.model.describer import Describer
 from vlad_ros.pipeline import PlaceRecognizer
-from vlad_ros.sequence import Sequence, load_sequence
+from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.types import F64, LoopClosure
 
 PERIOD = 100_000_000  # ns between frames

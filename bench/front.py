@@ -21,11 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from vlad_ros.bev import fit_ground, rasterize
-from vlad_ros.cloud import clean, decode_message
+from vlad_ros.cloud.decode import clean, decode_message
+from vlad_ros.cloud.raster import fit_ground, rasterize
 from vlad_ros.config import BevConfig, RecognizerConfig
-from vlad_ros.local_map import LocalMap
-from vlad_ros.sequence import Sequence, load_sequence
+from vlad_ros.drive.local_map import LocalMap
+from vlad_ros.files.sequence import Sequence, load_sequence
 from vlad_ros.types import F32, F64
 
 POINTS = 130_000

@@ -58,8 +58,9 @@ def publish(seconds: float, reliable: bool) -> None:
 
 def measure(seconds: float, weights: str, driver_profile: bool, node_profile: bool, reliable: bool) -> float:
     """The share of the clouds that the node has received."""
-    from vlad_ros.ros.launch_recorder import resolve
-    from vlad_ros.ros.watch import NodeProcess, Watch
+    from vlad_ros.ros.tools.launch_recorder import resolve
+
+    from vlad_ros.ros.tools.node_client import NodeProcess, Watch
 
     ((argv, env),) = resolve(ROOT / "launch" / "vlad.launch.py", autostart="true", device="cpu")
     argv += ["-p", f"weights:={weights}", "-p", "odom_source:=none", "-p", f"points_reliable:={str(reliable).lower()}"]

@@ -82,10 +82,10 @@ def measure(path: Path, weights: str | None, count: int, local: bool, scans: int
     """One row, in this process."""
     import numpy as np
 
-    from vlad_ros.bags import cloud_message
-    from vlad_ros.cloud import decode_message
+    from vlad_ros.cloud.decode import decode_message
+    from vlad_ros.files.bags import cloud_message
+    from vlad_ros.files.sequence import load_sequence
     from vlad_ros.pipeline import PlaceRecognizer
-    from vlad_ros.sequence import load_sequence
 
     messages = [cloud_message(0, scan, "lidar") for scan in load_sequence(path).scans]
     recognizer = PlaceRecognizer.from_pretrained(weights, "cpu")

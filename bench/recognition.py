@@ -26,11 +26,12 @@ import numpy as np
 from tqdm import tqdm
 
 from vlad_ros.config import BevConfig, EvaluationConfig, ModelConfig
-from vlad_ros.evaluation import metrics, report
+from vlad_ros.evaluation import metrics
+from vlad_ros.evaluation import results as report
 from vlad_ros.evaluation.describe import method_descriptors, network_similarities, scan_context_similarity
 from vlad_ros.evaluation.protocols import Outcome
 from vlad_ros.evaluation.task import Task, make_task
-from vlad_ros.sequence import load_sequence
+from vlad_ros.files.sequence import load_sequence
 from vlad_ros.types import F32
 
 CANDIDATES = 50  # closures asked of MapClosures, before the gap is applied; it proposes fewer

@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 
 from vlad_ros.config import BevConfig, RecognizerConfig
-from vlad_ros.database import THREADS, KeyframeDatabase
+from vlad_ros.mapping.database import THREADS, KeyframeDatabase
 from vlad_ros.types import F32, Keyframe
 
 DIM = 2048

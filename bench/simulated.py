@@ -23,13 +23,14 @@ import numpy as np
 from tqdm import tqdm
 
 from vlad_ros.config import EvaluationConfig
-from vlad_ros.evaluation import metrics, protocols, report
+from vlad_ros.evaluation import metrics, protocols
+from vlad_ros.evaluation import results as report
 from vlad_ros.evaluation.describe import method_descriptors, scan_context_similarity
 from vlad_ros.evaluation.protocols import Outcome
 from vlad_ros.evaluation.task import local_maps
+from vlad_ros.files.sequence import Sequence
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import load_weights
-from vlad_ros.sequence import Sequence
 from vlad_ros.simulation.routes import Route, plan_route, record
 from vlad_ros.simulation.sensors import Sensor, random_sensor, spinning
 from vlad_ros.simulation.world import World

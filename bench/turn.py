@@ -22,9 +22,9 @@ from vlad_ros.config import EvaluationConfig
 from vlad_ros.evaluation import metrics
 from vlad_ros.evaluation.describe import network_descriptors
 from vlad_ros.evaluation.task import make_task
+from vlad_ros.files.sequence import load_sequence
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import load_weights
-from vlad_ros.sequence import load_sequence
 from vlad_ros.types import F32
 
 SEQUENCES = ("loop_mid360", "mulran_riverside_a_os1_64", "campus_velodyne32", "hall_indoor_360")

@@ -25,17 +25,17 @@ from edges import ROWS, Asked, Row, causal, drives, sparse
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from vlad_ros.bev import fit_ground, levelling
-from vlad_ros.compact import compact_cloud
-from vlad_ros.describer import Describer
-from vlad_ros.evaluation import report
+from vlad_ros.cloud.raster import fit_ground, levelling
+from vlad_ros.evaluation import results as report
 from vlad_ros.evaluation.edges import RIGHT_DEGREES
-from vlad_ros.geometry import from_xyz_rpy, inverse
+from vlad_ros.loops.verification import Verifier
+from vlad_ros.model.describer import Describer
+from vlad_ros.model.kept_geometry import compact_cloud
+from vlad_ros.poses import from_xyz_rpy, inverse
 from vlad_ros.simulation.pairs import Pair, make_pairs
 from vlad_ros.simulation.routes import make_drive
 from vlad_ros.simulation.sensors import spinning
 from vlad_ros.types import F32, F64, Geometry
-from vlad_ros.verification import Verifier
 
 SEEDS = (400, 401)  # single scans, local maps
 ELLIPSOID = 12.592  # 95 % of chi squared with 6 degrees of freedom

@@ -19,10 +19,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from vlad_ros import cli, demo
-from vlad_ros.evaluation.drift import travel
-from vlad_ros.run import Run, read_run
-from vlad_ros.sequence import Sequence, save_sequence
+from vlad_ros import cli
+from vlad_ros.commands import demo_drive as demo
+from vlad_ros.drive.drift import travel
+from vlad_ros.files.sequence import Sequence, save_sequence
+from vlad_ros.runs.tables import Run, read_run
 from vlad_ros.simulation.aliasing import fooling_drive
 from vlad_ros.simulation.sensors import spinning
 

@@ -33,12 +33,12 @@ from matplotlib.lines import Line2D
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from vlad_ros.bags import StampedScan, write_bag
 from vlad_ros.commands.demo import prepare
 from vlad_ros.config import EvaluationConfig, ExportConfig, ImportConfig, RunConfig
-from vlad_ros.export import GraphEdge, PoseGraph, odometry_edges, write_graph
+from vlad_ros.files.bags import StampedScan, write_bag
+from vlad_ros.graph.export import GraphEdge, PoseGraph, odometry_edges, write_graph
 from vlad_ros.plots import style
-from vlad_ros.run_sources import PlayedScan, Source, open_source
+from vlad_ros.runs.sources import PlayedScan, Source, open_source
 from vlad_ros.types import F64
 
 LENGTH, SPACING, SPEED = 500.0, 2.0, 8.0  # m, m, m/s of the simulated drive
@@ -118,9 +118,9 @@ class Odometry:
 
 def loops_of_the_node(bag: Path, folder: Path, weights: str | None, rate: float) -> list[Loop]:
     """Play the bag to the node, in a process of its own, and hear the edges that it announces."""
-    from vlad_ros.conventions import from_upper_triangle
-    from vlad_ros.ros.demo_session import listen
-    from vlad_ros.ros.messages import COVARIANCE, stamps_of, transform_of
+    from vlad_ros.covariance_conventions import from_upper_triangle
+    from vlad_ros.ros.outputs.messages import COVARIANCE, stamps_of, transform_of
+    from vlad_ros.ros.tools.demo_session import listen
 
     loops: list[Loop] = []
 
@@ -143,7 +143,7 @@ def loops_of_the_node(bag: Path, folder: Path, weights: str | None, rate: float)
 def loops_offline(bag: Path, folder: Path, weights: str | None) -> list[Loop]:
     """The same without ROS: `vlad run` of the bag, and the edges in the folder that it leaves."""
     from vlad_ros.pipeline import PlaceRecognizer
-    from vlad_ros.run_player import play
+    from vlad_ros.runs.player import play
 
     config, judge = RunConfig(), EvaluationConfig()
     source = open_source(bag, config, judge)

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from vlad_ros.acceptance import Judge
-from vlad_ros.bev import Bev
 from vlad_ros.calibration import Calibration
+from vlad_ros.cloud.raster import Bev
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.database import KeyframeDatabase
-from vlad_ros.describer import Describer
-from vlad_ros.keyframes import Drive, Scan, StampGate, View
-from vlad_ros.local_map import JoinedMap
+from vlad_ros.drive.keyframes import Drive, Scan, StampGate, View
+from vlad_ros.drive.local_map import JoinedMap
+from vlad_ros.loops.acceptance import Judge
+from vlad_ros.loops.verification import Verifier
+from vlad_ros.mapping.database import KeyframeDatabase
+from vlad_ros.model.describer import Describer
 from vlad_ros.model.weights import WeightsError
 from vlad_ros.types import F32, F64, Keyframe, LoopClosure
-from vlad_ros.verification import Verifier
 
 DEFAULTS = RecognizerConfig()
 PathLike = str | os.PathLike[str]

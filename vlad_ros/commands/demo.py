@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Exit status 1 where nothing was announced or messages were lost."""
     from tqdm import tqdm
 
-    from vlad_ros import demo
+    from vlad_ros.commands import demo_drive as demo
     from vlad_ros.model.weights import read_metadata
     from vlad_ros.plots.demo import draw
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{folder / 'bag'}: {len(drive)} scans, rosbag2 (mcap)")
     truth = demo.Truth(drive)
 
-    from vlad_ros.ros.demo_session import announce
+    from vlad_ros.ros.tools.demo_session import announce
 
     try:
         keyframes, edges, lost = announce(folder / "bag", folder, truth, args.weights, args.rate, tqdm.write)

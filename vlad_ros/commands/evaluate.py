@@ -8,8 +8,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import EvaluationConfig
+from vlad_ros.options import add_options, from_options
 
 if TYPE_CHECKING:
     from vlad_ros.evaluation.task import Clouds, Task
@@ -29,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from vlad_ros.evaluation import metrics, report
+    from vlad_ros.evaluation import metrics
+    from vlad_ros.evaluation import results as report
     from vlad_ros.evaluation.task import make_task
-    from vlad_ros.sequence import load_sequence
+    from vlad_ros.files.sequence import load_sequence
 
     config = from_options(EvaluationConfig, args)
     sequence, other = load_sequence(args.sequence), load_sequence(args.map) if args.map else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import ExportConfig
+from vlad_ros.options import add_options, from_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file and say what is in it."""
-    from vlad_ros.export import pose_graph, write_graph
-    from vlad_ros.run import read_run
+    from vlad_ros.graph.export import pose_graph, write_graph
+    from vlad_ros.runs.tables import read_run
 
     config = from_options(ExportConfig, args)
     graph = pose_graph(read_run(args.run_folder), config)

@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import EvaluationConfig, ImportConfig
+from vlad_ros.options import add_options, from_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the bag and say what is in it."""
     from tqdm import tqdm
 
-    from vlad_ros import bags
+    from vlad_ros.files import bags
 
     config = from_options(ImportConfig, args)
     source = Path(args.source)
@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sequence(path: Path, config: ImportConfig) -> tuple[Iterator, int]:
-    from vlad_ros.bags import sequence_scans
-    from vlad_ros.evaluation.drift import drifting_odometry
-    from vlad_ros.sequence import load_sequence
+    from vlad_ros.drive.drift import drifting_odometry
+    from vlad_ros.files.bags import sequence_scans
+    from vlad_ros.files.sequence import load_sequence
 
     sequence = load_sequence(path)
     odometry = None
@@ -48,7 +48,7 @@ def _sequence(path: Path, config: ImportConfig) -> tuple[Iterator, int]:
 
 
 def _kitti(folder: Path, config: ImportConfig) -> tuple[Iterator, int]:
-    from vlad_ros.bags import kitti_scans
+    from vlad_ros.files.bags import kitti_scans
 
     if config.drift:
         raise ValueError("--drift is for sequence files; a KITTI folder is imported with its own poses")

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from vlad_ros.commands.options import add_options
 from vlad_ros.config import NodeConfig, RecognizerConfig
+from vlad_ros.options import add_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it and say what was done; ValueError names what cannot be."""
-    from vlad_ros import maps
+    from vlad_ros.maps import tools as maps
 
     if args.action == "info":
         print(maps.text(maps.describe_map(args.map)))
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prune(args: argparse.Namespace) -> int:
-    from vlad_ros import maps
-    from vlad_ros.database import KeyframeDatabase
+    from vlad_ros.mapping.database import KeyframeDatabase
+    from vlad_ros.maps import tools as maps
 
     database = KeyframeDatabase.open(args.map)
     ids = maps.choose(database, args.spacing, args.size)
@@ -53,9 +53,9 @@ def _rebuild(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from vlad_ros import maps
-    from vlad_ros.database import KeyframeDatabase
-    from vlad_ros.describer import Describer
+    from vlad_ros.mapping.database import KeyframeDatabase
+    from vlad_ros.maps import tools as maps
+    from vlad_ros.model.describer import Describer
 
     describer, _ = Describer.from_pretrained(args.weights or None, args.device, args.descriptor_size)
     database = KeyframeDatabase.open(args.map)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlad_ros.describer import Describer
+    from vlad_ros.model.describer import Describer
     from vlad_ros.plots.insides import Insides
     from vlad_ros.types import F32
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _describer(args: argparse.Namespace) -> Describer:
-    from vlad_ros.describer import Describer
+    from vlad_ros.model.describer import Describer
 
     return Describer.from_pretrained(args.weights, "cpu")[0]
 
@@ -76,8 +76,8 @@ def _inside(describer: Describer, scan: F32, name: str) -> Insides:
 
 
 def _assignment(args: argparse.Namespace, path: Path) -> list[str]:
+    from vlad_ros.files.scan_file import read_scan
     from vlad_ros.plots import assignment
-    from vlad_ros.scan_file import read_scan
 
     describer = _describer(args)
     inside = _inside(describer, read_scan(args.scan), args.scan)
@@ -86,8 +86,8 @@ def _assignment(args: argparse.Namespace, path: Path) -> list[str]:
 
 
 def _vlad(args: argparse.Namespace, path: Path) -> list[str]:
+    from vlad_ros.files.scan_file import read_scan
     from vlad_ros.plots import vlad
-    from vlad_ros.scan_file import read_scan
 
     describer = _describer(args)
     scan_a, scan_b = read_scan(args.scan_a), read_scan(args.scan_b)
@@ -98,8 +98,8 @@ def _vlad(args: argparse.Namespace, path: Path) -> list[str]:
 
 
 def _heads(args: argparse.Namespace, path: Path) -> list[str]:
+    from vlad_ros.files.scan_file import read_scan
     from vlad_ros.plots import heads
-    from vlad_ros.scan_file import read_scan
 
     describer = _describer(args)
     if args.scans:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import ReplayConfig
+from vlad_ros.options import add_options, from_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play it; exit status 1 where nothing could be played."""
-    from vlad_ros.ros import replay
+    from vlad_ros.ros.tools import replay
 
     report = replay.run(args.bag, from_options(ReplayConfig, args), tuple(args.topics))
     print(report.summary())

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import EvaluationConfig, RecognizerConfig, RunConfig
+from vlad_ros.options import add_options, from_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Drive, folder, weights, what stands in for odometry, and all that the recogniser can be told."""
-    from vlad_ros.run_player import JUDGE
+    from vlad_ros.runs.player import JUDGE
 
     parser.add_argument("source", metavar="SEQUENCE.npz|BAG", help="a sequence file, or the folder of a rosbag2")
     parser.add_argument("-o", "--out", required=True, metavar="RUN", help="folder; an earlier run in it is replaced")
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Play, write, and print the numbers."""
     from vlad_ros.pipeline import PlaceRecognizer
-    from vlad_ros.run_player import play
-    from vlad_ros.run_sources import open_source
+    from vlad_ros.runs.player import play
+    from vlad_ros.runs.sources import open_source
 
     folder = _free(Path(args.out))
     config, judge = from_options(RunConfig, args), from_options(EvaluationConfig, args)

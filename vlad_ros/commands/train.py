@@ -12,8 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import FinetuneConfig, RunConfig
+from vlad_ros.options import add_options, from_options
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, alone or as one of the processes of `torchrun`; the first of them writes."""
     import torch
 
-    from vlad_ros.describer import resolve_device
+    from vlad_ros.model.describer import resolve_device
     from vlad_ros.training.ranks import joined_processes, own_device
 
     if args.threads:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from vlad_ros.commands.options import add_options, from_options
 from vlad_ros.config import WatchConfig
+from vlad_ros.options import add_options, from_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from vlad_ros.ros.live import LiveWatch
+    from vlad_ros.ros.tools.watch import LiveWatch
     from vlad_ros.terminal import screen
 
     config, console = from_options(WatchConfig, args), Console()

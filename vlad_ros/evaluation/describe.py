@@ -21,7 +21,7 @@ HEADS = {"fusion": "descriptor", "bev": "vlad_bev", "points": "vlad_fusion"}
 def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32], size: int = 0) -> dict[str, F32]:
     """Unit descriptors (n, D) of clouds (N, >=3) in the body frame: "fusion" is the whole network's, of length `size`
     (0: the weights' default), "bev" and "points" its heads', unprojected."""
-    from vlad_ros.bev import rasterize
+    from vlad_ros.cloud.raster import rasterize
 
     parts: dict[str, list[F32]] = {name: [] for name in HEADS}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from vlad_ros.sequence import Sequence
+from vlad_ros.files.sequence import Sequence
 from vlad_ros.simulation.aliasing import fooling_drive
 from vlad_ros.simulation.repetitive import FOOLING
 from vlad_ros.simulation.routes import make_drive

@@ -9,13 +9,13 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.evaluation.drift import travel
+from vlad_ros.drive.drift import travel
 from vlad_ros.evaluation.protocols import Bools, Ints
-from vlad_ros.geometry import inverse
+from vlad_ros.poses import inverse
 from vlad_ros.types import F64
 
 if TYPE_CHECKING:
-    from vlad_ros.run import ClosureTable, KeyframeTable
+    from vlad_ros.runs.tables import ClosureTable, KeyframeTable
 
 RIGHT_METRES, RIGHT_DEGREES = 1.0, 5.0  # an edge is right when it agrees with the poses to within both
 SECOND = 1e9  # ns

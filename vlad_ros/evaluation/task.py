@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from vlad_ros.cloud import clean
+from vlad_ros.cloud.decode import clean
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
+from vlad_ros.drive.drift import drifting_odometry, travel
+from vlad_ros.drive.local_map import LocalMap
 from vlad_ros.evaluation import protocols
-from vlad_ros.evaluation.drift import drifting_odometry, travel
 from vlad_ros.evaluation.protocols import Ints, Outcome
-from vlad_ros.local_map import LocalMap
-from vlad_ros.sequence import Sequence
+from vlad_ros.files.sequence import Sequence
 from vlad_ros.types import F32, F64
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlad_ros.bev import Bev
+from vlad_ros.cloud.raster import Bev
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.backbone import STRIDE, Backbone
 from vlad_ros.model.fusion import CrossAttention, LearnableFusion, RangeEncoding

@@ -15,14 +15,14 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch
 
-from vlad_ros.bev import rasterize
 from vlad_ros.calibration import FEATURES, Calibration, features
-from vlad_ros.database import KeyframeDatabase
-from vlad_ros.geometry import transform
+from vlad_ros.cloud.raster import rasterize
+from vlad_ros.loops.verification import Verifier
+from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.plots import style
-from vlad_ros.run import Run, read_run
+from vlad_ros.poses import transform
+from vlad_ros.runs.tables import Run, read_run
 from vlad_ros.types import F32, F64, Evidence, Geometry, RejectReason, Verification
-from vlad_ros.verification import Verifier
 
 SECOND = 1e9  # ns
 # Of matches that the transform brings together, and of the others

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from torch import Tensor, fx, nn
 
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.describer import Describer
+from vlad_ros.model.describer import Describer
 from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 from vlad_ros.model.network import Aggregation, PlaceNetwork
 from vlad_ros.plots import style

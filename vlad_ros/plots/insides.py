@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.describer import Describer
+from vlad_ros.model.describer import Describer
 from vlad_ros.model.netvlad import NetVLAD
 from vlad_ros.model.network import Aggregation
 from vlad_ros.types import F32

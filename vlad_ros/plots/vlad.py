@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from vlad_ros.describer import Describer
+from vlad_ros.model.describer import Describer
 from vlad_ros.plots import style
 from vlad_ros.plots.insides import Insides, look_inside
 from vlad_ros.types import F32, F64

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from vlad_ros import calibration
 from vlad_ros.evaluation.protocols import Bools, Ints
-from vlad_ros.run import ClosureTable, KeyframeTable, Run
+from vlad_ros.runs.tables import ClosureTable, KeyframeTable, Run
 from vlad_ros.types import F64
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlad_ros.database import KeyframeDatabase
+from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.plots.closure import heading, verdict
-from vlad_ros.report import evaluation, pictures, run_figures
-from vlad_ros.report.loops import drawn_rows
+from vlad_ros.report import evaluation_figures as evaluation
+from vlad_ros.report import pictures, run_figures
+from vlad_ros.report.loop_figures import drawn_rows
 from vlad_ros.report.page import Page
-from vlad_ros.run import Run, read_run
+from vlad_ros.runs.tables import Run, read_run
 
 
 def report(folder: Path, most: int, bar: pictures.Bar = iter) -> Page:

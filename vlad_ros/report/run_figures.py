@@ -9,12 +9,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from vlad_ros.database import KeyframeDatabase
+from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.plots import style
-from vlad_ros.report import loops
+from vlad_ros.report import loop_figures as loops
 from vlad_ros.report.curves import aligned_in_bins, near, recall_at, reliability, sweep
 from vlad_ros.report.panel import Panel, dress, line_style, thinned, thinning
-from vlad_ros.run import Run
+from vlad_ros.runs.tables import Run
 
 MOST = 500  # points of a curve
 BARS = 40

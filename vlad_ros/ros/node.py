@@ -21,10 +21,10 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from vlad_ros.ros import parameters
-from vlad_ros.ros.diagnostics import REASONS, TOPICS, Statistics
-from vlad_ros.ros.reporter import report
-from vlad_ros.ros.session import Session
+from vlad_ros.ros.inputs import parameters
+from vlad_ros.ros.outputs.diagnostics import REASONS, TOPICS, Statistics
+from vlad_ros.ros.outputs.reporter import report
+from vlad_ros.ros.resources import Session
 
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 

@@ -10,15 +10,15 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from vlad_ros.cloud import CloudError, decode_rows
+from vlad_ros.cloud.decode import CloudError, decode_rows
 from vlad_ros.config import NodeConfig
-from vlad_ros.geometry import transform
+from vlad_ros.drive.pairing import Scan
 from vlad_ros.pipeline import Described, PlaceRecognizer
-from vlad_ros.ros.diagnostics import Statistics
-from vlad_ros.ros.frames import FrameError, Frames
-from vlad_ros.ros.inputs import Scan
-from vlad_ros.ros.messages import raster_of
-from vlad_ros.ros.undistort import Undistorter
+from vlad_ros.poses import transform
+from vlad_ros.ros.inputs.frames import FrameError, Frames
+from vlad_ros.ros.inputs.undistort import Undistorter
+from vlad_ros.ros.outputs.diagnostics import Statistics
+from vlad_ros.ros.outputs.messages import raster_of
 from vlad_ros.types import F32, F64
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from vlad_ros.sequence import Sequence
+from vlad_ros.files.sequence import Sequence
 from vlad_ros.simulation.paths import arc_length
 from vlad_ros.simulation.repetitive import make_fooling_world
 from vlad_ros.simulation.roads import RoadNetwork

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from vlad_ros.sequence import Sequence
+from vlad_ros.files.sequence import Sequence
 from vlad_ros.simulation.paths import arc_length, locate, resample
 from vlad_ros.simulation.roads import RoadNetwork, both_ways, inside
 from vlad_ros.simulation.sensors import Sensor, cast, draw_tilt, sensor_pose

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from vlad_ros.calibration import FEATURES, Calibration, Logistic, features, fit, knows_odometry, refusal, reliability
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.describer import Describer
-from vlad_ros.evaluation.drift import drifting_odometry
+from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.evaluation.edges import edge_error, is_right
+from vlad_ros.files.sequence import Sequence
+from vlad_ros.model.describer import Describer
 from vlad_ros.pipeline import PlaceRecognizer
-from vlad_ros.sequence import Sequence
 from vlad_ros.types import F64, Evidence, LoopClosure
 
 # The drives are quick (a scan every 1.6 m, 0.1 s): every scan a keyframe, the last 40 m of travel excluded

@@ -21,15 +21,15 @@ from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
 from vlad_ros.config import EvaluationConfig, FinetuneConfig, RunConfig
+from vlad_ros.drive.drift import travel
+from vlad_ros.drive.local_map import voxel_thin
 from vlad_ros.evaluation.describe import network_similarities
-from vlad_ros.evaluation.drift import travel
 from vlad_ros.evaluation.metrics import summarise
 from vlad_ros.evaluation.task import make_task
-from vlad_ros.local_map import voxel_thin
+from vlad_ros.files.sequence import Sequence
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import Metadata, load_weights
-from vlad_ros.run_sources import open_source
-from vlad_ros.sequence import Sequence
+from vlad_ros.runs.sources import open_source
 from vlad_ros.simulation.views import SCALE, VOXEL, Views
 from vlad_ros.training.batches import Places
 from vlad_ros.training.ranks import rank

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vlad_ros.bev import Bev, rasterize
+from vlad_ros.cloud.raster import Bev, rasterize
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.projection import principal_directions
 from vlad_ros.training.batches import Places, joined, thin, turn
@@ -62,8 +62,8 @@ def learn_projection(network: PlaceNetwork, sets: Sequence[Places], recipe: Proj
 
 def main(arguments: list[str] | None = None) -> None:
     """Add a projection to a weights file."""
-    from vlad_ros.commands.options import add_options, from_options
     from vlad_ros.model.weights import load_weights, save_weights
+    from vlad_ros.options import add_options, from_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="the .safetensors file to read")

@@ -17,7 +17,7 @@ from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from vlad_ros.bev import Bev, rasterize
+from vlad_ros.cloud.raster import Bev, rasterize
 from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.training.batches import Batch, Places, draw, thin, turn
 from vlad_ros.training.checkpoint import load_checkpoint, mix_in, read_position, save_checkpoint

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scans meet odometry, BEV and announcements by stamp alone; the queue drops its oldest; frames fit or are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vlad_ros.config import NodeConfig
+from vlad_ros.drive.pairing import SECOND, Inputs, NoOdometry, Scan, TopicOdometry
+from vlad_ros.poses import from_xyz_rpy
+
+pytestmark = pytest.mark.ros
+TENTH = SECOND // 10
+
+
+class Bench:
+    """Inputs with everything that comes out of them."""
+
+    def __init__(self, odometry: bool = False, **changes: object) -> None:
+        self.out: list[Scan] = []
+        self.counts: Counter[str] = Counter()
+        config = dataclasses.replace(NodeConfig(), **changes)
+        poses = TopicOdometry() if odometry else NoOdometry()
+        self.inputs = Inputs(config, poses, self.out.append, lambda reason: self.counts.update([reason]))
+
+    def scan(self, tenths: int) -> None:
+        self.inputs.add_scan(Scan(None, tenths * TENTH, 0.0))
+
+    def pose(self, tenths: float, x: float, child: str = "body") -> None:
+        self.inputs.add_odometry(round(tenths * TENTH), from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
+
+    @property
+    def stamps(self) -> list[int]:
+        return [scan.stamp // TENTH for scan in self.out]
+
+
+def test_a_scan_waits_for_odometry_on_both_sides_and_gets_what_lies_between() -> None:
+    bench = Bench(odometry=True)
+    bench.pose(9.5, 1.0)
+    bench.scan(10)
+    assert bench.out == []
+    bench.pose(10.5, 3.0)
+    assert bench.stamps == [10]
+    assert bench.out[0].T_odom_child[0, 3] == pytest.approx(2.0)  # not the newest message's 3.0
+    assert bench.out[0].child == "body"
+
+
+def test_odometry_of_the_very_stamp_is_enough() -> None:
+    bench = Bench(odometry=True)
+    bench.scan(10)
+    bench.pose(10, 5.0)
+    assert bench.out[0].T_odom_child[0, 3] == 5.0
+
+
+def test_the_wait_ends_in_stamp_time_and_in_order() -> None:
+    bench = Bench(odometry=True, odom_timeout=0.3)
+    for tenths in (10, 11, 12):
+        bench.scan(tenths)
+    assert bench.out == []
+    bench.scan(13)
+    assert bench.stamps == [10]
+    assert bench.out[0].T_odom_child is None
+    bench.pose(10.5, 0.0)
+    bench.pose(13, 2.5)
+    assert bench.stamps == [10, 11, 12, 13]
+    assert [scan.T_odom_child[0, 3] for scan in bench.out[1:]] == pytest.approx([0.5, 1.5, 2.5])
+
+
+def test_odometry_that_begins_after_the_scan_is_not_waited_for() -> None:
+    bench = Bench(odometry=True)
+    bench.pose(11, 0.0)
+    bench.scan(10)
+    assert bench.stamps == [10] and bench.out[0].T_odom_child is None
+
+
+def test_another_child_frame_is_never_interpolated_with_the_last() -> None:
+    bench = Bench(odometry=True)
+    bench.pose(9.5, 0.0, "body")
+    bench.scan(10)
+    bench.pose(10.5, 9.0, "other")
+    assert bench.out[0].T_odom_child is None
+
+
+def test_a_bag_begun_again_lets_the_old_scans_go_and_pairs_the_new_ones() -> None:
+    bench = Bench(odometry=True)
+    bench.pose(1000, 0.0)
+    bench.scan(1001)
+    bench.scan(10)
+    assert bench.stamps == [1001]
+    bench.pose(9.5, 1.0)
+    bench.pose(10.5, 3.0)
+    assert bench.stamps == [1001, 10]
+    assert bench.out[1].T_odom_child[0, 3] == pytest.approx(2.0)
+
+
+def test_more_scans_than_the_queue_holds_do_not_wait() -> None:
+    bench = Bench(odometry=True, odom_timeout=10.0, queue_size=3)
+    for tenths in range(10, 16):
+        bench.scan(tenths)
+    assert bench.stamps == [10, 11, 12]
+
+
+def test_silence_and_deactivation() -> None:
+    bench = Bench(odometry=True)
+    bench.scan(10)
+    bench.inputs.release_all()
+    assert bench.stamps == [10]
+    bench.scan(11)
+    assert bench.inputs.clear() == 1
+    bench.pose(11, 0.0)
+    assert bench.stamps == [10]
+
+
+def bev(bench: Bench, tenths: float, name: str) -> None:
+    bench.inputs.add_bev(round(tenths * TENTH), name)
+
+
+def test_the_nearest_bev_within_the_tolerance_is_taken_once() -> None:
+    bench = Bench(use_bev=True, bev_tolerance=0.05)
+    bev(bench, 9.7, "before")
+    bench.scan(10)
+    assert bench.out == []
+    bev(bench, 10.2, "after")
+    assert bench.out[0].bev == "after"
+    bench.scan(11)
+    bev(bench, 11, "exact")
+    assert bench.out[1].bev == "exact"
+    bench.scan(20)
+    bev(bench, 20, "exact")
+    assert bench.counts == {"bev_unpaired": 1}  # "before"
+
+
+def test_a_bev_that_never_comes_is_not_waited_for_for_ever() -> None:
+    bench = Bench(use_bev=True, bev_timeout=0.3)
+    bench.scan(10)
+    bev(bench, 8, "old")
+    bench.scan(13)
+    assert bench.stamps == [10] and bench.out[0].bev is None
+    assert bench.counts == {"bev_unpaired": 1}
+
+
+def test_bevs_without_clouds_do_not_pile_up() -> None:
+    bench = Bench(use_bev=True, queue_size=5)
+    for tenths in range(50):
+        bev(bench, tenths, "lonely")
+    assert bench.counts == {"bev_unpaired": 45}
+
+
+def test_announcements_make_keyframes_and_a_newer_one_ends_the_wait() -> None:
+    bench = Bench(keyframe_source="topic", keyframe_timeout=0.5)
+    for tenths in (10, 11, 12):
+        bench.scan(tenths)
+    bench.inputs.announce(11 * TENTH + SECOND // 200)
+    assert [(scan.stamp // TENTH, scan.is_keyframe) for scan in bench.out] == [(10, False), (11, True)]
+    bench.scan(17)
+    assert [(scan.stamp // TENTH, scan.is_keyframe) for scan in bench.out[2:]] == [(12, False)]
+    bench.inputs.announce(12 * TENTH - SECOND // 20)
+    assert bench.counts == {"keyframe_late": 1}
+
+
+def test_every_scan_is_a_keyframe_where_asked_for() -> None:
+    bench = Bench(keyframe_source="all")
+    bench.scan(10)
+    own = Bench()
+    own.scan(10)
+    assert (bench.out[0].is_keyframe, own.out[0].is_keyframe) == (True, None)
+
+
+def test_the_queue_drops_its_oldest_scan_and_never_a_job() -> None:
+    pytest.importorskip("rclpy")
+    from vlad_ros.ros.worker import Job, WorkQueue
+
+    dropped: list[int] = []
+    queue = WorkQueue(2, lambda: dropped.append(1))
+    job = Job(lambda: "done")
+    scans = [Scan(None, i, 0.0) for i in range(4)]
+    for item in (scans[0], job, *scans[1:]):
+        assert queue.put(item)
+    assert len(dropped) == 2 and queue.scans() == 2
+    assert [queue.get() for _ in range(3)] == [job, scans[2], scans[3]]
+    assert queue.close() == [] and queue.get() is None
+    assert not queue.put(scans[0])
+
+
+def test_whoever_waits_for_a_job_hears_success_and_failure() -> None:
+    pytest.importorskip("rclpy")
+    from vlad_ros.ros.worker import Job
+
+    def fail() -> str:
+        raise ValueError("the disk is full")
+
+    for action, answer in ((lambda: "done", (True, "done")), (fail, (False, "the disk is full"))):
+        job = Job(action)
+        threading.Timer(0.01, job.run).start()
+        assert job.wait() == answer
+
+
+def scan_of(child: str, x: float) -> Scan:
+    return Scan(None, 0, 0.0, from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
+
+
+def test_frames() -> None:
+    pytest.importorskip("rclpy")
+    from vlad_ros.ros.inputs.frames import FrameError, Frames
+
+    said: list[str] = []
+    mounting = (1.0, 0.0, 2.0, 0.0, 0.0, float(np.pi))
+    frames = Frames(NodeConfig(base_frame="base", mounting_xyz_rpy=mounting), None, said.append)
+    frames.settle("lidar")
+    assert frames.body == "base" and np.allclose(frames.T_base_sensor, from_xyz_rpy(mounting))
+    assert frames.body_pose(scan_of("base", 5.0))[0, 3] == 5.0
+    # The sensor, turned round, is at x 5; the base is 1 m before it in the sensor's backward direction.
+    assert frames.body_pose(scan_of("lidar", 5.0))[:3, 3] == pytest.approx((6.0, 0.0, -2.0))
+    with pytest.raises(FrameError, match="wheel") as error:
+        frames.body_pose(scan_of("wheel", 5.0))
+    assert error.value.reason == "odometry_frame"
+    with pytest.raises(FrameError, match="other") as error:
+        frames.check("other")
+    assert error.value.reason == "frame_changed"
+    assert said == []
+
+
+def test_frames_without_base_frame_or_mounting() -> None:
+    pytest.importorskip("rclpy")
+    from vlad_ros.ros.inputs.frames import FrameError, Frames
+
+    said: list[str] = []
+    plain = Frames(NodeConfig(), None, said.append)
+    plain.settle("lidar")
+    assert (plain.body, plain.moves, said) == ("lidar", False, [])
+    unknown = Frames(NodeConfig(base_frame="base"), None, said.append)
+    unknown.settle("lidar")
+    unknown.settle("lidar")
+    assert not unknown.moves and len(said) == 1 and "identity" in said[0]  # said once
+    with pytest.raises(ValueError, match="base_frame is empty"):
+        Frames(NodeConfig(mounting_xyz_rpy=(0.0,) * 6), None, said.append)
+
+    tf = SimpleNamespace(find=lambda target, source: None)
+    waiting = Frames(NodeConfig(base_frame="base"), tf, said.append)  # type: ignore[arg-type]
+    with pytest.raises(FrameError) as error:
+        waiting.settle("lidar")
+    assert error.value.reason == "no_transform"
+    tf.find = lambda target, source: from_xyz_rpy((0, 0, 3, 0, 0, 0)) if (target, source) == ("base", "lidar") else None
+    waiting.settle("lidar")
+    assert waiting.T_base_sensor[2, 3] == 3.0

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README: what it promises first, its tables, and every command in it run or resolved."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlad_ros import parameter_table
+from vlad_ros.cli import main
+from vlad_ros.files.sequence import Sequence, save_sequence
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.split(" # ")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line
+]
+TINY_RECIPE = """
+seed: 0
+model: {fea_size: 16, width: 8, num_clusters: 4, num_keypoints: 40}
+views:
+  near: {worlds: 1, places: 6, views: 4, seed: 1}
+held_out: {worlds: 1, places: 4, views: 2, seed: 2}
+stages:
+  - {name: dense, views: near, steps: 2, places: 2}
+  - {name: pairs, views: near, steps: 2, places: 2, global_weight: 1.0}
+"""
+
+
+@pytest.fixture(scope="module")
+def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty scans of a wall and two posts that a vehicle passes, there and back."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("readme")
+    there = np.arange(15) * 2.0
+    poses = np.tile(np.eye(4), (30, 1, 1))
+    poses[:, 0, 3] = np.concatenate([there, there[::-1]])
+    ground = np.c_[rng.uniform(-60, 90, (4000, 2)), np.zeros(4000)]
+    wall = np.c_[rng.uniform(-60, 90, 2000), np.full(2000, 8.0), rng.uniform(0, 5, 2000)]
+    posts = np.c_[rng.uniform(-30, 60, (20, 2))[rng.integers(0, 20, 1000)], rng.uniform(0, 4, 1000)]
+    world = np.concatenate([ground, wall, posts])
+    scans = []
+    for pose in poses:
+        near = world - pose[:3, 3] - [0, 0, 1.5]
+        near = near[np.linalg.norm(near, axis=1) < 60]
+        scans.append(np.c_[near, np.zeros(len(near))].astype(np.float32))
+    save_sequence(folder / "SEQUENCE.npz", Sequence("SEQUENCE", scans, poses, 100.0 + np.arange(30.0)))
+    return folder
+
+
+def test_first_a_sentence_a_picture_a_command_and_what_it_prints() -> None:
+    top = README.splitlines()[:20]
+    assert top[2].endswith(".") and len(top[2]) > 40
+    picture = re.search(r"!\[.+\]\((.+)\)", "\n".join(top))
+    assert picture and (ROOT / picture[1]).exists()
+    assert top.index("make demo") < 10 and any(line.startswith("```text") for line in top)
+
+
+def test_the_parameter_table_is_the_generated_one() -> None:
+    assert parameter_table.markdown() in README
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_no_placeholder_is_left() -> None:
+    assert not re.search(r"^[A-Z_]{6,}$", README, re.MULTILINE)
+
+
+def make(command: str, folder: Path) -> None:
+    """The target exists and make can plan it; the demo itself is run by test_demo, the tests are this run."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def vlad(command: str, folder: Path) -> None:
+    words = command.split()[1:]
+    if words[0] == "watch":
+        return  # test_live_views runs it beside a node
+    if words[0] == "replay":
+        pytest.importorskip("rclpy")
+        words += ["--rate", "100", "--wait", "0"]
+    if words[0] == "train":
+        (folder / "tiny.yaml").write_text(TINY_RECIPE)
+        words += ["--recipe", str(folder / "tiny.yaml"), "--folder", str(folder / "run"), "--uncalibrated"]
+    if words[0] == "report":
+        words += ["--pictures", "1"]
+    files = ("SEQUENCE", "BAG", "WEIGHTS", "RUN", "GRAPH")
+    words = [str(folder / word) if word.split(".")[0] in files else word for word in words]
+    assert main(words) == 0
+
+
+def launch(command: str, folder: Path) -> None:
+    """What the launch file makes of these arguments; that the node then starts, test_launch shows."""
+    pytest.importorskip("rclpy")
+    from vlad_ros.ros.tools.launch_recorder import resolve
+
+    given = dict(word.split(":=") for word in command.split()[4:])
+    ((argv, _),) = resolve(ROOT / "launch" / "vlad.launch.py", **given)
+    for name, topic in given.items():
+        assert f"{name}:={topic}" in argv
+
+
+def robot(command: str, folder: Path) -> None:
+    """The steps on a robot: test_packaging builds with colcon and starts the installed copy."""
+    packaging = (ROOT / "test" / "test_packaging.py").read_text()
+    if "colcon" in command:
+        assert "colcon" in packaging and "build" in packaging
+    for file in re.findall(r"src/vlad_ros/(\S+)|vlad_ros\)/(\S+)", command):
+        assert (ROOT / next(filter(None, file))).exists()
+
+
+def script(command: str, folder: Path) -> None:
+    """A bench takes minutes: that its file is there and takes these arguments, `--help` shows."""
+    words = command.split()
+    if words[1] == "-m":
+        return robot(command, folder)
+    known = subprocess.run([sys.executable, ROOT / words[1], "--help"], check=True, capture_output=True, text=True)
+    for word in filter(str.isidentifier, (word.lstrip("-") for word in words[2:])):
+        assert word in known.stdout
+
+
+RUNNERS: dict[str, Callable[[str, Path], None]] = {"make": make, "vlad": vlad, "ros2": launch, "python": script}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command(command: str, sequence: Path) -> None:
+    RUNNERS.get(command.split()[0], robot)(command, sequence)
+
+
+def test_the_python_example(sequence: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vlad_ros.files.sequence import load_sequence
+    from vlad_ros.model.weights import default_weights_path
+
+    if not default_weights_path().exists():
+        pytest.skip("no trained weights in this tree yet")
+    drive = load_sequence(sequence / "SEQUENCE.npz")
+    assert drive.poses is not None
+    scans = list(zip(drive.scans, drive.stamps_ns(), drive.poses, strict=True))
+    (example,) = [block for kind, block in BLOCKS if kind == "python"]
+    exec(example, {"scans": scans})

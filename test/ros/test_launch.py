@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch file: what it would start, by the recorder, and by the real launch where that is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+from vlad_ros.ros.tools.launch_recorder import LaunchError, describe, resolve
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH = ROOT / "launch" / "vlad.launch.py"
+ARGUMENTS = {
+    "points",
+    "bev",
+    "odom",
+    "keyframes",
+    "base_frame",
+    "map",
+    "params_file",
+    "use_sim_time",
+    "namespace",
+    "device",
+    "autostart",
+}
+ENVIRONMENT = {
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "OMP_WAIT_POLICY",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+
+
+def started(**arguments: str) -> tuple[list[str], dict[str, str]]:
+    (process,) = resolve(LAUNCH, **arguments)
+    return process
+
+
+def rules(argv: list[str], flag: str) -> list[str]:
+    return [value for key, value in itertools.pairwise(argv) if key == flag]
+
+
+def test_arguments_are_listed_without_running_anything() -> None:
+    declared = {entity.name: entity for entity in describe(LAUNCH).entities if hasattr(entity, "default_value")}
+    assert set(declared) == ARGUMENTS
+    assert all(argument.description for argument in declared.values())
+
+
+def test_defaults_start_the_node_active_with_the_shipped_parameters() -> None:
+    argv, env = started()
+    assert rules(argv, "-r") == ["__node:=vlad", "points:=points", "bev:=bev", "odom:=odom", "keyframes:=keyframes"]
+    assert rules(argv, "-p") == ["autostart:=true"]
+    assert rules(argv, "--params-file") == [str(ROOT / "config" / "vlad.yaml")]
+    assert set(env) == ENVIRONMENT
+    assert Path(env["FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+def test_arguments_reach_the_node_after_the_parameter_file() -> None:
+    argv, _ = started(
+        points="/velodyne_points",
+        bev="/bev",
+        odom="/odometry",
+        base_frame="base_link",
+        map="/maps/a.map",
+        use_sim_time="true",
+        namespace="robot",
+        device="cuda:1",
+        autostart="false",
+    )
+    assert {"points:=/velodyne_points", "bev:=/bev", "odom:=/odometry", "__ns:=/robot"} < set(rules(argv, "-r"))
+    assert set(rules(argv, "-p")) == {
+        "use_bev:=True",
+        "base_frame:=base_link",
+        "map_path:=/maps/a.map",
+        "use_sim_time:=true",
+        "device:=cuda:1",
+        "autostart:=false",
+    }
+    assert argv.index("--params-file") < argv.index("-p")  # later wins in rcl
+
+
+def test_what_the_user_has_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/my/profile.xml")
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    assert set(started()[1]) == {"OMP_WAIT_POLICY", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
+
+
+def test_parameters_of_the_launch_file_exist() -> None:
+    from vlad_ros.parameter_table import parameter_fields
+
+    everything = {name: "x" for name in ARGUMENTS - {"params_file"}}
+    names = {rule.split(":=")[0] for rule in rules(started(**everything)[0], "-p")}
+    assert names - {"use_sim_time"} <= {field.name for field in parameter_fields()}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("from launch.actions import OpaqueFunction", "OpaqueFunction"),
+        ("from launch_ros.actions import LifecycleNode", "LifecycleNode"),
+        ("import launch.events", "launch.events"),
+        ("from launch_ros.actions import Node\nNode(package='a', executable='b', respawn=True)", "respawn"),
+        ("def generate_launch_description(): return []", "LaunchDescription"),
+    ],
+)
+def test_the_recorder_fails_loudly_on_what_it_does_not_know(tmp_path: Path, source: str, words: str) -> None:
+    path = tmp_path / "launch" / "other.launch.py"
+    path.parent.mkdir()
+    path.write_text(source)
+    with pytest.raises(LaunchError, match=words):
+        resolve(path)
+
+
+def test_the_recorder_refuses_unknown_arguments_files_and_conditions(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="point"):
+        started(point="/velodyne_points")
+    with pytest.raises(LaunchError, match="absent"):
+        started(params_file=str(tmp_path / "absent.yaml"))
+    path = tmp_path / "launch" / "maybe.launch.py"
+    path.parent.mkdir()
+    path.write_text(
+        "from launch import LaunchDescription\n"
+        "from launch.conditions import IfCondition\n"
+        "from launch_ros.actions import SetParameter\n"
+        "def generate_launch_description():\n"
+        "    return LaunchDescription([SetParameter('a', 1, condition=IfCondition('maybe'))])\n"
+    )
+    with pytest.raises(LaunchError, match="maybe"):
+        resolve(path)
+
+
+def test_the_real_launch_starts_the_same() -> None:
+    pytest.importorskip("launch_ros")
+    launch = pytest.importorskip("launch")
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    try:
+        get_package_share_directory("vlad_ros")
+    except PackageNotFoundError:
+        pytest.skip("vlad_ros is not installed in this ROS workspace")
+    commands: list[list[str]] = []
+    service = launch.LaunchService(noninteractive=True)
+    service.include_launch_description(get_launch_description_from_python_launch_file(str(LAUNCH)))
+    handler = launch.event_handlers.OnProcessStart(
+        on_start=lambda event, context: (commands.append(event.cmd), context.asyncio_loop.call_soon(service.shutdown))
+    )
+    service.context.register_event_handler(handler)
+    asyncio.new_event_loop().run_until_complete(asyncio.wait_for(service.run_async(), 60))
+    recorded = started()[0]
+    assert set(rules(commands[0], "-r")) == set(rules(recorded, "-r"))
+    assert rules(commands[0], "-p") == rules(recorded, "-p")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sweep measured by a moving sensor, as it would have been measured in one instant: that of the message's stamp.
+
+Offline, for one message of a bag and the odometry around it::
+
+    points, rows = decode_rows(message)            # vlad_ros.cloud.decode
+    times = point_times(message)                   # None: no per-point time
+    offsets = sweep_offsets(times, stamp)[rows]    # None: no sweep; (N,) ns relative to the stamp
+    motion = buffer.across(*reach(offsets, stamp)) # OdometryBuffer; None: not covered
+    points = deskew(points, offsets, stamp, motion)
+
+Points and poses belong to the same frame: with ``T_odom_base`` the points are in the body's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vlad_ros.cloud.decode import PointTimes
+from vlad_ros.jit import kernel
+from vlad_ros.poses import exp, inverse, log
+from vlad_ros.types import F64
+
+Stamps = npt.NDArray[np.int64]
+
+SECOND = 1_000_000_000  # ns
+LONGEST_SWEEP = SECOND  # ns; also the farthest that stamp and sweep lie apart on one clock
+KNOT = 2_000_000  # ns; between knots the matrices are linear: 60 deg/s over 100 m are 0.1 mm off
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """`poses` (M, 4, 4) T_odom_body at growing `stamps` (M,) [ns], M >= 1; between them the body's twist is steady."""
+
+    stamps: Stamps
+    poses: F64
+
+    def at(self, stamps: Stamps) -> F64:
+        """(K, 4, 4); ValueError for a stamp that is not covered, for nothing is extrapolated."""
+        stamps = np.asarray(stamps, np.int64)
+        if stamps.min() < self.stamps[0] or stamps.max() > self.stamps[-1]:
+            raise ValueError(
+                f"the poses cover {self.stamps[0]} .. {self.stamps[-1]} ns, not {stamps.min()} .. {stamps.max()}: "
+                "give the odometry of the whole sweep and of its stamp"
+            )
+        if len(self.stamps) == 1:
+            return np.repeat(self.poses, len(stamps), axis=0)
+        before = np.clip(np.searchsorted(self.stamps, stamps, side="right") - 1, 0, len(self.stamps) - 2)
+        fraction = (stamps - self.stamps[before]) / np.diff(self.stamps)[before]
+        steps = log(inverse(self.poses[:-1]) @ self.poses[1:])
+        return self.poses[before] @ exp(fraction[:, None] * steps[before])
+
+
+def sweep_offsets(times: PointTimes | None, stamp: int) -> Stamps | None:
+    """When each point was measured, relative to the header's `stamp` [ns]: (N,) ns; None where nothing is to be moved.
+
+    Whole numbers are nanoseconds (Ouster `t`, Livox `offset_time`); floating ones are seconds (Velodyne `time`, Hesai
+    `timestamp`), or nanoseconds (Livox `timestamp`) where as seconds the sweep would last longer than one. They are
+    relative to the stamp or absolute, whichever brings the sweep nearer to it, so that their sign and range say whether
+    the stamp is the sweep's start (0 .. 0.1 s) or end (-0.1 .. 0 s). Where both lie more than a second off, the sensor
+    has a clock of its own and the stamp is taken for the sweep's start. A point whose time is not finite stays.
+    """
+    if times is None or not len(times.values):
+        return None
+    values = times.values
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    known = values if finite.all() else values[finite]
+    low, high = float(known.min()), float(known.max())
+    unit = 1.0 if times.whole or high - low > 1.0 else float(SECOND)
+    if high == low or (high - low) * unit > LONGEST_SWEEP:
+        return None
+    origin = _origin(low, high, unit, stamp)
+    with np.errstate(invalid="ignore"):
+        return np.where(finite, np.rint((values - origin) * unit), 0.0).astype(np.int64)
+
+
+def _origin(low: float, high: float, unit: float, stamp: int) -> float:
+    """What the times `low` .. `high`, `unit` nanoseconds each, are at the header's stamp."""
+    candidates = (0.0, stamp / unit)  # relative, absolute
+    away = [max(low - origin, origin - high, 0.0) * unit for origin in candidates]
+    nearest = int(np.argmin(away))
+    return low if away[nearest] > LONGEST_SWEEP else candidates[nearest]
+
+
+def reach(offsets: Stamps, stamp: int) -> tuple[int, int]:
+    """First and last stamp [ns] at which `deskew` needs a pose: of the sweep and of its own stamp."""
+    return stamp + min(0, int(offsets.min())), stamp + max(0, int(offsets.max()))
+
+
+def deskew(points: np.ndarray, offsets: Stamps, stamp: int, motion: Motion) -> np.ndarray:
+    """`points` (N, >=3) [m] moved to where the body saw them at `stamp` [ns]; a new array, further columns as they are.
+
+    `offsets` (N,) [ns]: when each was measured, relative to the stamp. `motion` is of the frame that the points are in.
+    ValueError where it does not cover the sweep and its stamp, or the numbers of points and times differ.
+    """
+    if len(points) != len(offsets):
+        raise ValueError(f"{len(points)} points with {len(offsets)} times: one a point is needed")
+    if not len(points):
+        return points.copy()
+    first, last = reach(offsets, stamp)
+    knots = np.linspace(0, last - first, 2 + (last - first) // KNOT).astype(np.int64)
+    T_stamp_knot = inverse(motion.at(np.array([stamp]))[0]) @ motion.at(first + knots)
+    return _move(np.array(points), offsets, first - stamp, (len(knots) - 1) / max(last - first, 1), T_stamp_knot)
+
+
+@kernel
+def _move(points: np.ndarray, offsets: Stamps, first: int, per_ns: float, T: F64) -> np.ndarray:
+    """Move each point, in place, by the matrices of the knots on both sides of its time, mixed linearly."""
+    last = len(T) - 2
+    for k in range(len(points)):
+        at = (offsets[k] - first) * per_ns
+        before = min(int(at), last)
+        b = at - before
+        a = 1.0 - b
+        left, right = T[before], T[before + 1]
+        x, y, z = points[k, 0], points[k, 1], points[k, 2]
+        for row in range(3):
+            points[k, row] = (
+                (a * left[row, 0] + b * right[row, 0]) * x
+                + (a * left[row, 1] + b * right[row, 1]) * y
+                + (a * left[row, 2] + b * right[row, 2]) * z
+                + (a * left[row, 3] + b * right[row, 3])
+            )
+    return points

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scans of the last metres, joined by odometry into a map that is centred on a keyframe.
+
+A window that ends at the newest scan covers another stretch when it is seen from the other direction; one centred on
+the keyframe covers the same. So a keyframe waits until the body is half a window past it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlad_ros.cloud.decode import four_columns
+from vlad_ros.config import BevConfig, RecognizerConfig
+from vlad_ros.jit import kernel
+from vlad_ros.poses import inverse
+from vlad_ros.types import F32, F64
+
+EMPTY = -1
+
+
+@kernel
+def _insert(points: F32, T: F32, per_metre: np.float32, table: np.ndarray, used: int, out: F32, count: int) -> tuple:
+    """Append to `out` the points, moved by T (3, 4), that are the first in their voxel.
+
+    `table` (2^k, 2) int64 is an open-addressing hash of blocks of 4 x 4 x 4 voxels: the block's key, EMPTY where the
+    slot is free, and a bit for each voxel seen. Returns the slots used and the points in `out`; where three quarters
+    of the table are used, it returns early, with a negative number of points.
+    """
+    mask = len(table) - 1
+    limit = len(table) * 3 // 4
+    for k in range(len(points)):
+        px, py, pz = points[k, 0], points[k, 1], points[k, 2]
+        x = T[0, 0] * px + T[0, 1] * py + T[0, 2] * pz + T[0, 3]
+        y = T[1, 0] * px + T[1, 1] * py + T[1, 2] * pz + T[1, 3]
+        z = T[2, 0] * px + T[2, 1] * py + T[2, 2] * pz + T[2, 3]
+        i, j, h = int(np.floor(x * per_metre)), int(np.floor(y * per_metre)), int(np.floor(z * per_metre))
+        bit = 1 << ((i & 3) << 4 | (j & 3) << 2 | (h & 3))
+        a, b, c = i >> 2, j >> 2, h >> 2
+        key = (a & 0x1FFFFF) << 42 | (b & 0x1FFFFF) << 21 | (c & 0x1FFFFF)
+        slot = (a * 73856093 ^ b * 19349663 ^ c * 83492791) & mask
+        while table[slot, 0] != key and table[slot, 0] != EMPTY:
+            slot = (slot + 1) & mask
+        if table[slot, 0] == EMPTY:
+            if used >= limit:
+                return used, -1
+            used += 1
+            table[slot, 0] = key
+        elif table[slot, 1] & bit:
+            continue
+        table[slot, 1] |= bit
+        out[count, 0], out[count, 1], out[count, 2], out[count, 3] = x, y, z, points[k, 3]
+        count += 1
+    return used, count
+
+
+def _join(clouds: list[F32], transforms: list[F64], voxel: float) -> F32:
+    """The clouds (N, 4), each moved by its transform, the first point of each voxel in the clouds' order (M, 4)."""
+    total = sum(len(cloud) for cloud in clouds)
+    out = np.empty((total, 4), np.float32)
+    per_metre = np.float32(1.0 / voxel)
+    slots = 1 << max(10, (total // 4).bit_length())  # surfaces fill several voxels of a block; more on demand
+    while True:
+        table = np.zeros((slots, 2), np.int64)
+        table[:, 0] = EMPTY
+        used = count = 0
+        for cloud, T in zip(clouds, transforms, strict=True):
+            used, count = _insert(cloud, T[:3].astype(np.float32), per_metre, table, used, out, count)
+            if count < 0:
+                break
+        if count >= 0:
+            return out[:count].copy()
+        slots *= 4
+
+
+def voxel_thin(points: F32, voxel: float) -> F32:
+    """The first point of each voxel [m] of `points` (N, >=3), in their order, (M, 4) float32; intensity 0 if absent.
+    ValueError for a voxel that has no size."""
+    if voxel <= 0:
+        raise ValueError(f"voxel must be positive, not {voxel}")
+    return _join([four_columns(points)], [np.eye(4)], voxel)
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedMap:
+    """`points` (M, 4) float32 in the keyframe's body frame, one a voxel; `span` [m] of travel from the first to the
+    last scan joined; `partial`: that is less than half of the window."""
+
+    points: F32
+    span: float
+    partial: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """A thinned scan (N, 4) in its body frame; scans of different windows are never joined."""
+
+    points: F32
+    stamp: int
+    T_odom_base: F64
+    travel: float
+    window: int
+
+
+class LocalMap:
+    """The scans that waiting and coming keyframes may need.
+
+    A keyframe waits from its `add` to its `join`. Memory is bounded by the scans of `accumulation_m` behind the oldest
+    waiting keyframe, one in `accumulation_spacing` (and `keyframe_yaw`), and by one scan for each waiting keyframe;
+    the caller says with `forget_before` how far back the oldest one looks.
+    """
+
+    def __init__(self, config: RecognizerConfig, bev: BevConfig | None = None) -> None:
+        """`bev` tells how far the raster sees (default: `BevConfig()`)."""
+        self._config = config
+        self._half = config.accumulation_m / 2
+        self._radius = (bev or BevConfig()).extent / math.sqrt(2) + self._half
+        # The trace of a rotation by keyframe_yaw; turned by more, a narrow field of view sees something new.
+        self._trace = 1.0 + 2.0 * math.cos(math.radians(config.keyframe_yaw))
+        self._scans: list[_Scan] = []
+        self._waiting: set[int] = set()
+        self._window = 0
+
+    def __len__(self) -> int:
+        """Scans kept."""
+        return len(self._scans)
+
+    def add(self, points: F32, stamp: int, T_odom_base: F64, travel: float, is_keyframe: bool) -> None:
+        """Offer a scan: `points` (N, 4) in the body frame, `stamp` [ns], `travel` [m] along the session.
+
+        It is kept, thinned and cropped to what the raster can see, if it is a keyframe or `accumulation_spacing` of
+        travel after the last one kept.
+        """
+        last = self._scans[-1] if self._scans and self._scans[-1].window == self._window else None
+        if not is_keyframe and last is not None and travel - last.travel < self._config.accumulation_spacing:
+            return
+        thinned = voxel_thin(points, self._config.accumulation_voxel)
+        seen = thinned[:, 0] ** 2 + thinned[:, 1] ** 2 <= self._radius**2
+        self._scans.append(_Scan(thinned[seen], stamp, T_odom_base.copy(), travel, self._window))
+        if is_keyframe:
+            self._waiting.add(stamp)
+
+    def break_window(self) -> None:
+        """Close the window here, at a jump or a missing pose: nothing on both sides of it is joined."""
+        self._window += 1
+        self._drop_closed()
+
+    def is_complete(self, travel_keyframe: float, stamp_keyframe: int, travel_now: float, stamp_now: int) -> bool:
+        """Whether a keyframe has nothing more to wait for: the body is half a window past it, `accumulation_timeout`
+        of stamp time is over, or its window was closed."""
+        closed = any(scan.stamp == stamp_keyframe and scan.window != self._window for scan in self._scans)
+        late = stamp_now - stamp_keyframe >= self._config.accumulation_timeout * 1e9
+        return closed or late or travel_now - travel_keyframe >= self._half
+
+    def join(self, stamp_keyframe: int) -> JoinedMap:
+        """The map around a keyframe, which waits no longer; ValueError when there is no scan of that stamp.
+
+        Its own scan comes first, then the others by their distance along the way, so that of two points in a voxel the
+        one with less drift stays.
+        """
+        keyframe = self._scan(stamp_keyframe)
+        chosen = [keyframe]
+        for scan in sorted(self._scans, key=lambda scan: (abs(scan.travel - keyframe.travel), scan.stamp)):
+            in_window = scan.window == keyframe.window and abs(scan.travel - keyframe.travel) <= self._half
+            if in_window and not self._repeats(scan, chosen):
+                chosen.append(scan)
+        T_keyframe_odom = inverse(keyframe.T_odom_base)
+        transforms = [np.eye(4), *(T_keyframe_odom @ scan.T_odom_base for scan in chosen[1:])]
+        points = _join([scan.points for scan in chosen], transforms, self._config.accumulation_voxel)
+        travels = [scan.travel for scan in chosen]
+        span = max(travels) - min(travels)
+        self._settle(keyframe)
+        return JoinedMap(points, span, span < self._half)
+
+    def forget_before(self, travel: float) -> None:
+        """Drop the scans before `travel` [m], which no waiting or coming keyframe can need."""
+        self._scans = [scan for scan in self._scans if scan.travel >= travel]
+        self._waiting &= {scan.stamp for scan in self._scans}
+
+    def _scan(self, stamp: int) -> _Scan:
+        for scan in self._scans:
+            if scan.stamp == stamp:
+                return scan
+        raise ValueError(f"the local map holds no scan with stamp {stamp}")
+
+    def _repeats(self, scan: _Scan, others: list[_Scan]) -> bool:
+        """Whether one of the others was taken at nearly the same travel with nearly the same heading."""
+        return any(
+            scan is other
+            or (
+                scan.window == other.window
+                and abs(scan.travel - other.travel) < self._config.accumulation_spacing
+                and float(np.sum(scan.T_odom_base[:3, :3] * other.T_odom_base[:3, :3])) > self._trace
+            )
+            for other in others
+        )
+
+    def _settle(self, keyframe: _Scan) -> None:
+        """The keyframe was joined: its scan stays for others only where no other has settled already."""
+        self._waiting.discard(keyframe.stamp)
+        settled = [scan for scan in self._scans if scan is not keyframe and scan.stamp not in self._waiting]
+        if self._repeats(keyframe, settled):
+            self._scans.remove(keyframe)
+        self._drop_closed()
+
+    def _drop_closed(self) -> None:
+        """Drop the scans of closed windows in which no keyframe waits."""
+        wanted = {scan.window for scan in self._scans if scan.stamp in self._waiting} | {self._window}
+        self._scans = [scan for scan in self._scans if scan.window in wanted]

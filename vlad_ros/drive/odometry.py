@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the body was at a scan's stamp: odometry messages, interpolated, never extrapolated."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+import numpy as np
+
+from vlad_ros.cloud.deskew import LONGEST_SWEEP, Motion
+from vlad_ros.poses import exp, interpolate, inverse
+from vlad_ros.types import F64
+
+HISTORY = 30_000_000_000  # ns; far longer than any scan waits for its pose
+RESTART = 1_000_000_000  # ns; a message older than the newest by more than this is a clock or bag begun anew
+RIGID_TOLERANCE = 1e-3
+FASTEST, FASTEST_TURN = 60.0, 4 * math.pi  # m/s, rad/s; what is faster between two messages is a jump
+JITTER, JITTER_TURN = 0.05, 0.02  # m, rad; however near in time the messages are
+
+
+def check_rigid(T: F64, name: str = "T_odom_base") -> F64:
+    """`T` as (4, 4) float64; ValueError naming it unless it is a finite rotation and translation."""
+    T = np.asarray(T, np.float64)
+    if T.shape != (4, 4):
+        raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape}")
+    if not np.all(np.isfinite(T)):
+        raise ValueError(f"{name} is not finite")
+    R = T[:3, :3]
+    off = np.abs(R @ R.T - np.eye(3)).max()
+    if off > RIGID_TOLERANCE or np.linalg.det(R) < 0 or np.any(T[3] != (0, 0, 0, 1)):
+        raise ValueError(f"{name} is not a rigid transform:\n{T}")
+    return T
+
+
+class OdometryBuffer:
+    """The last 30 s of `T_odom_base`, in order of their stamps [ns], with their twists where they were given."""
+
+    def __init__(self) -> None:
+        self._stamps: list[int] = []
+        self._poses: list[F64] = []
+        self._twists: list[F64 | None] = []
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    @property
+    def newest(self) -> int | None:
+        """Stamp of the newest message [ns], None before the first."""
+        return self._stamps[-1] if self._stamps else None
+
+    def add(self, stamp: int, T_odom_base: F64, twist: F64 | None = None) -> None:
+        """Keep a message. One for a stamp already known replaces it; ValueError unless `T_odom_base` is rigid.
+
+        A message older than the newest by more than 1 s begins a new history (a bag played again). `twist` (6,): x y z
+        [m/s] and turning [rad/s] in the base frame; all zero, as many publish it, is unknown, and so is one that is
+        not finite or faster than any vehicle.
+        """
+        T = check_rigid(T_odom_base)
+        if self._stamps and stamp < self._stamps[-1] - RESTART:
+            self.clear()
+        at = bisect.bisect_left(self._stamps, stamp)
+        if at < len(self._stamps) and self._stamps[at] == stamp:
+            self._poses[at], self._twists[at] = T, _known(twist)
+            return
+        self._stamps.insert(at, stamp)
+        self._poses.insert(at, T)
+        self._twists.insert(at, _known(twist))
+        old = bisect.bisect_left(self._stamps, self._stamps[-1] - HISTORY)
+        del self._stamps[:old], self._poses[:old], self._twists[:old]
+
+    def clear(self) -> None:
+        """Forget every message."""
+        self._stamps.clear()
+        self._poses.clear()
+        self._twists.clear()
+
+    def covers(self, stamp: int) -> bool:
+        """Whether `at` has an answer for `stamp`."""
+        return bool(self._stamps) and self._stamps[0] <= stamp <= self._stamps[-1]
+
+    def at(self, stamp: int) -> F64 | None:
+        """T_odom_base at `stamp` [ns]: the message of that very stamp, or slerp and linear interpolation between the
+        messages on both sides; None outside of them."""
+        if not self.covers(stamp):
+            return None
+        after = bisect.bisect_left(self._stamps, stamp)
+        if self._stamps[after] == stamp:
+            return self._poses[after]
+        before = after - 1
+        fraction = (stamp - self._stamps[before]) / (self._stamps[after] - self._stamps[before])
+        return interpolate(self._poses[before], self._poses[after], fraction)
+
+    def across(self, first: int, last: int) -> Motion | None:
+        """The motion from `first` to `last` [ns]; None where the messages do not cover it or jump within.
+
+        Only where they do not reach, the twist of the nearest message carries on from there, if it is known and the
+        gap is shorter than a sweep.
+        """
+        if not self._stamps:
+            return None
+        begin = max(bisect.bisect_right(self._stamps, first) - 1, 0)
+        end = bisect.bisect_left(self._stamps, last) + 1
+        stamps = self._stamps[begin:end]
+        poses: list[F64 | None] = list(self._poses[begin:end])
+        if _jumps(np.array(stamps), np.stack(self._poses[begin:end])):
+            return None
+        if first < stamps[0]:
+            stamps, poses = [first, *stamps], [self._carry_on(0, first), *poses]
+        if last > stamps[-1]:
+            stamps, poses = [*stamps, last], [*poses, self._carry_on(-1, last)]
+        known = [pose for pose in poses if pose is not None]
+        return Motion(np.array(stamps, np.int64), np.stack(known)) if len(known) == len(poses) else None
+
+    def _carry_on(self, index: int, stamp: int) -> F64 | None:
+        """The pose at `stamp` by the twist of the oldest (0) or newest (-1) message."""
+        gap, twist = stamp - self._stamps[index], self._twists[index]
+        if twist is None or abs(gap) > LONGEST_SWEEP:
+            return None
+        return self._poses[index] @ exp(gap * 1e-9 * twist)
+
+
+def _known(twist: F64 | None) -> F64 | None:
+    """`twist`, or None where it says nothing."""
+    if twist is None or not np.isfinite(twist).all() or not np.any(twist):
+        return None
+    if np.linalg.norm(twist[:3]) > FASTEST or np.linalg.norm(twist[3:]) > FASTEST_TURN:
+        return None
+    return np.asarray(twist, np.float64)
+
+
+def _jumps(stamps: np.ndarray, poses: F64) -> bool:
+    """Whether no vehicle moves so from one of the messages to the next."""
+    seconds = np.diff(stamps) * 1e-9
+    steps = inverse(poses[:-1]) @ poses[1:]
+    cosines = np.clip((np.trace(steps[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1.0, 1.0)
+    too_far = np.linalg.norm(steps[:, :3, 3], axis=1) > JITTER + FASTEST * seconds
+    return bool(np.any(too_far | (np.arccos(cosines) > JITTER_TURN + FASTEST_TURN * seconds)))

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scans meet their odometry, BEV and keyframe announcements here, all by stamp; no ROS, no clock, no thread of its own.
+
+A scan waits until what belongs to it has come or can come no more, and is then released, in order of arrival. All waits
+are in stamp time: they end when a cloud arrives that is so much newer.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vlad_ros.cloud.decode import point_times
+from vlad_ros.cloud.deskew import Motion, Stamps, reach, sweep_offsets
+from vlad_ros.config import NodeConfig
+from vlad_ros.drive.odometry import RESTART, OdometryBuffer
+from vlad_ros.types import F64
+
+SECOND = 1_000_000_000
+
+
+@dataclass(eq=False)
+class Scan:
+    """A cloud message on its way, with what was found for it.
+
+    `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
+    transform, of the frame `child`. `is_keyframe` None: the pipeline decides. To be deskewed: `offsets` [ns] from the
+    stamp of each row of the message, None where it tells no times, and `motion` of `child` across them, where known.
+    """
+
+    message: Any
+    stamp: int
+    arrival: float
+    T_odom_child: F64 | None = None
+    child: str = ""
+    bev: Any = None
+    is_keyframe: bool | None = None
+    offsets: Stamps | None = None
+    motion: Motion | None = None
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First and last stamp [ns] that odometry is wanted at."""
+        return (self.stamp, self.stamp) if self.offsets is None else reach(self.offsets, self.stamp)
+
+
+class PoseSource(Protocol):
+    """Where `T_odom_child` of a scan comes from."""
+
+    def find(self, scan: Scan) -> bool:
+        """Fill the scan's pose when it is known; whether waiting longer is of no use."""
+
+    def follow(self, scan: Scan) -> None:
+        """Fill the motion across the scan's sweep, when it is known: the waiting is over."""
+
+    def clear(self) -> None:
+        """Forget everything: the stamps have begun anew."""
+
+
+class NoOdometry:
+    """odom_source none."""
+
+    def find(self, scan: Scan) -> bool:
+        """Nothing to wait for."""
+        return True
+
+    def follow(self, scan: Scan) -> None:
+        """No motion is known."""
+
+    def clear(self) -> None:
+        """Nothing to forget."""
+
+
+class TopicOdometry:
+    """odom_source topic: interpolated between the messages on both sides."""
+
+    def __init__(self) -> None:
+        self._buffer = OdometryBuffer()
+        self._child = ""
+
+    def add(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None) -> None:
+        """Keep a message; another child frame begins a new history. ValueError unless the transform is rigid."""
+        if child != self._child:
+            self._buffer.clear()
+            self._child = child
+        self._buffer.add(stamp, T_odom_child, twist)
+
+    def find(self, scan: Scan) -> bool:
+        """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it. With a pose,
+        a sweep that goes on after its stamp is waited for, too."""
+        scan.T_odom_child = self._buffer.at(scan.stamp)
+        scan.child = self._child
+        newest = self._buffer.newest
+        return newest is not None and newest >= (scan.stamp if scan.T_odom_child is None else scan.reach[1])
+
+    def follow(self, scan: Scan) -> None:
+        """From the messages around the sweep."""
+        scan.motion = self._buffer.across(*scan.reach)
+
+    def clear(self) -> None:
+        """Forget every message."""
+        self._buffer.clear()
+
+
+class Inputs:
+    """`release` gets each scan once, in order; `count` hears the reason (see `diagnostics.REASONS`) of whatever fails.
+
+    Thread-safe; `release` is called with the lock held and must not block.
+    """
+
+    def __init__(
+        self, config: NodeConfig, poses: PoseSource, release: Callable[[Scan], None], count: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._poses = poses
+        self._release = release
+        self._count = count
+        self._lock = threading.RLock()
+        self._waiting: deque[Scan] = deque()
+        self._bevs: list[tuple[int, Any]] = []
+        self._announced: list[int] = []
+        self._newest: int | None = None
+        self._released: int | None = None
+
+    def add_scan(self, scan: Scan) -> None:
+        """Let a scan wait for what belongs to it. One older than the newest by more than 1 s begins a new time."""
+        with self._lock:
+            if self._newest is not None and scan.stamp < self._newest - RESTART:
+                self._begin_anew()
+            self._newest = scan.stamp if self._newest is None else max(self._newest, scan.stamp)
+            if self._config.deskew and not isinstance(self._poses, NoOdometry):
+                scan.offsets = sweep_offsets(point_times(scan.message), scan.stamp)
+            if self._config.keyframe_source == "all":
+                scan.is_keyframe = True
+            self._waiting.append(scan)
+            self.pump()
+            while len(self._waiting) > self._config.queue_size:
+                self._let_go(self._waiting.popleft())
+
+    def add_odometry(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None = None) -> None:
+        """A message of odom_source topic, as in `OdometryBuffer.add`. ValueError unless the transform is rigid."""
+        with self._lock:
+            if isinstance(self._poses, TopicOdometry):
+                self._poses.add(stamp, T_odom_child, child, twist)
+            self.pump()
+
+    def add_bev(self, stamp: int, image: Any) -> None:
+        """A BEV message; at most `queue_size` wait for their clouds."""
+        with self._lock:
+            self._bevs.append((stamp, image))
+            self._bevs.sort(key=lambda entry: entry[0])
+            self.pump()
+            while len(self._bevs) > self._config.queue_size:
+                self._bevs.pop(0)
+                self._count("bev_unpaired")
+
+    def announce(self, stamp: int) -> None:
+        """The back-end calls the scan of this stamp a keyframe; counted as late when that scan has already gone."""
+        with self._lock:
+            tolerance = round(self._config.keyframe_tolerance * SECOND)
+            if self._released is not None and stamp + tolerance < self._released:
+                self._count("keyframe_late")
+                return
+            if stamp not in self._announced:
+                bisect.insort(self._announced, stamp)
+                del self._announced[: -self._config.queue_size * 10]
+            self.pump()
+
+    def pump(self) -> None:
+        """Release the scans whose waiting is over."""
+        with self._lock:
+            while self._waiting and self._ready(self._waiting[0]):
+                self._let_go(self._waiting.popleft())
+            self._drop_unpaired()
+
+    def release_all(self) -> None:
+        """The input has fallen silent: nobody is left to wait for."""
+        with self._lock:
+            while self._waiting:
+                self._ready(self._waiting[0])
+                self._let_go(self._waiting.popleft())
+
+    def clear(self) -> int:
+        """Drop everything; the number of scans that were waiting."""
+        with self._lock:
+            dropped = len(self._waiting)
+            self._waiting.clear()
+            self._bevs.clear()
+            self._announced.clear()
+            self._poses.clear()
+            self._newest = self._released = None
+            return dropped
+
+    def _begin_anew(self) -> None:
+        self.release_all()
+        self._bevs.clear()
+        self._announced.clear()
+        self._poses.clear()
+        self._newest = self._released = None
+
+    def _let_go(self, scan: Scan) -> None:
+        if self._config.keyframe_source == "topic":
+            scan.is_keyframe = bool(scan.is_keyframe)
+        if scan.offsets is not None:
+            self._poses.follow(scan)
+        self._bevs = [entry for entry in self._bevs if entry[1] is not scan.bev]
+        self._released = scan.stamp if self._released is None else max(self._released, scan.stamp)
+        self._release(scan)
+
+    def _ready(self, scan: Scan) -> bool:
+        """Fill in what has come; whether nothing more is to be waited for."""
+        config = self._config
+        ready = self._poses.find(scan) or self._late(scan, config.odom_timeout)
+        if config.use_bev:
+            ready = (self._find_bev(scan) or self._late(scan, config.bev_timeout)) and ready
+        if config.keyframe_source == "topic":
+            ready = (self._find_announcement(scan) or self._late(scan, config.keyframe_timeout)) and ready
+        return ready
+
+    def _late(self, scan: Scan, timeout: float) -> bool:
+        return self._newest is not None and self._newest >= scan.stamp + round(timeout * SECOND)
+
+    def _find_bev(self, scan: Scan) -> bool:
+        """The BEV nearest in stamp, within the tolerance; final when its stamp is the very same or a later one came."""
+        tolerance = round(self._config.bev_tolerance * SECOND)
+        near = [(abs(stamp - scan.stamp), stamp, image) for stamp, image in self._bevs]
+        near = [entry for entry in near if entry[0] <= tolerance]
+        scan.bev = None
+        if near:
+            distance, _, scan.bev = min(near, key=lambda entry: entry[:2])
+            if distance == 0:
+                return True
+        return bool(self._bevs) and self._bevs[-1][0] > scan.stamp
+
+    def _find_announcement(self, scan: Scan) -> bool:
+        tolerance = round(self._config.keyframe_tolerance * SECOND)
+        at = bisect.bisect_left(self._announced, scan.stamp - tolerance)
+        scan.is_keyframe = at < len(self._announced) and self._announced[at] <= scan.stamp + tolerance
+        return scan.is_keyframe or at < len(self._announced)
+
+    def _drop_unpaired(self) -> None:
+        """BEVs too old for any scan that waits or is to come."""
+        if self._newest is None or self._released is None:
+            return
+        oldest = min((scan.stamp for scan in self._waiting), default=self._newest + 1)
+        tolerance = round(self._config.bev_tolerance * SECOND)
+        while self._bevs and self._bevs[0][0] + tolerance < oldest:
+            self._bevs.pop(0)
+            self._count("bev_unpaired")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scan out of a file: of a sequence, of a bag, or a cloud of its own (.pcd, KITTI .bin, .npy)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from vlad_ros.cloud.decode import DATATYPES, decode, four_columns
+from vlad_ros.types import F32
+
+SOURCES = "SEQUENCE.npz:INDEX, BAG:INDEX, a .pcd, .bin (KITTI: float32 x y z intensity) or .npy (N, >=3) file"
+CLOUD = "sensor_msgs/msg/PointCloud2"
+PCD_TYPES = {"I": "i", "U": "u", "F": "f"}
+
+
+def read_scan(source: str | os.PathLike[str]) -> F32:
+    """The points (N, 4) float32 x y z intensity of `source`, in the sensor frame. ValueError names what is wrong."""
+    text = os.fspath(source)
+    name, colon, number = text.rpartition(":")
+    index = int(number) if colon and number.isdecimal() else None
+    path = Path(text if index is None else name)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; a scan is {SOURCES}")
+    if path.suffix == ".npz":
+        return _from_sequence(path, index)
+    if path.is_dir() or path.suffix in (".mcap", ".db3"):
+        return _from_bag(path, index)
+    readers = {".pcd": _from_pcd, ".bin": _from_bin, ".npy": _from_npy}
+    if path.suffix not in readers:
+        raise ValueError(f"{path}: not a known kind of scan; use {SOURCES}")
+    if index is not None:
+        raise ValueError(f"{path} holds a single scan; leave out :{index}")
+    return readers[path.suffix](path)
+
+
+def _from_sequence(path: Path, index: int | None) -> F32:
+    from vlad_ros.files.sequence import load_sequence
+
+    scans = load_sequence(path).scans
+    if index is None or index >= len(scans):
+        asked = "say which scan" if index is None else f"there is no scan {index}"
+        raise ValueError(f"{path} holds {len(scans)} scans, {asked}: {path}:0 to {path}:{len(scans) - 1}")
+    return scans[index]
+
+
+def _from_bag(path: Path, index: int | None) -> F32:
+    """The cloud `index` of a bag, its topics together in the order of the bag."""
+    from vlad_ros.cloud.decode import decode_message
+    from vlad_ros.files.bags import TYPES, open_bag
+
+    folder = path if path.is_dir() else path.parent
+    if index is None:
+        raise ValueError(f"{path} is a bag, say which scan of it: {path}:0 is the first")
+    with open_bag(folder) as reader:
+        clouds = [connection for connection in reader.connections if connection.msgtype == CLOUD]
+        if not clouds:
+            raise ValueError(f"{path}: no PointCloud2 topic in this bag")
+        count = 0
+        for connection, _, raw in reader.messages(connections=clouds):
+            if count == index:
+                return decode_message(TYPES.deserialize_cdr(raw, connection.msgtype))
+            count += 1
+    raise ValueError(f"{path} holds {count} clouds, there is no cloud {index}: {path}:0 to {path}:{count - 1}")
+
+
+def _from_bin(path: Path) -> F32:
+    numbers = np.fromfile(path, "<f4")
+    if len(numbers) == 0 or len(numbers) % 4:
+        raise ValueError(f"{path}: {len(numbers)} numbers are no x y z intensity quadruples of float32")
+    return numbers.reshape(-1, 4)
+
+
+def _from_npy(path: Path) -> F32:
+    try:
+        return four_columns(np.load(path, allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable array of points ({error})") from error
+
+
+def _from_pcd(path: Path) -> F32:
+    """A PCD file is a PointCloud2 with a header of text, and is decoded as one."""
+    header, data = _pcd_header(path)
+    try:
+        names, counts = header["FIELDS"], [int(count) for count in header.get("COUNT", [])]
+        sizes, points = [int(size) for size in header["SIZE"]], int(header["POINTS"][0])
+        kinds = [PCD_TYPES[kind] + str(size) for kind, size in zip(header["TYPE"], sizes, strict=True)]
+        counts = counts or [1] * len(names)
+        if header["DATA"][0] == "ascii":
+            table = np.array(data.split(), np.float64).reshape(points, sum(counts))
+            data, sizes, kinds = table.astype("<f8").tobytes(), [8] * len(names), ["f8"] * len(names)
+        elif header["DATA"][0] != "binary":
+            raise ValueError("compressed; convert it with pcl_convert_pcd_ascii_binary, or save it as binary")
+        widths = [size * count for size, count in zip(sizes, counts, strict=True)]
+        offsets = np.cumsum([0, *widths]).tolist()
+        numbers = {kind: number for number, kind in DATATYPES.items()}
+        fields: list[Any] = [
+            SimpleNamespace(name=name, offset=offset, datatype=numbers.get(kind, 0), count=count)
+            for name, offset, kind, count in zip(names, offsets[:-1], kinds, counts, strict=True)
+        ]
+        step = offsets[-1]
+        return decode(fields, data, height=1, width=points, point_step=step, row_step=step * points, is_bigendian=False)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ValueError(f"{path}: not a readable PCD file ({error})") from error
+
+
+def _pcd_header(path: Path) -> tuple[dict[str, list[str]], bytes]:
+    """The header's lines by keyword, and what follows it."""
+    content, begin = path.read_bytes(), 0
+    header: dict[str, list[str]] = {}
+    while "DATA" not in header:
+        end = content.find(b"\n", begin)
+        if end < 0:
+            raise ValueError(f"{path}: not a PCD file, its header has no line DATA")
+        words = content[begin:end].decode("ascii", "replace").split()
+        if words and words[0] != "#":
+            header[words[0]] = words[1:]
+        begin = end + 1
+    return header, content[begin:]

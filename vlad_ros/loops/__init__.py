@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From candidates to loop closures: aligned, verified, judged."""

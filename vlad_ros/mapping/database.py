@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every place seen so far: FAISS inner-product search over keyframes, the recent ones excluded inside the search."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from vlad_ros.config import BevConfig, from_mapping
+from vlad_ros.drive.odometry import check_rigid
+from vlad_ros.drive.trajectory import Trajectory
+from vlad_ros.mapping.index import FlatIndex
+from vlad_ros.mapping.map_arrays import (
+    Columns,
+    KeyframeRow,
+    check_geometry,
+    pack_geometries,
+    pack_rows,
+    pack_transforms,
+    unpack_geometries,
+    unpack_rows,
+    unpack_transforms,
+)
+from vlad_ros.mapping.map_file import MapError, read_map, refuse_mismatch, write_map
+from vlad_ros.poses import inverse
+from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
+
+__all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
+
+Kind = Literal["points", "bev"]
+METRIC = "inner_product"
+SECOND = 1e9  # ns
+MAX_UINT32 = 2**32 - 1
+THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: memory is what the search waits for
+_POOL = ThreadPoolExecutor(THREADS, "search")
+
+
+class KeyframeDatabase:
+    """Keyframes by id, the row in insertion order.
+
+    Like is compared with like: a keyframe with a local map has two descriptors, its local map's and its single scan's,
+    one without has the latter only. A query with a local map meets the former by the local maps' descriptors and the
+    latter by the single scans'; a query without one meets all by the single scans'. So three flat indexes hold the
+    descriptors (of local maps; of the single scans of the same keyframes; of keyframes with nothing but a single
+    scan), a query searches two of them, and every keyframe appears once, with one similarity.
+
+    `dim`: length D of the descriptors. `model_hash` and `bev` say which network made them, `kind` whether from clouds
+    ("points") or from rasters given from outside ("bev"): a map file of another make is refused.
+    """
+
+    def __init__(self, dim: int, *, model_hash: str, bev: BevConfig, kind: Kind = "points") -> None:
+        self.dim, self.model_hash, self.bev, self.kind = dim, model_hash, bev, kind
+        self.sessions: dict[int, F64 | None] = {}  # session -> T_map_odom, None where unknown
+        self._rows: list[KeyframeRow] = []
+        self._geometries: list[Geometry | None] = []
+        self._feature_size: int | None = None  # of the geometries' features
+        self._corrected: dict[int, F64] = {}  # T_map_base by id, where a back-end has said so
+        self._path_frames: dict[int, F64] = {}  # session -> T_map_path, the frame of its back-end's path
+        self._reach: list[float] = []  # travel [m]; a keyframe without odometry lies where the last one with it was
+        self._local, self._local_scan, self._single = (FlatIndex(dim) for _ in range(3))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def keyframe(self, id: int) -> KeyframeRow:
+        """Session, stamp, pose and travel of the keyframe `id`; ValueError when there is none."""
+        if not 0 <= id < len(self):
+            raise ValueError(f"there is no keyframe {id} among {len(self)}")
+        return self._rows[id]
+
+    def ids(self, session: int) -> range:
+        """The ids of a session's keyframes; none where there is no such session."""
+        start = bisect.bisect_left(self._rows, session, key=lambda row: row.session)
+        return range(start, bisect.bisect_right(self._rows, session, key=lambda row: row.session))
+
+    def geometry(self, id: int) -> Geometry | None:
+        """What the keyframe `id` keeps for the verification of its loops; ValueError when there is no such keyframe."""
+        self.keyframe(id)
+        return self._geometries[id]
+
+    def whole(self, id: int) -> Keyframe:
+        """The keyframe `id` as it was added, with its descriptors and its geometry."""
+        row = self.keyframe(id)
+        scan = (self._local_scan if row.is_local_map else self._single).row(id)
+        descriptor = self._local.row(id) if row.is_local_map else scan
+        return Keyframe(descriptor=descriptor, scan_descriptor=scan, geometry=self._geometries[id], **row._asdict())
+
+    def next_session(self) -> int:
+        """The first session id above all those in use."""
+        return max(self.sessions, default=-1) + 1
+
+    def set_T_map_odom(self, session: int, T_map_odom: F64 | None) -> None:
+        """Say where a session's odometry frame lies in the map, or (None) that it is unknown."""
+        if session not in self.sessions:
+            raise ValueError(f"there is no session {session} in the map")
+        self.sessions[session] = None if T_map_odom is None else check_rigid(T_map_odom, "T_map_odom")
+        self._path_frames.pop(session, None)
+
+    def corrected(self, id: int) -> F64 | None:
+        """T_map_base (4, 4) of the keyframe `id` as a back-end has optimised it, None where none has."""
+        return self._corrected.get(id)
+
+    def T_map_base(self, id: int) -> F64 | None:
+        """(4, 4) pose of the keyframe `id` in the map: the back-end's where there is one, else by its odometry; None
+        where it has none, or its session's place in the map is not known."""
+        row = self.keyframe(id)
+        T_map_odom = self.sessions[row.session]
+        if id in self._corrected or T_map_odom is None or row.T_odom_base is None:
+            return self._corrected.get(id)
+        return T_map_odom @ row.T_odom_base
+
+    def place(self, id: int, T_map_base: F64) -> None:
+        """Say where the keyframe `id` lies in the map, whatever its odometry says."""
+        self.keyframe(id)
+        self._corrected[id] = check_rigid(T_map_base, "T_map_base")
+
+    def correct(
+        self, session: int, stamps: Sequence[int] | npt.NDArray[np.int64], T_map_base: Sequence[F64] | F64
+    ) -> int:
+        """Take over a back-end's optimised path of `session`: poses (N, 4, 4) at `stamps` (N,) [ns]; how many
+        keyframes it moved. They are interpolated by stamp; what the path does not cover keeps the pose it had, and
+        follows the newest corrected keyframe by odometry where it is later.
+
+        Where no other session has a place in the map, the path's frame *is* the map's. Otherwise the back-end may have
+        begun a frame of its own: its path is laid where the session is known to lie, once, at the newest keyframe that
+        the first such path covers; before that is known the path moves nothing. ValueError for a path without poses,
+        with one that is not rigid, or of a session that is not in the map.
+        """
+        if session not in self.sessions:
+            raise ValueError(f"there is no session {session} in the map")
+        path = Trajectory(stamps, T_map_base)
+        ids = [id for id in self.ids(session) if path.covers(self._rows[id].stamp)]
+        poses = path.at(np.array([self._rows[id].stamp for id in ids], np.int64))
+        T_map_path = self._path_frame(session, ids[-1], poses[-1]) if ids else None
+        if T_map_path is None:
+            return 0
+        for id, pose in zip(ids, poses, strict=True):
+            self._corrected[id] = T_map_path @ pose
+            T_odom_base = self._rows[id].T_odom_base
+            if T_odom_base is not None:
+                self.sessions[session] = self._corrected[id] @ inverse(T_odom_base)
+        return len(ids)
+
+    def add(self, keyframe: Keyframe) -> int:
+        """Append a keyframe and return its id. ValueError unless its descriptors are finite and of length D, its
+        geometry of the right types, and it follows the last keyframe: in a later session, or in the same one later."""
+        key = (keyframe.session, keyframe.stamp)
+        if not 0 <= keyframe.session <= MAX_UINT32:
+            raise ValueError(f"session must be a uint32, not {keyframe.session}")
+        if self._rows and key <= self._rows[-1][:2]:
+            raise ValueError(f"keyframe (session, stamp) {key} does not follow {self._rows[-1][:2]}")
+        scan, local = self._checked(keyframe.scan_descriptor), self._checked(keyframe.descriptor)
+        geometry = keyframe.geometry
+        if geometry is not None:
+            check_geometry(geometry, self._feature_size)
+            self._feature_size = geometry.features.shape[1]
+        id = len(self)
+        if keyframe.is_local_map:
+            self._local.add([id], local)
+            self._local_scan.add([id], scan)
+        else:
+            self._single.add([id], scan)
+        self._append(KeyframeRow(*(getattr(keyframe, name) for name in KeyframeRow._fields)))
+        self._geometries.append(geometry)
+        return id
+
+    def search(self, query: Keyframe, k: int, exclude_time: float, exclude_distance: float) -> list[Candidate]:
+        """The `k` keyframes most similar to `query`, best first, equal ones by id; fewer where there are fewer.
+
+        Of the query's own session those younger than `exclude_time` [s] or, with odometry, fewer than
+        `exclude_distance` [m] of travel ago are left out inside the search. The similarity is the inner product.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        excluded = self._excluded(query, exclude_time, exclude_distance)
+        scan = self._checked(query.scan_descriptor)[0]
+        if query.is_local_map:
+            meets = ((self._local, self._checked(query.descriptor)[0]), (self._single, scan))
+        else:
+            meets = ((self._local_scan, scan), (self._single, scan))
+        jobs = [(rows.search, descriptor, k, piece) for rows, descriptor in meets for piece in rows.pieces(excluded)]
+        run = map if len(jobs) < 2 else _POOL.map
+        found = itertools.chain.from_iterable(run(lambda job: job[0](*job[1:]), jobs))
+        best = sorted(found, key=lambda pair: (-pair[0], pair[1]))[:k]
+        return [Candidate(id, self._rows[id].session, self._rows[id].stamp, similarity) for similarity, id in best]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the map file, atomically; MapError, and the old file untouched, when that cannot be done."""
+        arrays: Columns = {
+            "local_descriptors": list(self._local.arrays()),
+            "local_scan_descriptors": list(self._local_scan.arrays()),
+            "single_scan_descriptors": list(self._single.arrays()),
+            "T_map_base": pack_transforms(map(self._corrected.get, range(len(self)))),  # only what was corrected
+            "travel": np.array([np.nan if row.travel is None else row.travel for row in self._rows], np.float64),
+            "session_ids": np.array(list(self.sessions), np.uint32),
+            "session_T_map_odom": pack_transforms(self.sessions.values()),
+            **pack_rows(self._rows),
+            **pack_geometries(self._geometries),
+        }
+        write_map(path, arrays, self._make())
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, dim: int, model_hash: str, bev: BevConfig, kind: Kind = "points"
+    ) -> KeyframeDatabase:
+        """A new database from a map file. MapError says why the file cannot be used: missing, damaged, of another
+        version, or made with another network, raster, metric or kind of input."""
+        arrays, metadata = read_map(path)
+        refuse_mismatch(path, metadata, cls(dim, model_hash=model_hash, bev=bev, kind=kind)._make())
+        return cls._unpacked(arrays, metadata)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> KeyframeDatabase:
+        """The database of a map file, whatever network made it; MapError when it is missing or damaged, or of another
+        version."""
+        return cls._unpacked(*read_map(path))
+
+    @classmethod
+    def _unpacked(cls, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> KeyframeDatabase:
+        """What `save` has packed; takes what it copies out of `arrays`, so that it is not held twice for long."""
+        bev = from_mapping(BevConfig, json.loads(metadata["bev"]))
+        kind = cast(Kind, metadata["kind"])
+        database = cls(int(metadata["dim"]), model_hash=metadata["model_hash"], bev=bev, kind=kind)
+        rows = unpack_rows(arrays)
+        local = [id for id, row in enumerate(rows) if row.is_local_map]
+        single = [id for id, row in enumerate(rows) if not row.is_local_map]
+        database._local.add(local, arrays.pop("local_descriptors"))
+        database._local_scan.add(local, arrays.pop("local_scan_descriptors"))
+        database._single.add(single, arrays.pop("single_scan_descriptors"))
+        anchors = unpack_transforms(arrays["session_T_map_odom"])
+        database.sessions = dict(zip(arrays["session_ids"].tolist(), anchors, strict=True))
+        for row in rows:
+            database._append(row)
+        corrected = enumerate(unpack_transforms(arrays["T_map_base"]))
+        database._corrected = {id: T for id, T in corrected if T is not None}
+        database._geometries = unpack_geometries(arrays)
+        present = [geometry for geometry in database._geometries if geometry is not None]
+        database._feature_size = present[0].features.shape[1] if present else None
+        return database
+
+    def _append(self, row: KeyframeRow) -> None:
+        same = bool(self._rows) and self._rows[-1].session == row.session
+        before = self._reach[-1] if same else -np.inf
+        self._reach.append(before if row.travel is None else max(row.travel, before))
+        if row.session not in self.sessions:  # `map` is the first session's odometry frame
+            self.sessions[row.session] = None if self.sessions else np.eye(4)
+        self._rows.append(row)
+
+    def _path_frame(self, session: int, id: int, T_path_base: F64) -> F64 | None:
+        """T_map_path of the session's back-end, whose path has the keyframe `id` at `T_path_base`; None if unknown."""
+        if session not in self._path_frames:
+            placed = {self._rows[at].session for at in self._corrected}
+            others = placed | {other for other, T in self.sessions.items() if T is not None}
+            T_map_base = self.T_map_base(id) if others - {session} else T_path_base
+            if T_map_base is None:
+                return None
+            self._path_frames[session] = T_map_base @ inverse(T_path_base)
+        return self._path_frames[session]
+
+    def _checked(self, descriptor: F32) -> F32:
+        """(1, D) float32."""
+        descriptor = np.ascontiguousarray(descriptor, np.float32)
+        if descriptor.shape != (self.dim,) or not np.all(np.isfinite(descriptor)):
+            raise ValueError(f"descriptor must be {self.dim} finite numbers, not {descriptor!r}")
+        return descriptor[None]
+
+    def _excluded(self, query: Keyframe, exclude_time: float, exclude_distance: float) -> range:
+        """The ids too recent to be candidates: within a session both stamp and travel only grow, so whatever is too
+        young or too near by travel is the end of the session from some keyframe on."""
+        own = self.ids(query.session)
+        oldest = query.stamp - round(exclude_time * SECOND)
+        first = bisect.bisect_right(self._rows, oldest, own.start, own.stop, key=lambda row: row.stamp)
+        if query.travel is not None:
+            first = min(first, bisect.bisect_right(self._reach, query.travel - exclude_distance, own.start, own.stop))
+        return range(first, own.stop)
+
+    def _make(self) -> dict[str, str]:
+        """How the descriptors were made: what a map file must agree in with those that it is to be compared with."""
+        bev = json.dumps(dataclasses.asdict(self.bev), sort_keys=True)
+        return {"kind": self.kind, "metric": METRIC, "dim": str(self.dim), "model_hash": self.model_hash, "bev": bev}

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's subscriptions: each callback checks its message's own numbers, hands it to `Inputs` and returns."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Pose, PoseStamped
+from nav_msgs.msg import Odometry, Path
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from sensor_msgs.msg import Image, PointCloud2
+
+from vlad_ros.config import NodeConfig
+from vlad_ros.drive.pairing import Inputs, Scan
+from vlad_ros.poses import from_quaternion
+from vlad_ros.ros.outputs.diagnostics import Statistics
+from vlad_ros.ros.outputs.messages import UNIT_TOLERANCE, from_time
+from vlad_ros.ros.outputs.publishers import Outputs
+from vlad_ros.ros.worker import Listener
+from vlad_ros.types import F64
+
+POINTS_TYPE = "sensor_msgs/msg/PointCloud2"
+KEYFRAME_TYPES = {"geometry_msgs/msg/PoseStamped": PoseStamped, "nav_msgs/msg/Path": Path}
+
+
+def rigid(pose: Pose) -> F64:
+    """T (4, 4) of a pose; ValueError when it is not finite or its quaternion is not of unit length."""
+    p, q = pose.position, pose.orientation
+    translation, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    if not (np.isfinite(translation).all() and np.isfinite(quaternion).all()):
+        raise ValueError(f"the pose is not finite: position {translation}, quaternion {quaternion}")
+    norm = float(np.linalg.norm(quaternion))
+    if abs(norm - 1.0) > UNIT_TOLERANCE:
+        raise ValueError(f"the quaternion's norm is {norm:.3g}, not 1")
+    return from_quaternion(translation, quaternion)
+
+
+def twist_of(message: Odometry) -> F64:
+    """(6,) velocity x y z [m/s] and turning [rad/s], in the child frame."""
+    v, w = message.twist.twist.linear, message.twist.twist.angular
+    return np.array([v.x, v.y, v.z, w.x, w.y, w.z])
+
+
+class Subscriptions:
+    """Made at configure, opened at activate, closed at deactivate, destroyed at cleanup.
+
+    Best effort matches every publisher; points are reliable where the parameter asks for it.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        config: NodeConfig,
+        inputs: Inputs,
+        outputs: Outputs,
+        listener: Listener,
+        statistics: Statistics,
+        later: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._node = node
+        self._config = config
+        self._inputs = inputs
+        self._outputs = outputs
+        self._listener = listener
+        self._statistics = statistics
+        self._later = later
+        self._paths: deque[Path] = deque(maxlen=1)
+        self._made: list[Subscription] = []
+        self._keyframes: Subscription | None = None
+        self.open = False
+        reliability = ReliabilityPolicy.RELIABLE if config.points_reliable else ReliabilityPolicy.BEST_EFFORT
+        self._points = self._subscribe(PointCloud2, "points", self._on_points, 10, reliability)
+        if config.odom_source == "topic":
+            self._subscribe(Odometry, "odom", self._on_odometry, 200)
+        if config.use_bev:
+            self._subscribe(Image, "bev", self._on_bev, 10)
+        self.find_keyframes()
+
+    def _subscribe(
+        self,
+        kind: type,
+        topic: str,
+        callback: Any,
+        depth: int,
+        reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT,
+    ) -> Subscription:
+        qos = QoSProfile(depth=depth, reliability=reliability)
+        subscription = self._node.create_subscription(kind, topic, callback, qos)
+        self._made.append(subscription)
+        return subscription
+
+    def close(self) -> None:
+        """Take the subscriptions away."""
+        self.open = False
+        for subscription in self._made:
+            self._node.destroy_subscription(subscription)
+        self._made.clear()
+
+    @property
+    def points_topic(self) -> str:
+        """The topic's full name, remapped."""
+        return str(self._points.topic_name)
+
+    def points_publishers(self) -> list[TopicEndpointInfo]:
+        """Who publishes there, of whatever type."""
+        return list(self._node.get_publishers_info_by_topic(self.points_topic))
+
+    def find_keyframes(self) -> None:
+        """Subscribe to `keyframes` as soon as a publisher shows which of the two types it is."""
+        if self._keyframes is not None:
+            return
+        needed = self._config.keyframe_source == "topic" or self._config.node_edges
+        for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("keyframes")):
+            kind = KEYFRAME_TYPES.get(info.topic_type)
+            if kind is not None:
+                self._keyframes = self._subscribe(kind, "keyframes", self._on_keyframes, 100)
+                return
+            if needed:
+                self._listener.reject("bad_keyframe", f"{info.node_name} publishes {info.topic_type}")
+
+    def _on_points(self, message: PointCloud2) -> None:
+        if not self.open:
+            return
+        stamp = from_time(message.header.stamp)
+        self._statistics.heard(stamp)
+        self._drain()
+        if stamp <= 0:
+            self._listener.reject("zero_stamp", "")
+            return
+        self._inputs.add_scan(Scan(message, stamp, time.monotonic()))
+
+    def _drain(self) -> None:
+        """Take what has already come for this cloud, odometry above all.
+
+        The executor takes turns, one message of each topic; after a pause in which clouds and ten times as much
+        odometry have gathered, the clouds would overtake the poses that they wait for.
+        """
+        for subscription in self._made:
+            if subscription is self._points:
+                continue
+            with subscription.handle:
+                while (taken := subscription.handle.take_message(subscription.msg_type, subscription.raw)) is not None:
+                    subscription.callback(taken[0])
+
+    def _on_odometry(self, message: Odometry) -> None:
+        if not self.open:
+            return
+        try:
+            T, stamp = rigid(message.pose.pose), from_time(message.header.stamp)
+            self._inputs.add_odometry(stamp, T, message.child_frame_id, twist_of(message))
+        except ValueError as error:
+            self._listener.reject("bad_odometry", str(error))
+            return
+        self._outputs.odom_frame = message.header.frame_id
+
+    def _on_bev(self, message: Image) -> None:
+        if self.open:
+            self._inputs.add_bev(from_time(message.header.stamp), message)
+
+    def _on_keyframes(self, message: PoseStamped | Path) -> None:
+        if not self.open:
+            return
+        if isinstance(message, Path):
+            if not message.poses:
+                return
+            self._paths.append(message)
+            self._later(self._follow_path)
+            message = message.poses[-1]
+        stamp = from_time(message.header.stamp)
+        if stamp <= 0:
+            self._listener.reject("bad_keyframe", "")
+            return
+        if self._config.keyframe_source == "topic":
+            self._inputs.announce(stamp)
+        self._later(lambda: self._outputs.announce(stamp))
+
+    def _follow_path(self) -> None:
+        """In the worker: the newest path; those that came while it was busy are old news."""
+        if self._paths:
+            self._outputs.follow(self._paths.pop())

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's publishers: what is said of each keyframe, once, on all of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Path
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from vlad_ros.config import NodeConfig
+from vlad_ros.pipeline import Described, PlaceRecognizer
+from vlad_ros.ros.inputs.frames import Frames
+from vlad_ros.ros.outputs import messages
+from vlad_ros.ros.outputs.adapters import Adapters
+from vlad_ros.ros.outputs.diagnostics import Statistics
+from vlad_ros.ros.outputs.localisation import Localisation
+from vlad_ros.ros.outputs.markers import MarkerBoard
+from vlad_ros.ros.worker import Listener
+from vlad_ros.types import F32, F64
+
+RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+PICTURES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+MARKER_PERIOD = 1.0  # s on the steady clock
+
+
+class Outputs:
+    """Made at configure, closed at cleanup; all else but `draw` is called by the worker alone."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        recognizer: PlaceRecognizer,
+        frames: Frames,
+        config: NodeConfig,
+        listener: Listener,
+        statistics: Statistics,
+    ) -> None:
+        self._node = node
+        self._recognizer = recognizer
+        self._statistics = statistics
+        self._bev_config = recognizer.describer.bev
+        self._frames = frames
+        self._board = MarkerBoard()
+        self._drawn = 0.0
+        self.odom_frame = ""
+        self._descriptor = node.create_publisher(PointCloud2, "~/descriptor", RELIABLE)
+        self._closures = node.create_publisher(PointCloud2, "~/loop_closures", RELIABLE)
+        self._bev = node.create_publisher(Image, "~/bev", PICTURES)
+        self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", LATCHED)
+        self.localisation = Localisation(node, recognizer, listener, config.map_frame)
+        self._adapters = Adapters(
+            node, config, lambda: frames.body, self._pose_of, lambda reason: listener.reject(reason, "")
+        )
+
+    def close(self) -> None:
+        """Take the topics away."""
+        for publisher in (self._descriptor, self._closures, self._bev, self._preview, self._markers):
+            self._node.destroy_publisher(publisher)
+        self.localisation.close()
+        self._adapters.close()
+
+    def move(self, stamp: int, T_odom_base: F64 | None) -> None:
+        """Where the body was at a scan."""
+        self._adapters.move(stamp, T_odom_base)
+
+    def announce(self, stamp: int) -> None:
+        """The back-end has a node at this stamp."""
+        self._adapters.announce([stamp])
+
+    def follow(self, path: Path) -> None:
+        """The back-end's nodes, where it has optimised them to."""
+        self._adapters.announce(messages.from_time(pose.header.stamp) for pose in path.poses)
+        self.localisation.correct(path)
+
+    def publish(self, described: list[Described]) -> None:
+        """Descriptor, closures, raster, marker and place of each keyframe."""
+        for item in described:
+            header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._frames.body)
+            self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
+            self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
+            self._publish_raster(header, item.bev.raster)
+            self._board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
+            self._statistics.judged(item)
+            self._adapters.publish(item)
+            self.localisation.observe(item)
+        self.draw()
+
+    def draw(self, now: bool = False) -> None:
+        """Publish the markers when they have changed, at most once in `MARKER_PERIOD` unless `now`."""
+        if not now and time.monotonic() - self._drawn < MARKER_PERIOD:
+            return
+        stamp = self._node.get_clock().now().to_msg()
+        drawing = self._board.message(Header(stamp=stamp, frame_id=self.odom_frame or self._frames.body))
+        if drawing is not None:
+            self._drawn = time.monotonic()
+            self._markers.publish(drawing)
+
+    def say(self, text: str, trouble: bool) -> None:
+        """The node's state in words, for those who look at the markers."""
+        self._board.say(text, trouble)
+
+    def wipe(self) -> None:
+        """The map has been cleared or replaced."""
+        self.localisation.begin_anew()
+        self._board.clear()
+        self.draw(now=True)
+
+    def _pose_of(self, keyframe_id: int) -> F64 | None:
+        return self._recognizer.database.keyframe(keyframe_id).T_odom_base
+
+    def _publish_raster(self, header: Header, raster: Any) -> None:
+        """The raster is asked for, and fetched from the GPU, only when somebody listens."""
+        wanted = [p.get_subscription_count() > 0 for p in (self._bev, self._preview)]
+        if not any(wanted):
+            return
+        cells: F32 = np.asarray(raster if isinstance(raster, np.ndarray) else raster.cpu().numpy(), np.float32)
+        if wanted[0]:
+            self._bev.publish(messages.bev_message(header, cells, self._bev_config))
+        if wanted[1]:
+            self._preview.publish(messages.preview_message(header, cells, self._bev_config))

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lives between configure and cleanup: recogniser, map and its lock, topics, and while active the worker."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rclpy.lifecycle import LifecycleNode
+
+from vlad_ros.config import NodeConfig, RecognizerConfig
+from vlad_ros.drive.pairing import Inputs, NoOdometry, PoseSource, Scan, TopicOdometry
+from vlad_ros.mapping.map_file import MapLock
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.ros.inputs.frames import Frames, TfOdometry, Transforms
+from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
+from vlad_ros.ros.outputs.diagnostics import LOSSY, SILENCE, SLOW_DDS, Statistics, explain_silence
+from vlad_ros.ros.outputs.publishers import Outputs
+from vlad_ros.ros.worker import Job, Listener, Worker
+from vlad_ros.types import F32
+
+
+class Session:
+    """ValueError, in a sentence, when weights, device, map, lock or TF cannot be had; nothing is held then."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        listener: Listener,
+        statistics: Statistics,
+        config: NodeConfig,
+        recognizer_config: RecognizerConfig,
+    ) -> None:
+        self._config = config
+        self._listener = listener
+        self._statistics = statistics
+        self._worker: Worker | None = None
+        self._saved_at = time.monotonic()
+        self._saved = -1  # keyframes in the map when it was saved last
+        self._unsaved = False  # whether saving at deactivation has failed
+        self._tick: Job | None = None
+        self._answered = False  # the waiting keyframes, since the last cloud
+        with contextlib.ExitStack() as undo:
+            self._lock = undo.enter_context(MapLock(config.map_path)) if config.map_path else None
+            self.recognizer = PlaceRecognizer.from_pretrained(
+                config.weights or None, config.device, recognizer_config, use_bev=config.use_bev
+            )
+            if config.map_path and Path(config.map_path).exists():
+                self.recognizer.load_map(config.map_path)
+            self.recognizer.warm_up(_warm_up_cloud())
+            transforms = self._transforms(node)
+            if transforms is not None:
+                undo.callback(transforms.close)
+            self.frames = Frames(config, transforms, listener.warn)
+            poses: PoseSource = NoOdometry()
+            if config.odom_source == "topic":
+                poses = TopicOdometry()
+            elif config.odom_source == "tf" and transforms is not None:
+                poses = TfOdometry(transforms, config)
+            self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
+            self.outputs = Outputs(node, self.recognizer, self.frames, config, listener, statistics)
+            self.outputs.odom_frame = config.odom_frame if config.odom_source == "tf" else ""
+            undo.callback(self.outputs.close)
+            self.subscriptions = Subscriptions(
+                node, config, self.inputs, self.outputs, listener, statistics, self._later
+            )
+            undo.callback(self.subscriptions.close)
+            self._undo = undo.pop_all()
+
+    def _transforms(self, node: LifecycleNode) -> Transforms | None:
+        """TF where it is needed: asked for by odom_source, or to find the sensor in base_frame."""
+        config = self._config
+        if config.odom_source == "tf":
+            return Transforms(node)
+        if config.base_frame and not config.mounting_xyz_rpy and Transforms.installed():
+            return Transforms(node)
+        return None
+
+    def open(self) -> None:
+        """Start the worker and let scans in."""
+        self._worker = Worker(
+            self.recognizer, self._config, self.frames, self.outputs, self._listener, self._statistics
+        )
+        self._worker.start()
+        self._saved_at = time.monotonic()
+        self._statistics.restart()
+        self._answered = False
+        self.subscriptions.open = True
+
+    def close(self) -> None:
+        """Finish the scan in hand, answer the waiting keyframes, drop and count the rest, save when asked to."""
+        if self._worker is None:
+            return
+        self.subscriptions.open = False
+        dropped = self.inputs.clear()
+        worker, self._worker = self._worker, None
+        dropped += worker.finish()
+        if dropped:
+            self._statistics.count("inactive", dropped)
+        self.outputs.draw(now=True)
+        if self._config.save_on_exit and self._config.map_path:
+            self._unsaved = not self._try_to_save()
+
+    def free(self, at_any_price: bool) -> None:
+        """Let go of topics, lock, network and map. MapError, with everything kept, when the map was to be saved and
+        cannot be, unless `at_any_price`."""
+        self.close()
+        if self._unsaved and not at_any_price:
+            self._save()
+        self._undo.close()
+        device = self.recognizer.describer.device
+        del self.recognizer, self.outputs, self.subscriptions, self.inputs
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def request(self, name: str) -> Job:
+        """Have the worker do a service after the scans that came before it; what cannot be is refused at once."""
+        actions = {
+            "save_map": self._save,
+            "load_map": self._load,
+            "clear_map": self._clear,
+            "relocalize": self.outputs.localisation.relocalize,
+        }
+        job, worker = Job(actions[name]), self._worker
+        if not self._config.map_path and name in ("save_map", "load_map"):
+            job.refuse_or_accept(False, f"{name} needs the parameter map_path, which is empty")
+        elif worker is None or not worker.queue.put(job):
+            job.refuse_or_accept(False, f"{name}: the node has just been deactivated")
+        return job
+
+    def watch(self) -> list[str]:
+        """Once a second: silence and losses in words; the jobs that time, not a scan, sets off."""
+        self.subscriptions.find_keyframes()
+        warnings = []
+        silence = self._statistics.silent_for()
+        if silence >= SILENCE:
+            publishers = self.subscriptions.points_publishers()
+            topic, reliable = self.subscriptions.points_topic, self._config.points_reliable
+            warnings.append(explain_silence(topic, POINTS_TYPE, reliable, publishers, silence))
+        rates = self._statistics.rates(self._config.expected_rate)
+        if rates is not None and rates[0] < LOSSY * rates[1]:
+            warnings.append(f"{rates[0]:.1f} of {rates[1]:.1f} clouds a second arrive; {SLOW_DDS}")
+        self._queue_tick(silence >= SILENCE)
+        return warnings
+
+    def values(self) -> dict[str, str]:
+        """What diagnostics shows of it."""
+        worker, recognizer = self._worker, self.recognizer
+        values = {
+            "topic": self.subscriptions.points_topic,
+            "body frame": self.frames.body,
+            "device": str(recognizer.describer.device),
+            "keyframes in the map": str(len(recognizer.database)),
+            "session": str(recognizer.session),
+            "scans waiting": str(worker.queue.scans() if worker else 0),
+            "deskew": worker.undistorter.state if worker else "",
+        }
+        values |= self.outputs.localisation.values()
+        rates = self._statistics.rates(self._config.expected_rate)
+        if rates is not None:
+            values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"
+        return values
+
+    def _queue_tick(self, silent: bool) -> None:
+        worker = self._worker
+        if worker is None or (self._tick is not None and not self._tick.done):
+            return
+        if silent and not self._answered:
+            self.inputs.release_all()
+        self._tick = Job(lambda: self._on_tick(worker, silent))
+        worker.queue.put(self._tick)
+
+    def _on_tick(self, worker: Worker, silent: bool) -> str:
+        if silent and not self._answered:
+            worker.flush()
+        self._answered = silent
+        self.outputs.draw()
+        period = self._config.autosave_period
+        due = period and self._config.map_path and time.monotonic() - self._saved_at >= period
+        if due and len(self.recognizer.database) != self._saved:
+            self._saved_at = time.monotonic()
+            self._try_to_save()
+        return ""
+
+    def _try_to_save(self) -> bool:
+        """Save where nobody waits for the answer: a failure is counted and warned of."""
+        try:
+            self._save()
+        except ValueError as error:
+            self._listener.reject("save_failed", str(error))
+            return False
+        return True
+
+    def _release(self, scan: Scan) -> None:
+        if self._worker is None or not self._worker.queue.put(scan):
+            self._statistics.count("inactive")
+
+    def _later(self, action: Callable[[], None]) -> None:
+        """Have the worker do something in its turn; nothing while the node is inactive."""
+
+        def act() -> str:
+            action()
+            return ""
+
+        if self._worker is not None:
+            self._worker.queue.put(Job(act))
+
+    def _save(self) -> str:
+        self.recognizer.save_map(self._config.map_path)
+        self._saved, self._unsaved = len(self.recognizer.database), False
+        return f"{len(self.recognizer.database)} keyframes saved to {self._config.map_path}"
+
+    def _load(self) -> str:
+        self.recognizer.load_map(self._config.map_path)
+        self.outputs.wipe()
+        return f"{len(self.recognizer.database)} keyframes loaded from {self._config.map_path}"
+
+    def _clear(self) -> str:
+        number = len(self.recognizer.database)
+        self.recognizer.clear_map()
+        self.outputs.wipe()
+        return f"{number} keyframes forgotten; the map file is as it was"
+
+
+def _warm_up_cloud() -> F32:
+    """A flat floor, a wall and some posts (N, 4): going through it once compiles and loads what the first real scan
+    would wait for."""
+    x, y = np.meshgrid(np.linspace(-30, 30, 121), np.linspace(-30, 30, 121))
+    floor = np.stack([x, y, np.full_like(x, -1.5), np.zeros_like(x)], -1).reshape(-1, 4)
+    wall = np.stack([np.full_like(x, 15.0), x, np.abs(y) / 10, np.zeros_like(x)], -1).reshape(-1, 4)
+    rng = np.random.default_rng(0)
+    feet, heights = np.repeat(rng.uniform(-25, 25, (40, 2)), 20, axis=0), np.tile(np.linspace(-1.5, 3.0, 20), 40)
+    posts = np.column_stack(
+        [feet + rng.normal(0, 0.1, feet.shape), heights * np.repeat(rng.random(40), 20), 0 * heights]
+    )
+    return np.concatenate([floor, wall, posts]).astype(np.float32)

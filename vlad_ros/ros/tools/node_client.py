@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start a node as its own process and hear everything it says over DDS: what the demo and the tests look through."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import Trigger
+
+from vlad_ros.ros.outputs.messages import ROW, from_time
+from vlad_ros.ros.share import share_folder, use_shared_memory
+from vlad_ros.ros.tools.launch_recorder import resolve
+from vlad_ros.types import F32
+
+DEPTH = 10000
+QUIET_S = 1.0  # no keyframe for so long: the node has nothing left to do
+MEET_S = 0.2  # discovery is not symmetric: a server that has not met its client yet would answer into the void
+ASK_AGAIN_S = 2.0
+
+
+class NodeProcess:
+    """A node in a process of its own; what it prints goes to `log`. Ended by SIGINT, after 20 s by SIGKILL."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
+        self.log = log
+        self._file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
+        environment = {**os.environ, **env}
+        self.process = subprocess.Popen(argv, env=environment, stdout=self._file, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """End it; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self._file.close()
+        return code
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of what it has printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def launch_node(folder: Path, parameters: Mapping[str, Any], **arguments: str) -> NodeProcess:
+    """The process that vlad.launch.py starts with these launch arguments; `parameters` go into a parameter file in
+    `folder`, where its log goes, too."""
+    if parameters:
+        lines = [f"    {name}: {json.dumps(value)}\n" for name, value in parameters.items()]
+        arguments["params_file"] = str(folder / "parameters.yaml")
+        Path(arguments["params_file"]).write_text("/**:\n  ros__parameters:\n" + "".join(lines))
+    (argv, env), *_ = resolve(share_folder() / "launch" / "vlad.launch.py", **arguments)
+    return NodeProcess(argv, env, folder / "node.log")
+
+
+class Watch:
+    """A listener to the node `name`, spinning in a thread of its own; owns rclpy while it lives.
+
+    `descriptors`: (stamp [ns], frame, (D,) float32) in the order of their arrival; `closures`: (stamp, rows of
+    `messages.ROW`); `diagnostics`: the newest values by key. `on_closures(stamp, rows)` is called as they come.
+    """
+
+    def __init__(self, name: str = "/vlad", on_closures: Callable[[int, np.ndarray], None] | None = None) -> None:
+        self.name = name
+        self.descriptors: list[tuple[int, str, F32]] = []
+        self.closures: list[tuple[int, np.ndarray]] = []
+        self.diagnostics: dict[str, str] = {}
+        self._on_closures = on_closures
+        self._heard = self._reported = time.monotonic()
+        use_shared_memory()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("vlad_watch")
+        qos = QoSProfile(depth=DEPTH)
+        self.node.create_subscription(PointCloud2, f"{name}/descriptor", self._descriptor, qos)
+        self.node.create_subscription(PointCloud2, f"{name}/loop_closures", self._closure, qos)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostic, qos)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown()
+        self._thread.join(5)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def _descriptor(self, message: PointCloud2) -> None:
+        descriptor = np.frombuffer(message.data, "<f4").copy()
+        self.descriptors.append((from_time(message.header.stamp), message.header.frame_id, descriptor))
+        self._heard = time.monotonic()
+
+    def _closure(self, message: PointCloud2) -> None:
+        stamp, rows = from_time(message.header.stamp), np.frombuffer(message.data, ROW).copy()
+        self.closures.append((stamp, rows))
+        self._heard = time.monotonic()
+        if self._on_closures is not None:
+            self._on_closures(stamp, rows)
+
+    def _diagnostic(self, message: DiagnosticArray) -> None:
+        for status in filter(self.is_ours, message.status):
+            self.diagnostics.update({value.key: value.value for value in status.values})
+            self._reported = time.monotonic()
+
+    def is_ours(self, status: DiagnosticStatus) -> bool:
+        """Whether the node tells it, not another one that is on /diagnostics, too."""
+        return bool(status.name == f"{self.name.rpartition('/')[2]}: place recognition")
+
+    def counts(self) -> dict[str, int]:
+        """What the node has counted, by reason, when it last said so."""
+        return {key[6:]: int(value) for key, value in self.diagnostics.items() if key.startswith("count ")}
+
+    def call(self, kind: Any, service: str, request: Any, timeout: float = 60.0) -> Any:
+        """Call `name`/`service`; TimeoutError, an OSError, where nobody answers."""
+        client = self.node.create_client(kind, f"{self.name}/{service}")
+        try:
+            if not client.wait_for_service(timeout):
+                raise TimeoutError(f"{self.name}/{service}: no such service in {timeout:.0f} s")
+            time.sleep(MEET_S)
+            future, answered = client.call_async(request), threading.Event()
+            future.add_done_callback(lambda _: answered.set())
+            if not answered.wait(timeout):
+                raise TimeoutError(f"{self.name}/{service}: no answer in {timeout:.0f} s")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def state(self, timeout: float = 60.0) -> str:
+        """The node's lifecycle state; asked again where an answer does not come, TimeoutError where none does."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return str(self.call(GetState, "get_state", GetState.Request(), ASK_AGAIN_S).current_state.label)
+            except TimeoutError:
+                if time.monotonic() > end:
+                    raise
+
+    def trigger(self, service: str) -> str:
+        """Call a Trigger service such as save_map; its message. ValueError where it reports a failure."""
+        answer = self.call(Trigger, service, Trigger.Request())
+        if not answer.success:
+            raise ValueError(f"{self.name}/{service}: {answer.message}")
+        return str(answer.message)
+
+    def wait_active(self, node: NodeProcess, timeout: float = 60.0) -> None:
+        """Until the node is active; RuntimeError, with the end of its log, where it has exited or takes too long."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if node.process.poll() is not None:
+                raise RuntimeError(f"the node exited with code {node.process.returncode}:\n{node.tail()}")
+            try:
+                if self.state(ASK_AGAIN_S) == "active":
+                    return
+            except TimeoutError:
+                continue
+            time.sleep(0.1)
+        raise RuntimeError(f"the node is not active after {timeout:.0f} s:\n{node.tail()}")
+
+    def deactivate(self) -> None:
+        """Ask the node to answer what waits, and to stop; returns when all of it has arrived."""
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        if not self.call(ChangeState, "change_state", request).success:
+            raise RuntimeError(f"{self.name} could not be deactivated")
+        self.wait_quiet()
+
+    def wait_quiet(self, quiet: float = QUIET_S, timeout: float = 120.0) -> None:
+        """Until no keyframe has been announced for `quiet` seconds and the node says that no scan waits."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < timeout:
+            if self._reported - max(begin, self._heard) > quiet and self.diagnostics.get("scans waiting", "0") == "0":
+                return
+            time.sleep(0.05)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A listener that may listen for days: the newest of what a node says, for `vlad watch`."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import PointCloud2
+
+from vlad_ros.ros.outputs.messages import ROW, from_time, stamps_of
+from vlad_ros.ros.tools.node_client import Watch
+from vlad_ros.terminal import Loop, View
+
+KEPT = 200  # keyframes; the last refusal is looked for among them
+
+
+class LiveWatch(Watch):
+    """Forgets what no screen shows."""
+
+    def __init__(self, name: str) -> None:
+        self._loops: deque[Loop] = deque(maxlen=KEPT)
+        self._status = DiagnosticStatus()
+        self._told = 0.0
+        super().__init__(name)
+
+    def __enter__(self) -> LiveWatch:
+        return self
+
+    def _descriptor(self, message: PointCloud2) -> None:
+        """Not shown."""
+
+    def _closure(self, message: PointCloud2) -> None:
+        rows = np.frombuffer(message.data, ROW)
+        self._loops.appendleft(_loop(from_time(message.header.stamp), rows))
+
+    def _diagnostic(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if self.is_ours(status):
+                self._status, self._told = status, time.monotonic()
+
+    def wait(self, patience: float) -> bool:
+        """Until the node has said how it is; whether it has within `patience` seconds."""
+        end = time.monotonic() + patience
+        while not self._told and time.monotonic() < end:
+            time.sleep(0.05)
+        return bool(self._told)
+
+    def view(self) -> View:
+        """As of now."""
+        status = self._status
+        return View(
+            node=self.name,
+            values={value.key: value.value for value in status.values},
+            message=status.message,
+            warns=status.level != DiagnosticStatus.OK,
+            loops=tuple(self._loops),
+            silent=time.monotonic() - self._told,
+        )
+
+
+def _loop(query_stamp: int, rows: np.ndarray) -> Loop:
+    """The first of the candidates, which is the best."""
+    if not len(rows):
+        return Loop(query_stamp)
+    row = rows[0]
+    return Loop(
+        query_stamp=query_stamp,
+        match_stamp=stamps_of(row)[1],
+        match_session=int(row["match_session"]),
+        away=float(np.linalg.norm([row["x"], row["y"], row["z"]])),
+        similarity=float(row["similarity"]),
+        probability=float(row["probability"]),
+        accepted=bool(row["accepted"]),
+        reason=int(row["reject_reason"]),
+    )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A drive through the recogniser, as fast as it goes, into the folder of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from vlad_ros.cloud.decode import CloudError
+from vlad_ros.config import EvaluationConfig, RunConfig
+from vlad_ros.evaluation.edges import RIGHT_DEGREES, RIGHT_METRES
+from vlad_ros.evaluation.results import commit
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.runs.sources import PlayedScan, Source
+from vlad_ros.runs.tables import Run
+from vlad_ros.runs.writer import RunRecorder
+from vlad_ros.types import F64
+
+JUDGE = ("radius", "drift_scale", "drift_yaw", "seed")  # what of EvaluationConfig a run is played and judged by
+
+Bar = Callable[[Iterator[PlayedScan]], Iterator[PlayedScan]]
+
+
+def play(
+    recognizer: PlaceRecognizer,
+    source: Source,
+    folder: str | os.PathLike[str],
+    config: RunConfig,
+    judge: EvaluationConfig,
+    bar: Bar = iter,
+) -> Run:
+    """Every scan of `source` through `recognizer`, whose map is empty, and the run in `folder`. `bar` shows progress.
+
+    Scans that nothing can be made of are counted. ValueError when not one keyframe comes of the drive.
+    """
+    recorder = RunRecorder()
+    counters = _step(recognizer, source, config, recorder, bar)
+    if not len(recorder):
+        reasons = ", ".join(f"{name}: {count}" for name, count in counters.items()) or "it holds no scans"
+        raise ValueError(f"{source.name}: not one keyframe came of it ({reasons})")
+    about = {
+        "source": source.name,
+        "protocol": protocol(source, recognizer, judge),
+        "weights_sha256": recognizer.describer.model_hash,
+        "calibration": recognizer.calibration.as_dict(),
+        "commit": commit(),
+        "seed": judge.seed,
+        "configuration": {
+            "run": dataclasses.asdict(config),
+            "recognizer": dataclasses.asdict(recognizer.config),
+            "judge": {name: getattr(judge, name) for name in JUDGE},
+            "bev": dataclasses.asdict(recognizer.describer.bev),
+            "model": dataclasses.asdict(recognizer.describer.network.config),
+        },
+    }
+    return recorder.write(folder, about, recognizer.config, judge, recognizer.save_map)
+
+
+def _step(
+    recognizer: PlaceRecognizer, source: Source, config: RunConfig, recorder: RunRecorder, bar: Bar
+) -> Counter[str]:
+    """Play and record; returns what has been counted by the recogniser, the source and here."""
+    truth: dict[int, F64 | None] = {}
+    unusable: Counter[str] = Counter()
+    is_keyframe = True if config.every_scan else None
+    stamp = number = 0
+    for number, scan in enumerate(bar(source.scans), 1):
+        stamp = scan.stamp
+        truth[stamp] = scan.T_world_base
+        try:
+            done = recognizer.step(scan.points, stamp, T_odom_base=scan.T_odom_base, is_keyframe=is_keyframe)
+        except CloudError as error:
+            unusable[error.reason] += 1
+            continue
+        for described in done:
+            recorder.add(described, truth[described.keyframe.stamp])
+        recorder.tick(stamp, number, recognizer.counters + source.counters + unusable)
+    for described in recognizer.finish():
+        recorder.add(described, truth[described.keyframe.stamp])
+    counters = recognizer.counters + source.counters + unusable
+    recorder.finish(stamp, number, counters)
+    return counters
+
+
+def protocol(source: Source, recognizer: PlaceRecognizer, judge: EvaluationConfig) -> str:
+    """What the numbers of the run mean, in words."""
+    config = recognizer.config
+    joined = config.accumulation_m > 0 and source.odometry != "none"
+    parts = [
+        f"one drive, keyframes against those {config.exclude_time:g} s and {config.exclude_distance:g} m older or more",
+        f"local maps of {config.accumulation_m:g} m" if joined else "single scans",
+        f"odometry: {source.odometry}",
+        f"an edge is right within {RIGHT_METRES:g} m and {RIGHT_DEGREES:g} deg of the true poses",
+        f"a revisit has such a keyframe within {judge.radius:g} m",
+    ]
+    return "; ".join(parts)
