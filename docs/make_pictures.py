@@ -21,7 +21,7 @@ import numpy as np
 
 from vlad_ros import cli
 from vlad_ros.commands import demo_drive as demo
-from vlad_ros.drive.drift import travel
+from vlad_ros.drive.travel import path_length
 from vlad_ros.files.sequence import Sequence, save_sequence
 from vlad_ros.runs.tables import Run, read_run
 from vlad_ros.simulation.aliasing import fooling_drive
@@ -41,7 +41,7 @@ DRIVES: dict[str, Callable[[], Sequence]] = {
 
 def at_town_speed(drive: Sequence) -> Sequence:
     """The drive with the stamps of one at demo.SPEED: slow enough that its beginning may be compared with its end."""
-    metres = travel(drive.poses_to("drive"))
+    metres = path_length(drive.poses_to("drive"))
     return dataclasses.replace(drive, stamps=1.0 + metres / demo.SPEED)
 
 

@@ -15,6 +15,8 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, Pyth
 from launch_ros.actions import Node, SetParameter, SetParametersFromFile
 from launch_ros.substitutions import FindPackageShare
 
+from vlad_ros.ros.environment import DDS_PROFILE, RUNTIME
+
 # name, default, description
 ARGUMENTS = (
     ("points", "points", "topic of the clouds (sensor_msgs/PointCloud2)"),
@@ -36,16 +38,6 @@ PARAMETERS = (
     ("device", "device"),
     ("autostart", "autostart"),
 )
-# Whole clouds through shared memory, and their buffers kept instead of given back to the system each time. Fast DDS
-# changed the variable's name on the way to Kilted; glibc reads the others. OpenMP's threads sleep while they wait:
-# spinning, as by default, they take the cores that the rest of the stack needs, and are slower for it.
-DDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-RUNTIME = {
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}
 
 
 def share(*parts: str) -> PathJoinSubstitution:

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from vlad_ros.types import F64, Evidence, RejectReason
 
-RIDGE = 3e-4  # pull of the coefficients to zero, a sample
 # Without odometry nothing else can make up for these, and simulated worlds are too tidy to teach it: fewer inliers come
 # together where real walls and hedges look alike, rows of real trees slide along themselves, and poles far apart meet
 # while little else does (chosen on the development rows)
@@ -166,29 +164,6 @@ class Calibration:
             return cls(**models, reliability=curve, error=values["error"], loops=values["loops"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a calibration of this version ({error!r})") from error
-
-
-def fit(values: F64, right: np.ndarray) -> Logistic:
-    """A model of features (N, F) of loops and whether each was right (N,) bool.
-
-    The signs are free: where much looks alike, a high similarity with poor geometry speaks against a loop. ValueError
-    unless there are some of both.
-    """
-    if right.all() or not right.any():
-        raise ValueError(f"a calibration needs right and wrong loops, not {right.sum()} right ones of {len(right)}")
-    centre, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
-    x, y = (values - centre) / scale, right.astype(np.float64)
-
-    def loss(parameters: F64) -> tuple[float, F64]:
-        w, b = parameters[:-1], parameters[-1]
-        z = x @ w + b
-        value = np.mean(np.logaddexp(0.0, z) - y * z) + RIDGE * w @ w
-        slope = expit(z) - y
-        return float(value), np.append(x.T @ slope / len(x) + 2 * RIDGE * w, slope.mean())
-
-    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
-    columns = (found[:-1], centre, scale, values[right].mean(axis=0))
-    return Logistic(float(found[-1]), *(tuple(map(float, each)) for each in columns))
 
 
 def reliability(said: F64, right: np.ndarray) -> tuple[tuple[Reliability, ...], float]:

@@ -1,55 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The method, step by step: scans come in, places are recognised. How each step works is told next door."""
+"""The method, step by step: scans come in, places are recognised. How each step works is told in its own room."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from vlad_ros.calibration import Calibration
-from vlad_ros.cloud.raster import Bev
 from vlad_ros.config import RecognizerConfig
-from vlad_ros.drive.keyframes import Drive, Scan, StampGate, View
 from vlad_ros.drive.local_map import JoinedMap
+from vlad_ros.drive.scan import Place, Scan, StampGate, check_scan
+from vlad_ros.drive.windows import Drive, Window
 from vlad_ros.loops.acceptance import Judge
+from vlad_ros.loops.described import Described
 from vlad_ros.loops.verification import Verifier
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.model.describer import Describer
-from vlad_ros.model.weights import WeightsError
-from vlad_ros.types import F32, F64, Keyframe, LoopClosure
+from vlad_ros.model.describer import Describer, Seen
+from vlad_ros.stopwatch import Stopwatch
+from vlad_ros.types import F32, F64, LoopClosure, PathLike
 
 DEFAULTS = RecognizerConfig()
-PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, eq=False)
-class Described:
-    """A keyframe that has got its answer: its row in the database, its candidates, most probable first, the raster
-    that its descriptor was made from (a tensor where the describer works on a GPU), and the wall time of each stage."""
-
-    keyframe_id: int
-    keyframe: Keyframe
-    closures: list[LoopClosure]
-    bev: Bev
-    milliseconds: dict[str, float]
-
-
-class Stopwatch:
-    """Wall time of named laps [ms]."""
-
-    def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """What went by since the last lap."""
-        now = time.perf_counter()
-        self.milliseconds[name], self._last = 1e3 * (now - self._last), now
 
 
 class PlaceRecognizer:
@@ -63,11 +34,10 @@ class PlaceRecognizer:
         self, describer: Describer, calibration: Calibration, config: RecognizerConfig, use_bev: bool = False
     ) -> None:
         self.describer, self.calibration, self.config, self.use_bev = describer, calibration, config, use_bev
-        self._verifier = Verifier()
         self.counters: Counter[str] = Counter()
-        self._stamps = StampGate()
+        self._verifier, self._stamps = Verifier(), StampGate()
         self.clear_map()
-        self._open_drive()
+        self._drive = self._new_drive()
 
     @classmethod
     def from_pretrained(
@@ -75,7 +45,6 @@ class PlaceRecognizer:
         path: PathLike | None = None,
         device: str = "auto",
         config: RecognizerConfig = DEFAULTS,
-        *,
         use_bev: bool = False,
     ) -> PlaceRecognizer:
         """With the weights at `path` (None: those that ship) on `device` (auto, cpu, cuda, cuda:N).
@@ -83,23 +52,7 @@ class PlaceRecognizer:
         WeightsError (a ValueError) names the file and what is wrong with it; ValueError a device that is not there.
         """
         describer, metadata = Describer.from_pretrained(path, device, config.descriptor_size)
-        if metadata.calibration is None:
-            name = path or "the shipped weights"
-            raise WeightsError(
-                f"{name}: has no calibration, so that no loop could be judged; make one with vlad calibrate"
-            )
-        return cls(describer, metadata.calibration, config, use_bev)
-
-    def describe(self, points: np.ndarray, bev: F32 | None = None) -> F32:
-        """Descriptor (D,) float32, unit norm, of one cloud (N, >=3) [m] in the body frame, or of the raster `bev`
-        (C, H, W) with that cloud. Nothing is accumulated or remembered. ValueError as in `step`."""
-        return self.describer.look(self._read(points, 0, bev, None)).descriptor
-
-    def warm_up(self, points: np.ndarray) -> None:
-        """Go once through description and verification with any cloud (N, >=3): the first keyframe then does not wait
-        for what is compiled at first use. Nothing is remembered."""
-        geometry = self.describer.look(self._read(points, 0, None, None)).geometry()
-        self._verifier.verify(geometry, geometry)
+        return cls(describer, metadata.calibrated(path), config, use_bev)
 
     def process(
         self, points: np.ndarray, stamp: int, bev: F32 | None = None, T_odom_base: F64 | None = None
@@ -110,6 +63,12 @@ class PlaceRecognizer:
     def flush(self) -> list[LoopClosure]:
         """The loop candidates of the keyframes still waiting for their local maps; they wait no longer."""
         return [closure for one in self.finish() for closure in one.closures]
+
+    def describe(self, points: np.ndarray, bev: F32 | None = None) -> F32:
+        """Descriptor (D,) float32, unit norm, of one cloud (N, >=3) [m] in the body frame, or of the raster `bev`
+        (C, H, W) with that cloud. Nothing is accumulated or remembered. ValueError as in `step`."""
+        scan = self._check(points, 0, bev, None)
+        return self.describer.see(scan.points, scan.raster).descriptor
 
     def step(
         self,
@@ -126,42 +85,44 @@ class PlaceRecognizer:
         dropped, one older by more than 1 s opens a session; both are counted. ValueError, before anything changes:
         a cloud that nothing can be made of, a transform that is not rigid, a raster that does not fit the weights.
         """
-        scan = self._read(points, stamp, bev, T_odom_base)
+        scan = self._check(points, stamp, bev, T_odom_base)
         verdict = self._stamps.judge(scan.stamp)
-        described: list[Described] = []
+        done: list[Described] = []
         if verdict != "ok":
             self.counters[verdict] += 1
             if verdict != "session_opened":
-                return described
-            described = self.finish()
+                return done
+            done = self.finish()
             self.open_session()
-            self._open_drive()
-        return described + [self._recognise(view) for view in self._drive.advance(scan, is_keyframe)]
+            self._drive = self._new_drive()
+        at, ended = self._drive.move(scan)  # along the drive; a jump of odometry ends the windows before it
+        done += self._complete(ended)
+        seen = self._look(scan, at, is_keyframe)
+        if self._drive.joins(at):  # with its neighbours, into the local maps of the keyframes around it
+            return done + self._complete(self._drive.add(at, scan.points, seen and seen.descriptor))
+        return done if seen is None else [*done, self._recognise(at, seen.descriptor, seen)]
 
     def finish(self) -> list[Described]:
         """The keyframes still waiting, described with the windows they have; the drive may go on afterwards."""
-        return [self._recognise(view) for view in self._drive.close()]
+        return self._complete(self._drive.close())
 
-    def _recognise(self, view: View) -> Described:
-        """Describe a keyframe, search for it among the earlier ones, add it to them, judge what was found."""
-        watch = Stopwatch()
-        if isinstance(view.seen, JoinedMap):
-            is_local_map, partial, seen = True, view.seen.partial, self.describer.see(view.seen.points)
-        else:
-            is_local_map, partial, seen = False, False, view.seen
-        keyframe = Keyframe(
-            session=self.session,
-            stamp=view.stamp,
-            descriptor=seen.descriptor,
-            scan_descriptor=view.scan_descriptor,
-            is_local_map=is_local_map,
-            partial=partial,
-            T_odom_base=view.T_odom_base,
-            travel=view.travel,
-            geometry=seen.geometry(),
-        )
-        watch.lap("describe")
-        config = self.config
+    def _look(self, scan: Scan, at: Place, is_keyframe: bool | None) -> Seen | None:
+        """What the network sees in a scan that becomes a keyframe: by its travel or, without odometry, its looks."""
+        selector = self._drive.selector
+        if not (selector.wants(at) if is_keyframe is None else is_keyframe):
+            return None
+        seen = self.describer.see(scan.points, scan.raster)
+        return seen if selector.takes(at, seen.descriptor, forced=is_keyframe is not None) else None
+
+    def _complete(self, windows: list[Window]) -> list[Described]:
+        """Keyframes that have got their local maps are described by these, and recognised."""
+        return [self._recognise(at, scan, self.describer.see(joined.points), joined) for at, scan, joined in windows]
+
+    def _recognise(self, at: Place, scan: F32, seen: Seen, joined: JoinedMap | None = None) -> Described:
+        """Search for a keyframe among the earlier ones, add it to them, judge what was found."""
+        watch, config = Stopwatch(), self.config
+        keyframe = seen.keyframe(self.session, at, scan, joined)
+        watch.lap("describe", seen.milliseconds)
         candidates = self.database.search(keyframe, config.top_k, config.exclude_time, config.exclude_distance)
         id = self.database.add(keyframe)
         watch.lap("search")
@@ -176,12 +137,12 @@ class PlaceRecognizer:
     def load_map(self, path: PathLike) -> None:
         """Replace the map by a file's; the drive goes on as a new session of it, and keyframes still waiting for
         their windows meet the new map. MapError, with everything left as it is, when the file cannot be used."""
-        self.database = KeyframeDatabase.load(path, **self._make())
+        self.database = KeyframeDatabase.load(path, **self.describer.make(self.use_bev))
         self.open_session()
 
     def clear_map(self) -> None:
         """Forget every keyframe; the drive goes on as the first session of an empty map."""
-        self.database = KeyframeDatabase(**self._make())
+        self.database = KeyframeDatabase(**self.describer.make(self.use_bev))
         self.open_session()
 
     def open_session(self) -> None:
@@ -190,15 +151,10 @@ class PlaceRecognizer:
         self.session = self.database.next_session()
         self._judge = Judge(self._verifier, self.calibration, self.config)
 
-    def _read(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
+    def _new_drive(self) -> Drive:
+        return Drive(self.config, self.describer.bev, self.counters, self.use_bev)
+
+    def _check(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
         if bev is not None and not self.use_bev:
             raise ValueError("a BEV was given, but this recogniser makes its own (use_bev is false)")
-        return self.describer.read(points, stamp, bev, T_odom_base, self.config)
-
-    def _make(self) -> dict[str, Any]:
-        """What a map must have been made with to be of use here."""
-        describer, kind = self.describer, "bev" if self.use_bev else "points"
-        return {"dim": describer.dim, "model_hash": describer.model_hash, "bev": describer.bev, "kind": kind}
-
-    def _open_drive(self) -> None:
-        self._drive = Drive(self.config, self.describer.bev, self.describer.look, self.counters, self.use_bev)
+        return check_scan(points, stamp, bev, T_odom_base, self.config, self.describer.bev)

@@ -3,12 +3,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from vlad_ros.types import F64
 
 SMALL_ANGLE = 1e-4  # rad; below it series are more exact than quotients
+RIGID_TOLERANCE = 1e-3
+UNIT_TOLERANCE = 0.01  # of a quaternion's norm
+
+
+def check_rigid(T: F64, name: str = "T_odom_base") -> F64:
+    """`T` as (4, 4) float64; ValueError naming it unless it is a finite rotation and translation."""
+    T = np.asarray(T, np.float64)
+    if T.shape != (4, 4):
+        raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape}")
+    if not np.all(np.isfinite(T)):
+        raise ValueError(f"{name} is not finite")
+    R = T[:3, :3]
+    off = np.abs(R @ R.T - np.eye(3)).max()
+    if off > RIGID_TOLERANCE or np.linalg.det(R) < 0 or np.any(T[3] != (0, 0, 0, 1)):
+        raise ValueError(f"{name} is not a rigid transform:\n{T}")
+    return T
 
 
 def transform(points: np.ndarray, T: F64) -> np.ndarray:
@@ -25,6 +43,24 @@ def from_quaternion(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64
     T[..., :3, 3] = translation
     T[..., 3, 3] = 1.0
     return T
+
+
+def decode(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
+    """`from_quaternion` of numbers that somebody else has made; ValueError unless they are finite and the quaternions
+    of unit length."""
+    rows = np.atleast_2d(np.concatenate([translation, quaternion_xyzw], axis=-1))
+    for row in rows[~np.isfinite(rows).all(axis=1)]:
+        raise ValueError(f"the pose is not finite: position {row[:3]}, quaternion {row[3:]}")
+    norms = np.linalg.norm(rows[:, 3:], axis=1)
+    for norm in norms[np.abs(norms - 1.0) > UNIT_TOLERANCE]:
+        raise ValueError(f"the quaternion's norm is {norm:.3g}, not 1")
+    return from_quaternion(translation, quaternion_xyzw)
+
+
+def decode_pose(pose: Any) -> F64:
+    """T of a geometry_msgs/Pose, whether rosbags' or rclpy's. ValueError as in `decode`."""
+    p, q = pose.position, pose.orientation
+    return decode(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
 
 
 def from_xyz_rpy(values: tuple[float, ...]) -> F64:

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import RejectReason
 
 GOOD, BAD, DIM = "bright_blue", "dark_orange", "dim"  # with words beside them, for eyes that do not tell them apart
@@ -23,7 +24,7 @@ RATES = "clouds a second of stamp time, received / expected"
 
 
 @dataclass(frozen=True)
-class Loop:
+class LoopRow:
     """A keyframe's best candidate; `match_stamp` None where it has none. Stamps in ns, `away` [m] from the body."""
 
     query_stamp: int
@@ -37,18 +38,18 @@ class Loop:
 
 
 @dataclass(frozen=True)
-class View:
+class WatchView:
     """What is known of a node: its newest diagnostics and loops, newest first; `silent` [s] since it said anything."""
 
     node: str
     values: Mapping[str, str]
     message: str
     warns: bool
-    loops: Sequence[Loop]
+    loops: Sequence[LoopRow]
     silent: float
 
 
-def screen(view: View, loops: int = 10, height: int = 1000) -> RenderableType:
+def screen(view: WatchView, loops: int = 10, height: int = 1000) -> RenderableType:
     """The whole picture, with so many `loops`, fewer where the screen has not `height` lines enough."""
     if not view.values:
         return Panel(Text(f"no word from {view.node} yet: is it running? (ros2 node list)"), title=view.node, style=BAD)
@@ -61,7 +62,7 @@ def screen(view: View, loops: int = 10, height: int = 1000) -> RenderableType:
     return Panel(Group(*parts), title=title, border_style=DIM)
 
 
-def _headline(view: View) -> Text:
+def _headline(view: WatchView) -> Text:
     if view.silent > SILENCE:
         return Text(f"! no word from the node for {view.silent:.0f} s: has it ended?", style=BAD)
     return Text(f"! {view.message}" if view.warns else view.message, style=BAD if view.warns else GOOD)
@@ -108,7 +109,7 @@ def _add(table: Table, key: str, value: str) -> None:
     table.add_row(Text(key, style=DIM), Text(value))
 
 
-def _loops(loops: Sequence[Loop]) -> Table:
+def _loops(loops: Sequence[LoopRow]) -> Table:
     table = Table(expand=True, box=None, padding=(0, 1), header_style=DIM)
     for heading in ("keyframe", "looks like", "session", "away", "similar", "prob."):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -123,7 +124,7 @@ def _loops(loops: Sequence[Loop]) -> Table:
     return table
 
 
-def _refusal(loops: Sequence[Loop]) -> Text:
+def _refusal(loops: Sequence[LoopRow]) -> Text:
     """Why the newest candidate that was refused was."""
     refused = next((loop for loop in loops if loop.match_stamp is not None and not loop.accepted), None)
     if refused is None or refused.match_stamp is None:
@@ -152,5 +153,5 @@ def _number(value: float, digits: int, unit: str = "") -> str:
 def clock(stamp: int) -> str:
     """A stamp as time of day, or as seconds where no calendar is behind it (simulation)."""
     if stamp < CALENDAR:
-        return f"{stamp / 1e9:.1f} s"
-    return datetime.fromtimestamp(stamp / 1e9).strftime("%H:%M:%S.%f")[:-5]
+        return f"{stamp / SECOND:.1f} s"
+    return datetime.fromtimestamp(stamp / SECOND).strftime("%H:%M:%S.%f")[:-5]

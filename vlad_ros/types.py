@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+PathLike = str | os.PathLike[str]
 
 POINT_SCALE = 0.005  # m per integer of a stored cloud
 

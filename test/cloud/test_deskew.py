@@ -20,7 +20,7 @@ from vlad_ros.cloud.deskew import Motion, deskew, reach, sweep_offsets
 from vlad_ros.drive.odometry import OdometryBuffer
 from vlad_ros.poses import exp, inverse, log
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def messages(twist: np.ndarray, first: int, last: int, step: int) -> OdometryBuffer:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import data_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import data_file
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.cloud.raster import Bev, fit_ground, from_image, levelling, preview, rasterize, rasterize_torch, to_image

@@ -68,8 +68,8 @@ def test_the_picture_is_made_from_the_saved_files(tmp_path: Path) -> None:
 
     drive = laps()
     truth, stamps = demo.Truth(drive), drive.stamps_ns()
-    edges = [demo.Edge(stamps[i], stamps[i - 30], 0.9, 0.0, 0.02, 0.1) for i in range(35, 50)]
-    edges.append(demo.Edge(stamps[55], stamps[10], 0.8, 39.0, 39.0, 0.0))
+    edges = [demo.JudgedEdge(stamps[i], stamps[i - 30], 0.9, 0.0, 0.02, 0.1) for i in range(35, 50)]
+    edges.append(demo.JudgedEdge(stamps[55], stamps[10], 0.8, 39.0, 39.0, 0.0))
     demo.write_results(tmp_path, truth, demo.summarise(truth, stamps, edges, 0), "0" * 64, 1)
     draw(tmp_path, tmp_path / "demo.png")
     pixels = matplotlib.image.imread(tmp_path / "demo.png")[..., :3]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from circuit import circuit
-from conftest import data_file
+from real_data import data_file
 from rosbags.rosbag2 import StoragePlugin, Writer
 from synthetic_run import SECOND
 from untrained import save_untrained

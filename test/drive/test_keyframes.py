@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.config import RecognizerConfig
-from vlad_ros.drive.keyframes import KeyframeSelector, Scan, Seen, StampGate, Track
+from vlad_ros.config import BevConfig, RecognizerConfig
+from vlad_ros.drive.keyframe_selection import KeyframeSelector
+from vlad_ros.drive.scan import Place, StampGate, check_scan
+from vlad_ros.drive.travel import Track
+from vlad_ros.stamps import SECOND
 
-SECOND = 10**9
 POINTS = np.ones((1, 4), np.float32)
 
 
@@ -23,17 +25,16 @@ def pose(x: float = 0.0, y: float = 0.0, yaw: float = 0.0, pitch: float = 0.0) -
     return T
 
 
-def never(scan: Scan):
-    raise AssertionError("with odometry nobody needs to look at a scan to choose keyframes")
+def blank(stamp: int) -> np.ndarray:
+    return np.ones(1, np.float32)
 
 
-def chosen(config: RecognizerConfig, stamps, poses, look=never) -> list[int]:
-    """Indices of the keyframes among scans with these stamps [s] and poses."""
-    selector, track, out = KeyframeSelector(config, look), Track(), []
+def chosen(config: RecognizerConfig, stamps, poses, look=blank) -> list[int]:
+    """Indices of the keyframes among scans with these stamps [s] and poses; `look` describes the one of a stamp."""
+    selector, track, out = KeyframeSelector(config), Track(), []
     for i, (seconds, T) in enumerate(zip(stamps, poses, strict=True)):
-        scan = Scan(POINTS, round(seconds * SECOND), None, T, track.move(T))
-        if selector.wants(scan):
-            selector.take(scan)
+        at = Place(round(seconds * SECOND), T, track.move(T))
+        if selector.wants(at) and selector.takes(at, look(at.stamp)):
             out.append(i)
     return out
 
@@ -107,9 +108,9 @@ def test_what_parts_neighbours():
 
 
 def looker(descriptors: dict[int, np.ndarray], seen: list[int]):
-    def look(scan: Scan):
-        seen.append(scan.stamp // SECOND)
-        return Seen(None, descriptors[scan.stamp // SECOND], None)
+    def look(stamp: int):
+        seen.append(stamp // SECOND)
+        return descriptors[stamp // SECOND]
 
     return look
 
@@ -141,8 +142,8 @@ def test_the_first_pose_after_a_keyframe_without_is_a_keyframe():
 @pytest.mark.parametrize("stamp", [1.5, -1, 2**63, "1", None, float("nan")])
 def test_a_stamp_is_an_integer_of_nanoseconds(stamp):
     with pytest.raises(ValueError, match="stamp must be an integer"):
-        Scan(POINTS, stamp)
+        check_scan(POINTS, stamp, None, None, RecognizerConfig(), BevConfig())
 
 
 def test_numpy_stamps_are_integers_too():
-    assert Scan(POINTS, np.int64(5)).stamp == 5
+    assert check_scan(POINTS, np.int64(5), None, None, RecognizerConfig(), BevConfig()).stamp == 5

@@ -7,9 +7,9 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import data_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import data_file
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.cloud.raster import rasterize

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import SECOND, Inputs, NoOdometry, Scan, TopicOdometry
+from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, TopicOdometry
 from vlad_ros.poses import from_xyz_rpy
+from vlad_ros.stamps import SECOND
 
 pytestmark = pytest.mark.ros
 TENTH = SECOND // 10
@@ -23,14 +24,14 @@ class Bench:
     """Inputs with everything that comes out of them."""
 
     def __init__(self, odometry: bool = False, **changes: object) -> None:
-        self.out: list[Scan] = []
+        self.out: list[PendingScan] = []
         self.counts: Counter[str] = Counter()
         config = dataclasses.replace(NodeConfig(), **changes)
         poses = TopicOdometry() if odometry else NoOdometry()
         self.inputs = Inputs(config, poses, self.out.append, lambda reason: self.counts.update([reason]))
 
     def scan(self, tenths: int) -> None:
-        self.inputs.add_scan(Scan(None, tenths * TENTH, 0.0))
+        self.inputs.add_scan(PendingScan(None, tenths * TENTH, 0.0))
 
     def pose(self, tenths: float, x: float, child: str = "body") -> None:
         self.inputs.add_odometry(round(tenths * TENTH), from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
@@ -179,7 +180,7 @@ def test_the_queue_drops_its_oldest_scan_and_never_a_job() -> None:
     dropped: list[int] = []
     queue = WorkQueue(2, lambda: dropped.append(1))
     job = Job(lambda: "done")
-    scans = [Scan(None, i, 0.0) for i in range(4)]
+    scans = [PendingScan(None, i, 0.0) for i in range(4)]
     for item in (scans[0], job, *scans[1:]):
         assert queue.put(item)
     assert len(dropped) == 2 and queue.scans() == 2
@@ -201,8 +202,8 @@ def test_whoever_waits_for_a_job_hears_success_and_failure() -> None:
         assert job.wait() == answer
 
 
-def scan_of(child: str, x: float) -> Scan:
-    return Scan(None, 0, 0.0, from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
+def scan_of(child: str, x: float) -> PendingScan:
+    return PendingScan(None, 0, 0.0, from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
 
 
 def test_frames() -> None:

@@ -10,10 +10,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import data_file
+from real_data import data_file
 
 from vlad_ros.config import EvaluationConfig
-from vlad_ros.drive.drift import drifting_odometry, travel
+from vlad_ros.drive.drift import drifting_odometry
+from vlad_ros.drive.travel import path_length
 from vlad_ros.evaluation import metrics, protocols, scan_context
 from vlad_ros.evaluation.task import local_maps
 from vlad_ros.files.sequence import Sequence, load_sequence
@@ -189,7 +190,7 @@ def test_odometry_drifts_as_much_as_it_should() -> None:
     poses = np.tile(np.eye(4), (401, 1, 1))
     poses[:, 0, 3] = np.arange(401.0)
     drives = [drifting_odometry(poses, 0.01, 0.5, seed) for seed in range(60)]
-    lengths = np.array([travel(drive)[-1] for drive in drives])
+    lengths = np.array([path_length(drive)[-1] for drive in drives])
     errors = lengths / 400 - 1
     np.testing.assert_allclose(np.abs(errors), 0.01, atol=0.002)
     assert errors.min() < 0 < errors.max()
@@ -206,7 +207,7 @@ def test_local_maps_are_centred_on_their_scan() -> None:
     scans = [np.array([[0.0, 0.0, 3.0 + 0.3 * i, i]], np.float32) for i in range(30)]
     config = EvaluationConfig(local_maps=True, drift_scale=0.0, drift_yaw=0.0)
     maps = list(local_maps(Sequence("tower", scans, poses), config))
-    distance = travel(poses)
+    distance = path_length(poses)
     assert len(maps) == 30
     for i, points in enumerate(maps):
         seen = points[:, 3].astype(int)

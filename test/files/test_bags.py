@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import data_file
+from real_data import data_file
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.config import ImportConfig
 from vlad_ros.files import bags
 from vlad_ros.files.sequence import Sequence, load_sequence, save_sequence
 from vlad_ros.poses import from_quaternion, from_xyz_rpy
+from vlad_ros.stamps import stamp_of
 
 
 def small_sequence(poses: bool = True, stamps: bool = True, n: int = 5) -> Sequence:
@@ -38,7 +39,7 @@ def test_what_goes_in_comes_out(tmp_path: Path, storage: str) -> None:
     clouds, odometry = clouds_and_odometry(tmp_path / "bag")
     assert len(clouds) == len(odometry) == 5
     for i, (cloud, odom) in enumerate(zip(clouds, odometry, strict=True)):
-        assert bags.stamp_ns(cloud) == bags.stamp_ns(odom) == sequence.stamps_ns()[i]
+        assert stamp_of(cloud) == stamp_of(odom) == sequence.stamps_ns()[i]
         assert [f.name for f in cloud.fields] == ["x", "y", "z", "intensity"]
         assert (cloud.header.frame_id, odom.header.frame_id, odom.child_frame_id) == ("lidar", "odom", "lidar")
         assert (cloud.height, cloud.width, cloud.row_step) == (1, len(sequence.scans[i]), 16 * cloud.width)
@@ -59,7 +60,7 @@ def test_without_poses_no_odometry_and_without_stamps_the_rate(tmp_path: Path) -
     bags.write_bag(tmp_path / "bag", bags.sequence_scans(sequence, 4.0), ImportConfig())
     clouds, odometry = clouds_and_odometry(tmp_path / "bag")
     assert odometry == []
-    np.testing.assert_array_equal(np.diff([bags.stamp_ns(c) for c in clouds]), 250_000_000)
+    np.testing.assert_array_equal(np.diff([stamp_of(c) for c in clouds]), 250_000_000)
     with bags.open_bag(tmp_path / "bag") as reader:
         assert list(reader.topics) == ["/points"]
 

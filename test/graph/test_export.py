@@ -14,8 +14,9 @@ from synthetic_run import drifted_laps, laps, record, write
 
 from vlad_ros import cli
 from vlad_ros.config import ExportConfig
-from vlad_ros.graph.export import PoseGraph, pose_graph, write_graph
+from vlad_ros.graph.export import PoseGraph, write_graph
 from vlad_ros.poses import from_quaternion, inverse, rotation_angle
+from vlad_ros.runs.pose_graph import pose_graph
 from vlad_ros.runs.tables import Run
 from vlad_ros.types import F64
 

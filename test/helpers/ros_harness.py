@@ -31,7 +31,8 @@ from untrained import similarity_alone
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
-from vlad_ros.ros.tools.node_client import NodeProcess, Watch
+from vlad_ros.ros.tools.node_client import NodeClient
+from vlad_ros.ros.tools.node_process import NodeProcess
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -96,7 +97,7 @@ def odometry(
     return message
 
 
-class Robot(Watch):
+class Robot(NodeClient):
     """The test's end of the conversation with one node."""
 
     def __init__(self, name: str = "/vlad", points: str = "points") -> None:

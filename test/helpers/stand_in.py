@@ -8,9 +8,9 @@ from untrained import similarity_alone
 
 from vlad_ros.cloud.raster import Bev
 from vlad_ros.config import BevConfig, RecognizerConfig
-from vlad_ros.drive.keyframes import Seen
-from vlad_ros.model.describer import Describer
-from vlad_ros.pipeline import Described, PlaceRecognizer
+from vlad_ros.loops.described import Described
+from vlad_ros.model.describer import Describer, Seen
+from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import inverse, transform
 from vlad_ros.types import POINT_SCALE, Geometry
 
@@ -33,7 +33,8 @@ class StandIn(Describer):
     def see(self, points, raster=None):
         bev = self.rasterize(points, raster)
         features = np.cos(bev.points[:, :3] @ self.directions).mean(axis=0) + bev.raster.mean()
-        return Seen(bev, (features / np.linalg.norm(features)).astype(np.float32), lambda: self.marks(points))
+        descriptor = (features / np.linalg.norm(features)).astype(np.float32)
+        return Seen(bev, descriptor, lambda: self.marks(points), 0.0)
 
     @staticmethod
     def marks(points: np.ndarray) -> Geometry:

@@ -16,8 +16,8 @@ from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
-from vlad_ros.drive.drift import travel
-from vlad_ros.pipeline import Described
+from vlad_ros.drive.travel import path_length
+from vlad_ros.loops.described import Described
 from vlad_ros.poses import inverse
 from vlad_ros.runs.tables import Run
 from vlad_ros.runs.writer import RunRecorder
@@ -84,7 +84,7 @@ def unverified(i: int, j: int, poses: F64, rng: np.random.Generator) -> LoopClos
 
 def record(poses: F64, odometry: F64 | None, closures: dict[int, list[LoopClosure]], truth: bool = True) -> RunRecorder:
     """A recorder that has seen one keyframe a second, with these closures by the id of their query."""
-    recorder, path, descriptor = RunRecorder(), travel(poses), np.zeros(4, np.float32)
+    recorder, path, descriptor = RunRecorder(), path_length(poses), np.zeros(4, np.float32)
     counters: Counter[str] = Counter()
     for k, T in enumerate(poses):
         T_odom_base = None if odometry is None else odometry[k]

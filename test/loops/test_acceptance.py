@@ -10,7 +10,15 @@ import pytest
 from untrained import similarity_alone
 
 from vlad_ros.config import BevConfig, RecognizerConfig
-from vlad_ros.loops.acceptance import DRIFT, DRIFT_FLOOR, Judge, _Edge, agree, margin_over_elsewhere, odometry_distance
+from vlad_ros.loops.acceptance import (
+    DRIFT,
+    DRIFT_FLOOR,
+    Judge,
+    _RememberedLoop,
+    agree,
+    margin_over_elsewhere,
+    odometry_distance,
+)
 from vlad_ros.loops.verification import Verifier
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import inverse
@@ -53,10 +61,12 @@ def test_the_margin_is_over_the_best_candidate_elsewhere() -> None:
 def test_odometry_is_asked_with_a_drift_that_grows_with_the_travel() -> None:
     places = database(keyframe(0, pose(0.0), 0.0))
     for travel in (20.0, 2000.0):
-        edge = _Edge(keyframe(SECOND, pose(1.0), travel), 0, pose(4.0))
+        edge = _RememberedLoop(keyframe(SECOND, pose(1.0), travel), 0, pose(4.0))
         assert odometry_distance(edge, places) == pytest.approx(3.0 / (DRIFT_FLOOR + DRIFT * travel))
-    assert math.isnan(odometry_distance(_Edge(keyframe(SECOND, None), 0, pose(4.0)), places))
-    assert math.isnan(odometry_distance(_Edge(keyframe(SECOND, pose(1.0), 1.0, session=1), 0, pose(4.0)), places))
+    assert math.isnan(odometry_distance(_RememberedLoop(keyframe(SECOND, None), 0, pose(4.0)), places))
+    assert math.isnan(
+        odometry_distance(_RememberedLoop(keyframe(SECOND, pose(1.0), 1.0, session=1), 0, pose(4.0)), places)
+    )
 
 
 @pytest.mark.parametrize("wrong_by, expected", [(0.0, True), (0.8, True), (3.0, False)])
@@ -64,8 +74,8 @@ def test_loops_agree_where_their_quadrangle_closes(wrong_by: float, expected: bo
     m1, m2, q1, q2 = pose(0.0), pose(2.0, 1.0, 0.3), pose(50.0, 20.0, 2.0), pose(48.0, 21.0, 2.2)
     places = database(keyframe(0, m1, 0.0), keyframe(SECOND, m2, 2.0))
     T_map_odom = pose(-49.0, -18.0, -1.9)  # where the query's odometry has drifted to
-    first = _Edge(keyframe(60 * SECOND, q1, 90.0), 0, inverse(m1) @ T_map_odom @ q1)
-    second = _Edge(keyframe(61 * SECOND, q2, 92.0), 1, inverse(m2) @ T_map_odom @ q2 @ pose(wrong_by))
+    first = _RememberedLoop(keyframe(60 * SECOND, q1, 90.0), 0, inverse(m1) @ T_map_odom @ q1)
+    second = _RememberedLoop(keyframe(61 * SECOND, q2, 92.0), 1, inverse(m2) @ T_map_odom @ q2 @ pose(wrong_by))
     assert agree(first, second, places) is expected
     turned = second._replace(T_match_query=second.T_match_query @ pose(0.0, 0.0, 0.2))
     assert not agree(first, turned, places)
@@ -73,12 +83,12 @@ def test_loops_agree_where_their_quadrangle_closes(wrong_by: float, expected: bo
 
 def test_without_odometry_neighbours_agree_and_leaps_do_not() -> None:
     places = database(*(keyframe(i * SECOND, None) for i in range(30)))
-    first = _Edge(keyframe(60 * SECOND, None), 10, pose(0.0))
+    first = _RememberedLoop(keyframe(60 * SECOND, None), 10, pose(0.0))
     later = keyframe(61 * SECOND, None)
-    assert agree(first, _Edge(later, 12, pose(0.0)), places)
-    assert not agree(first, _Edge(later, 25, pose(0.0)), places)
-    assert agree(first, _Edge(later, 10, pose(5.0)), places)
-    assert not agree(first, _Edge(later, 10, pose(500.0)), places)  # 500 m in a second
+    assert agree(first, _RememberedLoop(later, 12, pose(0.0)), places)
+    assert not agree(first, _RememberedLoop(later, 25, pose(0.0)), places)
+    assert agree(first, _RememberedLoop(later, 10, pose(5.0)), places)
+    assert not agree(first, _RememberedLoop(later, 10, pose(500.0)), places)  # 500 m in a second
 
 
 def marks(count: int, T: np.ndarray) -> Geometry:

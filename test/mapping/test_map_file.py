@@ -23,7 +23,7 @@ from vlad_ros.mapping.database import KeyframeDatabase, MapError
 from vlad_ros.mapping.map_file import MapLock, read_map, write_map
 from vlad_ros.types import Keyframe
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_saving_does_not_copy_what_it_saves(tmp_path):
     """The pieces of the file are the keyframes' own memory: a peak far below the map's size, in a process alone."""
     script = f"""
 import resource, sys
-sys.path.insert(0, "test")
+sys.path.insert(0, "test/helpers")
 import numpy as np
 from map_rows import geometry, keyframe, make
 import dataclasses

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import data_file
+from real_data import data_file
 
 from vlad_ros.evaluation.describe import network_descriptors
 from vlad_ros.files.sequence import load_sequence

@@ -19,7 +19,7 @@ from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
 from vlad_ros.pipeline import PlaceRecognizer
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(

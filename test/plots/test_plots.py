@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import data_file
 from plotted import assert_readable, make_scans, panel, plot, save_drive
+from real_data import data_file
 
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.describer import Describer

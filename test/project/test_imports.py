@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "vlad_ros").rglob("*.py"))
 ROS = {"rclpy", "ament_index_python", "sensor_msgs_py", "tf2_ros", "launch", "launch_ros", "builtin_interfaces"}
 

@@ -24,11 +24,11 @@ from std_msgs.msg import Header  # noqa: E402
 
 from vlad_ros.config import NodeConfig  # noqa: E402
 from vlad_ros.poses import from_xyz_rpy, inverse  # noqa: E402
-from vlad_ros.ros.outputs.diagnostics import REASONS  # noqa: E402
 from vlad_ros.ros.outputs.messages import closures_message, to_time  # noqa: E402
+from vlad_ros.ros.reasons import REASONS  # noqa: E402
 from vlad_ros.types import LoopClosure, RejectReason  # noqa: E402
 
-TEXT = (Path(__file__).resolve().parent.parent / "docs" / "integration.md").read_text()
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "integration.md").read_text()
 (PROGRAM,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 SECOND = ros_harness.SECOND
 NODES = 40  # once around a circle and on, one a second

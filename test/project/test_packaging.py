@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_package_xml_is_valid() -> None:
@@ -129,11 +129,11 @@ def test_the_installed_node_comes_up_by_the_installed_launch_file(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rclpy")
+    from launch_recorder import resolve
     from ros_harness import SECOND, Robot, cloud, place, untrained_weights, wait_for
-    from vlad_ros.ros.tools.launch_recorder import resolve
 
-    from vlad_ros.ros.share import DDS_PROFILE
-    from vlad_ros.ros.tools.node_client import NodeProcess
+    from vlad_ros.ros.environment import DDS_PROFILE
+    from vlad_ros.ros.tools.node_process import NodeProcess
 
     for name in DDS_PROFILE:
         monkeypatch.delenv(name, raising=False)

@@ -17,7 +17,7 @@ from vlad_ros import parameter_table
 from vlad_ros.cli import main
 from vlad_ros.files.sequence import Sequence, save_sequence
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
@@ -104,7 +104,7 @@ def vlad(command: str, folder: Path) -> None:
 def launch(command: str, folder: Path) -> None:
     """What the launch file makes of these arguments; that the node then starts, test_launch shows."""
     pytest.importorskip("rclpy")
-    from vlad_ros.ros.tools.launch_recorder import resolve
+    from launch_recorder import resolve
 
     given = dict(word.split(":=") for word in command.split()[4:])
     ((argv, _),) = resolve(ROOT / "launch" / "vlad.launch.py", **given)
@@ -114,7 +114,7 @@ def launch(command: str, folder: Path) -> None:
 
 def robot(command: str, folder: Path) -> None:
     """The steps on a robot: test_packaging builds with colcon and starts the installed copy."""
-    packaging = (ROOT / "test" / "test_packaging.py").read_text()
+    packaging = (ROOT / "test" / "project" / "test_packaging.py").read_text()
     if "colcon" in command:
         assert "colcon" in packaging and "build" in packaging
     for file in re.findall(r"src/vlad_ros/(\S+)|vlad_ros\)/(\S+)", command):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def slam() -> ModuleType:
-    path = Path(__file__).parent.parent / "examples" / "slam.py"
+    path = Path(__file__).resolve().parents[2] / "examples" / "slam.py"
     spec = importlib.util.spec_from_file_location("slam", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

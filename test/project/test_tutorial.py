@@ -24,7 +24,7 @@ from vlad_ros.parameter_table import parameter_fields
 from vlad_ros.runs.tables import read_run
 from vlad_ros.types import RejectReason
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "tutorial.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
@@ -105,7 +105,7 @@ class Reader:
             self._vlad(words)
 
     def _launch(self, arguments: dict[str, str]) -> None:
-        from vlad_ros.ros.tools.node_client import launch_node
+        from launched import launch_node
 
         if self._node is not None:
             self._node.stop()

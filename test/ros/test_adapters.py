@@ -26,7 +26,8 @@ from vlad_ros.covariance_conventions import from_upper_triangle  # noqa: E402
 from vlad_ros.pipeline import Described  # noqa: E402
 from vlad_ros.poses import from_quaternion, from_xyz_rpy, inverse  # noqa: E402
 from vlad_ros.ros.outputs.adapters import LIO_SAM_TOPIC, Adapters, StampPairs  # noqa: E402
-from vlad_ros.ros.outputs.messages import ROW, from_time  # noqa: E402
+from vlad_ros.ros.outputs.messages import ROW  # noqa: E402
+from vlad_ros.stamps import from_time  # noqa: E402
 from vlad_ros.types import Keyframe, LoopClosure, RejectReason  # noqa: E402
 
 SECOND = ros_harness.SECOND

@@ -8,9 +8,9 @@ import itertools
 from pathlib import Path
 
 import pytest
-from vlad_ros.ros.tools.launch_recorder import LaunchError, describe, resolve
+from launch_recorder import LaunchError, describe, resolve
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch" / "vlad.launch.py"
 ARGUMENTS = {
     "points",

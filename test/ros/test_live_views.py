@@ -17,10 +17,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from vlad_ros.terminal import RATES, Loop, View, clock, screen
+from vlad_ros.terminal import RATES, LoopRow, WatchView, clock, screen
 from vlad_ros.types import LoopClosure, RejectReason
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
@@ -73,7 +73,7 @@ def test_rejected_edges_are_shown_on_demand_only() -> None:
     assert [name for name, visible in in_rviz.items() if not visible] == ["rejected"]
 
 
-def view(loops: list[Loop], **changes: Any) -> View:
+def view(loops: list[LoopRow], **changes: Any) -> WatchView:
     """A node that has said something."""
     values = {
         "state": "active",
@@ -86,22 +86,22 @@ def view(loops: list[Loop], **changes: Any) -> View:
         "deskew": "on, points 0 .. 99 ms from the stamp",
     }
     known = dict(node="/vlad", values=values, message="active, [417] keyframes", warns=False, loops=loops, silent=0.1)
-    return View(**(known | changes))
+    return WatchView(**(known | changes))
 
 
-def drawn(shown: View, width: int = 100, height: int = 1000) -> str:
+def drawn(shown: WatchView, width: int = 100, height: int = 1000) -> str:
     """The picture as text."""
     console = Console(width=width, color_system=None, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(screen(shown, 10, height))
     return console.export_text()
 
 
-ACCEPTED = Loop(START, START - 60 * SECOND, 3, 1.25, 0.912, 0.987, True)
-REFUSED = Loop(START - SECOND, START - 90 * SECOND, 0, 7.5, 0.71, 0.204, False, RejectReason.AMBIGUOUS)
+ACCEPTED = LoopRow(START, START - 60 * SECOND, 3, 1.25, 0.912, 0.987, True)
+REFUSED = LoopRow(START - SECOND, START - 90 * SECOND, 0, 7.5, 0.71, 0.204, False, RejectReason.AMBIGUOUS)
 
 
 def test_the_screen_shows_rate_latency_map_and_loops() -> None:
-    text = drawn(view([ACCEPTED, REFUSED, Loop(START - 2 * SECOND)]))
+    text = drawn(view([ACCEPTED, REFUSED, LoopRow(START - 2 * SECOND)]))
     for words in ("/vlad  active", "9.9 of 10.0", "417", "31.5 / 48.0", "no odometry", "0 .. 99 ms", "[417] keyframes"):
         assert words in text
     accepted = next(line for line in text.splitlines() if "+ accepted" in line)
@@ -116,7 +116,7 @@ def test_trouble_silence_and_strangers_are_said() -> None:
     assert "! lost clouds" in drawn(view([], message="lost clouds", warns=True))
     assert "no word from the node for 12 s" in drawn(view([], silent=12.0))
     assert "no loop has been refused" in drawn(view([ACCEPTED]))
-    assert "reason 200" in drawn(view([Loop(START, START, 0, reason=200)]))  # of a newer node
+    assert "reason 200" in drawn(view([LoopRow(START, START, 0, reason=200)]))  # of a newer node
     assert clock(12_340_000_000) == "12.3 s"
 
 

@@ -23,6 +23,7 @@ from vlad_ros.poses import from_xyz_rpy, inverse, to_quaternion  # noqa: E402
 from vlad_ros.ros.outputs import messages  # noqa: E402
 from vlad_ros.ros.outputs.create_cloud import create_cloud, stand_in  # noqa: E402
 from vlad_ros.ros.outputs.markers import MarkerBoard  # noqa: E402
+from vlad_ros.stamps import from_time  # noqa: E402
 from vlad_ros.types import LoopClosure, RejectReason  # noqa: E402
 
 HEADER = Header(stamp=messages.to_time(12_000_000_034), frame_id="body")
@@ -102,7 +103,7 @@ def test_nothing_found_is_a_message_of_width_0() -> None:
 
 def test_stamps_survive() -> None:
     for stamp in (1, 999_999_999, 1_700_000_000_123_456_789):
-        assert messages.from_time(messages.to_time(stamp)) == stamp
+        assert from_time(messages.to_time(stamp)) == stamp
 
 
 def test_what_we_publish_is_read_by_sensor_msgs_py() -> None:
@@ -176,7 +177,7 @@ def pose_of(stamp: int, T: np.ndarray, norm: float = 1.0) -> PoseStamped:
 def test_a_pose_is_told_with_stamp_frame_and_covariance() -> None:
     T, covariance = from_xyz_rpy((1.0, -2.0, 0.5, 0.1, 0.2, -2.0)), np.arange(36.0).reshape(6, 6)
     message = messages.pose_message(MapPose(3, 12_000_000_034, T, covariance + covariance.T), "town")
-    assert (messages.from_time(message.header.stamp), message.header.frame_id) == (12_000_000_034, "town")
+    assert (from_time(message.header.stamp), message.header.frame_id) == (12_000_000_034, "town")
     p, q = message.pose.pose.position, message.pose.pose.orientation
     assert (p.x, p.y, p.z) == pytest.approx((1.0, -2.0, 0.5))
     assert (q.x, q.y, q.z, q.w) == pytest.approx(tuple(to_quaternion(T)))

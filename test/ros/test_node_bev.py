@@ -19,7 +19,7 @@ from ros_harness import SECOND, Image, Robot, cloud, live_node, place, untrained
 from vlad_ros.cloud.raster import from_image, to_image  # noqa: E402
 from vlad_ros.config import BevConfig  # noqa: E402
 from vlad_ros.ros.outputs.messages import raster_of  # noqa: E402
-from vlad_ros.ros.tools.node_client import NodeProcess  # noqa: E402
+from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402
 
 CONFIG = BevConfig()
 STAMPS = [(100 + i) * SECOND for i in range(4)]

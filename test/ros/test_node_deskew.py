@@ -57,9 +57,10 @@ class Told:
     """An undistorter, what it has said, and what it has counted."""
 
     def __init__(self, **changes: Any) -> None:
-        from vlad_ros.config import NodeConfig
         from vlad_ros.ros.inputs.frames import Frames
         from vlad_ros.ros.inputs.undistort import Undistorter
+
+        from vlad_ros.config import NodeConfig
         from vlad_ros.ros.outputs.diagnostics import Statistics
 
         self.said: list[str] = []
@@ -132,9 +133,10 @@ def test_a_sweep_that_odometry_does_not_cover_is_counted() -> None:
 @pytest.mark.ros
 def test_with_tf_the_sweep_is_looked_up() -> None:
     pytest.importorskip("rclpy")
+    from vlad_ros.ros.inputs.frames import TfOdometry
+
     from vlad_ros.config import NodeConfig
     from vlad_ros.drive.pairing import Inputs, Scan
-    from vlad_ros.ros.inputs.frames import TfOdometry
 
     twist = np.array([15.0, 0, 0, 0, 0, 1.0])
     known = [STAMP + 60 * MS]  # TF answers up to here

@@ -27,7 +27,7 @@ from ros_harness import (  # noqa: E402
     wait_for,
 )
 
-from vlad_ros.ros.tools.node_client import NodeProcess  # noqa: E402
+from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402
 
 GOOD = place(0)
 

@@ -25,11 +25,11 @@ from vlad_ros.files.sequence import Sequence  # noqa: E402
 from vlad_ros.model.weights import default_weights_path, load_weights, save_weights  # noqa: E402
 from vlad_ros.pipeline import PlaceRecognizer  # noqa: E402
 from vlad_ros.poses import from_quaternion, from_xyz_rpy, inverse, rotation_angle, to_quaternion  # noqa: E402
-from vlad_ros.ros.outputs.messages import from_time  # noqa: E402
-from vlad_ros.ros.tools.node_client import NodeProcess  # noqa: E402
+from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402
 from vlad_ros.simulation.routes import Route, plan_route, record  # noqa: E402
 from vlad_ros.simulation.sensors import spinning  # noqa: E402
 from vlad_ros.simulation.worlds import make_world  # noqa: E402
+from vlad_ros.stamps import from_time  # noqa: E402
 from vlad_ros.types import F32, F64  # noqa: E402
 
 SPACING, PASS = 3.0, 16  # m, scans

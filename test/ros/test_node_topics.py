@@ -30,7 +30,7 @@ from std_msgs.msg import String  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from vlad_ros.poses import from_xyz_rpy  # noqa: E402
-from vlad_ros.ros.tools.node_client import NodeProcess  # noqa: E402
+from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402
 
 TOPIC = "/livox/lidar"
 MOUNTING = (0.5, 0.0, 1.2, 0.0, 0.0, float(np.pi / 2))

@@ -15,7 +15,7 @@ import yaml
 from vlad_ros.config import NodeConfig, RecognizerConfig, from_mapping
 from vlad_ros.parameter_table import markdown, parameter_fields, yaml_text
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {field.name: field for field in parameter_fields()}
 
 

@@ -13,24 +13,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import data_file
+from real_data import data_file
 from untrained import save_untrained
 
 pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
 
 import ros_harness  # noqa: F401 - a ROS domain of our own
+from launched import launch_node
 
 from vlad_ros import cli
 from vlad_ros.cloud.decode import decode_message
 from vlad_ros.config import RecognizerConfig, ReplayConfig
 from vlad_ros.files import bags
 from vlad_ros.files.sequence import Sequence, load_sequence, save_sequence
+from vlad_ros.loops.described import Described
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.model.weights import default_weights_path, load_weights
-from vlad_ros.pipeline import Described, PlaceRecognizer
+from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import from_quaternion
 from vlad_ros.ros.tools import replay
-from vlad_ros.ros.tools.node_client import Watch, launch_node
+from vlad_ros.ros.tools.node_client import NodeClient
+from vlad_ros.stamps import stamp_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.ros, pytest.mark.timeout(900)]
 
@@ -59,7 +62,7 @@ class Run:
 def run_node(folder: Path, bag: Path, rate: float, quiet: float = 1.0, **parameters: Any) -> Run:
     """Launch the node, play the bag into it, deactivate it when it has said nothing for `quiet` seconds, end it."""
     folder.mkdir()
-    with Watch() as watch, launch_node(folder, parameters, **LAUNCH) as node:
+    with NodeClient() as watch, launch_node(folder, parameters, **LAUNCH) as node:
         watch.wait_active(node)
         report = replay.play(watch.node, bag, ReplayConfig(rate=rate), progress=False)
         watch.wait_quiet(quiet)
@@ -77,7 +80,7 @@ def offline(bag: Path, weights: Path, is_keyframe: bool | None = None) -> list[D
     poses: dict[int, np.ndarray] = {}
     described: list[Described] = []
     for topic, message in bags.read_messages(bag):
-        stamp = bags.stamp_ns(message)
+        stamp = stamp_of(message)
         if topic == "/odom":
             p, q = message.pose.pose.position, message.pose.pose.orientation
             poses[stamp] = from_quaternion(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlad_ros.calibration import AGAINST, FEATURES, GROUPS, Calibration, Logistic, features, fit, refusal, reliability
+from vlad_ros.calibration import AGAINST, FEATURES, GROUPS, Calibration, Logistic, features, refusal, reliability
 from vlad_ros.model.weights import load_weights
+from vlad_ros.training.calibrate import fit
 from vlad_ros.types import Evidence, RejectReason
 
 GOOD = Evidence(0.9, 0.2, 80, 60, 0.8, 0.1, 0.2, 1.0, 0.5)

@@ -13,14 +13,15 @@ from untrained import save_untrained
 
 from vlad_ros.cli import main
 from vlad_ros.config import FinetuneConfig, ImportConfig, RunConfig
-from vlad_ros.drive.drift import travel
+from vlad_ros.drive.travel import path_length
 from vlad_ros.files.bags import sequence_scans, write_bag
 from vlad_ros.files.sequence import Sequence, load_sequence, save_sequence
 from vlad_ros.model.weights import load_weights, read_metadata
+from vlad_ros.runs.labelled_drive import read_drive
 from vlad_ros.simulation.routes import make_drive
 from vlad_ros.simulation.sensors import spinning
 from vlad_ros.training import finetune as module
-from vlad_ros.training.finetune import DrivePlaces, Measured, doubtful, read_drive, split
+from vlad_ros.training.finetune import DrivePlaces, Measured, doubtful, split
 
 SETTINGS = ["--steps", "2", "--held-out", "0.4", "--threads", "1", "--device", "cpu"]
 
@@ -77,7 +78,7 @@ def test_a_bag_gives_the_same_drive_as_its_sequence(folder: Path) -> None:
     assert ours.poses is not None and theirs.poses is not None and sequence.poses is not None
     assert len(ours) == len(theirs) < len(sequence)
     assert np.abs(ours.poses - theirs.poses).max() < 1e-6
-    assert np.diff(travel(ours.poses)).min() >= 2.0
+    assert np.diff(path_length(ours.poses)).min() >= 2.0
     assert all(np.allclose(a[:, :3], b[:, :3], atol=1e-3) for a, b in zip(ours.scans, theirs.scans, strict=True))
 
 

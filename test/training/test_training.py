@@ -221,7 +221,7 @@ def test_two_processes_average_their_gradients(views: Path, tmp_path: Path) -> N
     script = tmp_path / "run.py"
     script.write_text(RUN.format(here=str(Path(__file__).parent)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, *sys.path])}
     arguments = [str(script), str(views), str(tmp_path / "both"), "one"]
     subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment)

@@ -22,13 +22,13 @@ import numpy.typing as npt
 from vlad_ros.cloud.decode import PointTimes
 from vlad_ros.jit import kernel
 from vlad_ros.poses import exp, inverse, log
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
 Stamps = npt.NDArray[np.int64]
 
-SECOND = 1_000_000_000  # ns
 LONGEST_SWEEP = SECOND  # ns; also the farthest that stamp and sweep lie apart on one clock
-KNOT = 2_000_000  # ns; between knots the matrices are linear: 60 deg/s over 100 m are 0.1 mm off
+KNOT = SECOND // 500  # ns; between knots the matrices are linear: 60 deg/s over 100 m are 0.1 mm off
 
 
 @dataclass(frozen=True, eq=False)

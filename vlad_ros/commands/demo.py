@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +38,22 @@ def run(args: argparse.Namespace) -> int:
     print(f"{folder / 'bag'}: {len(drive)} scans, rosbag2 (mcap)")
     truth = demo.Truth(drive)
 
-    from vlad_ros.ros.tools.demo_session import announce
+    from vlad_ros.ros.outputs.messages import stamps_of, transform_of
+    from vlad_ros.ros.tools.demo_session import listen
 
+    edges: list[demo.JudgedEdge] = []
+
+    def hear(stamp: int, rows: Any) -> None:
+        accepted = [
+            truth.edge(*stamps_of(row), float(row["probability"]), transform_of(row)) for row in rows if row["accepted"]
+        ]
+        if accepted:
+            tqdm.write(accepted[0].sentence(len(accepted) - 1))
+        edges.extend(accepted)
+
+    parameters = {"weights": str(Path(args.weights).resolve())} if args.weights else {}
     try:
-        keyframes, edges, lost = announce(folder / "bag", folder, truth, args.weights, args.rate, tqdm.write)
+        keyframes, lost = listen(folder / "bag", folder, hear, parameters, args.rate, tqdm.write)
     except RuntimeError as error:  # the node did not start, and its log says why
         raise ChildProcessError(str(error)) from error
     summary = demo.summarise(truth, keyframes, edges, lost)

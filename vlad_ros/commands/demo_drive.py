@@ -14,15 +14,15 @@ from vlad_ros.config import EvaluationConfig, ImportConfig, RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, RIGHT_METRES, edge_error, is_right, revisits
 from vlad_ros.files.sequence import Sequence
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
 RADIUS = 5.0  # m; a place this near to an earlier one is seen again
 LENGTH, SPACING, SPEED = 140.0, 1.5, 6.0  # m, m, m/s
-SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Edge:
+class JudgedEdge:
     """A loop that the node has accepted: stamps [ns], probability, the true distance [m] of the two places, and how far
     its transform is from the truth, in metres and degrees."""
 
@@ -90,10 +90,10 @@ class Truth:
         """Metres between the places of two stamps."""
         return float(np.linalg.norm(self.positions[self.index[query]] - self.positions[self.index[match]]))
 
-    def edge(self, query: int, match: int, probability: float, T_match_query: F64) -> Edge:
+    def edge(self, query: int, match: int, probability: float, T_match_query: F64) -> JudgedEdge:
         """An accepted loop between two stamps, judged."""
         off = edge_error(T_match_query, self._poses[self.index[match]], self._poses[self.index[query]])
-        return Edge(query, match, probability, self.distance(query, match), *off)
+        return JudgedEdge(query, match, probability, self.distance(query, match), *off)
 
     def is_revisit(self, query: int, keyframes: list[int]) -> bool:
         """Whether an earlier one of the keyframes (stamps) that may be matched lies near: what recall counts."""
@@ -115,8 +115,8 @@ class Summary:
     """What was announced against the truth. `edges`: all accepted ones; `best`: the most probable of each keyframe."""
 
     keyframes: int
-    edges: list[Edge]
-    best: list[Edge]
+    edges: list[JudgedEdge]
+    best: list[JudgedEdge]
     revisits: int
     recognised: int
     lost: int
@@ -142,9 +142,9 @@ class Summary:
         ]
 
 
-def summarise(truth: Truth, keyframes: list[int], edges: list[Edge], lost: int) -> Summary:
+def summarise(truth: Truth, keyframes: list[int], edges: list[JudgedEdge], lost: int) -> Summary:
     """`keyframes`: the stamps of all descriptors that have arrived."""
-    best: dict[int, Edge] = {}
+    best: dict[int, JudgedEdge] = {}
     for edge in edges:
         if edge.query not in best or edge.probability > best[edge.query].probability:
             best[edge.query] = edge

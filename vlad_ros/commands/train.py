@@ -8,12 +8,12 @@ batches of the recipe's size.
 from __future__ import annotations
 
 import argparse
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlad_ros.config import FinetuneConfig, RunConfig
 from vlad_ros.options import add_options, from_options
+from vlad_ros.provenance import commit
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
 def from_drive(args: argparse.Namespace, device: torch.device) -> int:
     """Fine-tune on a drive, and write the weights unless they recognise less of the part held back than before."""
     from vlad_ros.model.weights import save_weights
-    from vlad_ros.training.finetune import finetune, read_drive
+    from vlad_ros.runs.labelled_drive import read_drive
+    from vlad_ros.training.finetune import finetune
     from vlad_ros.training.ranks import rank
 
     config = from_options(FinetuneConfig, args)
@@ -67,7 +68,7 @@ def from_drive(args: argparse.Namespace, device: torch.device) -> int:
             f"{args.out}: not written, for these weights recognise less than before; a smaller --learning-rate may help"
         )
         return 1
-    save_weights(args.out, done.network, done.base.calibration, {**done.info, "commit": commit()})
+    save_weights(args.out, done.network, done.base.calibration, {**done.info, "commit": commit() or "unknown"})
     print(f"{args.out}: written; their calibration is the old one, `vlad calibrate {args.out}` makes it anew")
     return 0
 
@@ -99,18 +100,8 @@ def from_simulation(args: argparse.Namespace, device: torch.device) -> int:
         return 0
     if recipe.projection.size:
         learn_projection(network, list(views.values()), recipe.projection, recipe.seed)
-    save_weights(args.out, network, None, trainer.provenance(commit()))
+    save_weights(args.out, network, None, trainer.provenance(commit() or "unknown"))
     print(f"{args.out}: held-out recall@1 {trainer.validation['descriptor']:.3f}")
     if not args.uncalibrated:
         calibrate_weights(args.out, args.out)
     return 0
-
-
-def commit() -> str:
-    """The checkout's commit, or "unknown" for an installed copy."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"

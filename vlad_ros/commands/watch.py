@@ -20,11 +20,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from vlad_ros.ros.tools.watch import LiveWatch
+    from vlad_ros.ros.tools.watch import Watch
     from vlad_ros.terminal import screen
 
     config, console = from_options(WatchConfig, args), Console()
-    with LiveWatch(config.node) as watch:
+    with Watch(config.node) as watch:
         if config.once or not console.is_terminal:
             heard = watch.wait(config.patience)
             console.print(screen(watch.view(), config.loops))

@@ -32,9 +32,3 @@ def drifting_odometry(poses: F64, scale: float, yaw_deg: float, seed: int = 0) -
         ).as_matrix()
         odometry[i] = odometry[i - 1] @ step @ turn
     return odometry
-
-
-def travel(poses: F64) -> F64:
-    """(S,) metres along the path of `poses` (S, 4, 4)."""
-    steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
-    return np.concatenate([[0.0], np.cumsum(steps)])[: len(poses)]

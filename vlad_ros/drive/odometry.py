@@ -9,28 +9,14 @@ import math
 import numpy as np
 
 from vlad_ros.cloud.deskew import LONGEST_SWEEP, Motion
-from vlad_ros.poses import exp, interpolate, inverse
+from vlad_ros.poses import check_rigid, exp, interpolate, inverse
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
 HISTORY = 30_000_000_000  # ns; far longer than any scan waits for its pose
-RESTART = 1_000_000_000  # ns; a message older than the newest by more than this is a clock or bag begun anew
-RIGID_TOLERANCE = 1e-3
+RESTART = SECOND  # a message older than the newest by more than this is a clock or bag begun anew
 FASTEST, FASTEST_TURN = 60.0, 4 * math.pi  # m/s, rad/s; what is faster between two messages is a jump
 JITTER, JITTER_TURN = 0.05, 0.02  # m, rad; however near in time the messages are
-
-
-def check_rigid(T: F64, name: str = "T_odom_base") -> F64:
-    """`T` as (4, 4) float64; ValueError naming it unless it is a finite rotation and translation."""
-    T = np.asarray(T, np.float64)
-    if T.shape != (4, 4):
-        raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape}")
-    if not np.all(np.isfinite(T)):
-        raise ValueError(f"{name} is not finite")
-    R = T[:3, :3]
-    off = np.abs(R @ R.T - np.eye(3)).max()
-    if off > RIGID_TOLERANCE or np.linalg.det(R) < 0 or np.any(T[3] != (0, 0, 0, 1)):
-        raise ValueError(f"{name} is not a rigid transform:\n{T}")
-    return T
 
 
 class OdometryBuffer:
@@ -117,7 +103,7 @@ class OdometryBuffer:
         gap, twist = stamp - self._stamps[index], self._twists[index]
         if twist is None or abs(gap) > LONGEST_SWEEP:
             return None
-        return self._poses[index] @ exp(gap * 1e-9 * twist)
+        return self._poses[index] @ exp(gap / SECOND * twist)
 
 
 def _known(twist: F64 | None) -> F64 | None:
@@ -131,7 +117,7 @@ def _known(twist: F64 | None) -> F64 | None:
 
 def _jumps(stamps: np.ndarray, poses: F64) -> bool:
     """Whether no vehicle moves so from one of the messages to the next."""
-    seconds = np.diff(stamps) * 1e-9
+    seconds = np.diff(stamps) / SECOND
     steps = inverse(poses[:-1]) @ poses[1:]
     cosines = np.clip((np.trace(steps[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1.0, 1.0)
     too_far = np.linalg.norm(steps[:, :3, 3], axis=1) > JITTER + FASTEST * seconds

@@ -18,13 +18,12 @@ from vlad_ros.cloud.decode import point_times
 from vlad_ros.cloud.deskew import Motion, Stamps, reach, sweep_offsets
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.odometry import RESTART, OdometryBuffer
+from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F64
-
-SECOND = 1_000_000_000
 
 
 @dataclass(eq=False)
-class Scan:
+class PendingScan:
     """A cloud message on its way, with what was found for it.
 
     `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
@@ -51,10 +50,10 @@ class Scan:
 class PoseSource(Protocol):
     """Where `T_odom_child` of a scan comes from."""
 
-    def find(self, scan: Scan) -> bool:
+    def find(self, scan: PendingScan) -> bool:
         """Fill the scan's pose when it is known; whether waiting longer is of no use."""
 
-    def follow(self, scan: Scan) -> None:
+    def follow(self, scan: PendingScan) -> None:
         """Fill the motion across the scan's sweep, when it is known: the waiting is over."""
 
     def clear(self) -> None:
@@ -64,11 +63,11 @@ class PoseSource(Protocol):
 class NoOdometry:
     """odom_source none."""
 
-    def find(self, scan: Scan) -> bool:
+    def find(self, scan: PendingScan) -> bool:
         """Nothing to wait for."""
         return True
 
-    def follow(self, scan: Scan) -> None:
+    def follow(self, scan: PendingScan) -> None:
         """No motion is known."""
 
     def clear(self) -> None:
@@ -89,7 +88,7 @@ class TopicOdometry:
             self._child = child
         self._buffer.add(stamp, T_odom_child, twist)
 
-    def find(self, scan: Scan) -> bool:
+    def find(self, scan: PendingScan) -> bool:
         """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it. With a pose,
         a sweep that goes on after its stamp is waited for, too."""
         scan.T_odom_child = self._buffer.at(scan.stamp)
@@ -97,7 +96,7 @@ class TopicOdometry:
         newest = self._buffer.newest
         return newest is not None and newest >= (scan.stamp if scan.T_odom_child is None else scan.reach[1])
 
-    def follow(self, scan: Scan) -> None:
+    def follow(self, scan: PendingScan) -> None:
         """From the messages around the sweep."""
         scan.motion = self._buffer.across(*scan.reach)
 
@@ -107,26 +106,30 @@ class TopicOdometry:
 
 
 class Inputs:
-    """`release` gets each scan once, in order; `count` hears the reason (see `diagnostics.REASONS`) of whatever fails.
+    """`release` gets each scan once, in order; `count` hears the reason (see `ros.reasons.REASONS`) of whatever fails.
 
     Thread-safe; `release` is called with the lock held and must not block.
     """
 
     def __init__(
-        self, config: NodeConfig, poses: PoseSource, release: Callable[[Scan], None], count: Callable[[str], None]
+        self,
+        config: NodeConfig,
+        poses: PoseSource,
+        release: Callable[[PendingScan], None],
+        count: Callable[[str], None],
     ) -> None:
         self._config = config
         self._poses = poses
         self._release = release
         self._count = count
         self._lock = threading.RLock()
-        self._waiting: deque[Scan] = deque()
+        self._waiting: deque[PendingScan] = deque()
         self._bevs: list[tuple[int, Any]] = []
         self._announced: list[int] = []
         self._newest: int | None = None
         self._released: int | None = None
 
-    def add_scan(self, scan: Scan) -> None:
+    def add_scan(self, scan: PendingScan) -> None:
         """Let a scan wait for what belongs to it. One older than the newest by more than 1 s begins a new time."""
         with self._lock:
             if self._newest is not None and scan.stamp < self._newest - RESTART:
@@ -161,7 +164,7 @@ class Inputs:
     def announce(self, stamp: int) -> None:
         """The back-end calls the scan of this stamp a keyframe; counted as late when that scan has already gone."""
         with self._lock:
-            tolerance = round(self._config.keyframe_tolerance * SECOND)
+            tolerance = nanoseconds(self._config.keyframe_tolerance)
             if self._released is not None and stamp + tolerance < self._released:
                 self._count("keyframe_late")
                 return
@@ -202,7 +205,7 @@ class Inputs:
         self._poses.clear()
         self._newest = self._released = None
 
-    def _let_go(self, scan: Scan) -> None:
+    def _let_go(self, scan: PendingScan) -> None:
         if self._config.keyframe_source == "topic":
             scan.is_keyframe = bool(scan.is_keyframe)
         if scan.offsets is not None:
@@ -211,7 +214,7 @@ class Inputs:
         self._released = scan.stamp if self._released is None else max(self._released, scan.stamp)
         self._release(scan)
 
-    def _ready(self, scan: Scan) -> bool:
+    def _ready(self, scan: PendingScan) -> bool:
         """Fill in what has come; whether nothing more is to be waited for."""
         config = self._config
         ready = self._poses.find(scan) or self._late(scan, config.odom_timeout)
@@ -221,12 +224,12 @@ class Inputs:
             ready = (self._find_announcement(scan) or self._late(scan, config.keyframe_timeout)) and ready
         return ready
 
-    def _late(self, scan: Scan, timeout: float) -> bool:
-        return self._newest is not None and self._newest >= scan.stamp + round(timeout * SECOND)
+    def _late(self, scan: PendingScan, timeout: float) -> bool:
+        return self._newest is not None and self._newest >= scan.stamp + nanoseconds(timeout)
 
-    def _find_bev(self, scan: Scan) -> bool:
+    def _find_bev(self, scan: PendingScan) -> bool:
         """The BEV nearest in stamp, within the tolerance; final when its stamp is the very same or a later one came."""
-        tolerance = round(self._config.bev_tolerance * SECOND)
+        tolerance = nanoseconds(self._config.bev_tolerance)
         near = [(abs(stamp - scan.stamp), stamp, image) for stamp, image in self._bevs]
         near = [entry for entry in near if entry[0] <= tolerance]
         scan.bev = None
@@ -236,8 +239,8 @@ class Inputs:
                 return True
         return bool(self._bevs) and self._bevs[-1][0] > scan.stamp
 
-    def _find_announcement(self, scan: Scan) -> bool:
-        tolerance = round(self._config.keyframe_tolerance * SECOND)
+    def _find_announcement(self, scan: PendingScan) -> bool:
+        tolerance = nanoseconds(self._config.keyframe_tolerance)
         at = bisect.bisect_left(self._announced, scan.stamp - tolerance)
         scan.is_keyframe = at < len(self._announced) and self._announced[at] <= scan.stamp + tolerance
         return scan.is_keyframe or at < len(self._announced)
@@ -247,7 +250,7 @@ class Inputs:
         if self._newest is None or self._released is None:
             return
         oldest = min((scan.stamp for scan in self._waiting), default=self._newest + 1)
-        tolerance = round(self._config.bev_tolerance * SECOND)
+        tolerance = nanoseconds(self._config.bev_tolerance)
         while self._bevs and self._bevs[0][0] + tolerance < oldest:
             self._bevs.pop(0)
             self._count("bev_unpaired")

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation, Slerp
 
-from vlad_ros.drive.odometry import check_rigid
+from vlad_ros.poses import check_rigid
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
 
@@ -41,7 +42,7 @@ class Trajectory:
         if len(self.stamps) == 1:
             T[:] = self._poses[0]
             return T
-        known, wanted = (1e-9 * (s - self.stamps[0]) for s in (self.stamps, stamps))  # s; near 0, so nothing is lost
+        known, wanted = ((s - self.stamps[0]) / SECOND for s in (self.stamps, stamps))  # s; near 0, so nothing is lost
         T[:, :3, :3] = Slerp(known, Rotation.from_matrix(self._poses[:, :3, :3]))(wanted).as_matrix()
         for axis in range(3):
             T[:, axis, 3] = np.interp(wanted, known, self._poses[:, axis, 3])

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from vlad_ros.evaluation.protocols import Bools, Outcome
-from vlad_ros.types import F64
+from vlad_ros.evaluation.protocols import Outcome
+from vlad_ros.types import F64, Bools
 
 RESAMPLES = 2000
 

@@ -12,13 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
-from vlad_ros.types import F32, F64
-
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
+from vlad_ros.types import F32, F64, Bools, Ints
 
 NO_HIT = np.iinfo(np.int64).max
 SPARSE_POINTS = (2000, 5000)

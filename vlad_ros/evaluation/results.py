@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,9 @@ import numpy as np
 from vlad_ros.config import EvaluationConfig
 from vlad_ros.evaluation.protocols import NO_HIT, Outcome
 from vlad_ros.evaluation.task import Task
+from vlad_ros.provenance import commit
 
 UNITS = {"frames": "frames", "queries": "frames", "reverse_queries": "frames"}
-
-
-def commit() -> str | None:
-    """The commit of the source tree that this runs from, marked where it has changes; None in an installed copy."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    try:
-        tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True
-        )
-        answer = subprocess.run(command, capture_output=True, text=True)
-    except OSError:
-        return None
-    return answer.stdout.strip() if tracked.returncode == 0 and answer.returncode == 0 else None
 
 
 def document(

@@ -12,12 +12,13 @@ from scipy.spatial.distance import cdist
 
 from vlad_ros.cloud.decode import clean
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
-from vlad_ros.drive.drift import drifting_odometry, travel
+from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.drive.local_map import LocalMap
+from vlad_ros.drive.travel import path_length
 from vlad_ros.evaluation import protocols
-from vlad_ros.evaluation.protocols import Ints, Outcome
+from vlad_ros.evaluation.protocols import Outcome
 from vlad_ros.files.sequence import Sequence
-from vlad_ros.types import F32, F64
+from vlad_ros.types import F32, F64, Ints
 
 
 class Clouds:
@@ -126,7 +127,7 @@ def local_maps(sequence: Sequence, config: EvaluationConfig) -> Iterator[F32]:
     """The local map (N, 4) around each scan, in its body frame, in order, joined by drifting odometry."""
     recognizer = RecognizerConfig()
     odometry = drifting_odometry(sequence.poses_to("join scans"), config.drift_scale, config.drift_yaw, config.seed)
-    distance, half = travel(odometry), recognizer.accumulation_m / 2
+    distance, half = path_length(odometry), recognizer.accumulation_m / 2
     joined = LocalMap(recognizer)
     waiting: deque[int] = deque()
     for i, scan in enumerate(sequence.scans):

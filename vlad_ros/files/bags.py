@@ -17,9 +17,9 @@ from rosbags.typesys import Stores, get_typestore
 from vlad_ros.config import ImportConfig
 from vlad_ros.files.sequence import Sequence
 from vlad_ros.poses import inverse, to_quaternion
+from vlad_ros.stamps import SECOND, nanoseconds
 from vlad_ros.types import F32, F64
 
-NANOSECONDS = 1_000_000_000
 FIELDS = ("x", "y", "z", "intensity")
 FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32
 CLOUD, ODOMETRY = "sensor_msgs/msg/PointCloud2", "nav_msgs/msg/Odometry"
@@ -64,7 +64,7 @@ def kitti_scans(folder: str | os.PathLike[str], rate: float) -> Iterator[Stamped
         if len(numbers) % 4:
             raise ValueError(f"{file}: {len(numbers)} numbers are no x y z reflectance quadruples")
         pose = None if poses is None else poses[i]
-        yield StampedScan(NANOSECONDS + round(times[i] * NANOSECONDS), numbers.reshape(-1, 4), pose)
+        yield StampedScan(SECOND + nanoseconds(times[i]), numbers.reshape(-1, 4), pose)
 
 
 def kitti_poses(folder: Path) -> F64 | None:
@@ -129,7 +129,7 @@ def write_bag(path: str | os.PathLike[str], scans: Iterable[StampedScan], config
 
 
 def _header(stamp: int, frame: str) -> Any:
-    time = TYPES.types["builtin_interfaces/msg/Time"](sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)
+    time = TYPES.types["builtin_interfaces/msg/Time"](sec=stamp // SECOND, nanosec=stamp % SECOND)
     return TYPES.types["std_msgs/msg/Header"](stamp=time, frame_id=frame)
 
 
@@ -191,8 +191,3 @@ def read_messages(path: str | os.PathLike[str], topics: tuple[str, ...] = ()) ->
             return
         for connection, _, raw in reader.messages(connections=chosen):
             yield connection.topic, TYPES.deserialize_cdr(raw, connection.msgtype)
-
-
-def stamp_ns(message: Any) -> int:
-    """The header's stamp [ns] of a stamped message, whether rosbags' or rclpy's."""
-    return int(message.header.stamp.sec) * NANOSECONDS + int(message.header.stamp.nanosec)

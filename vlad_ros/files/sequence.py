@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from vlad_ros.atomic import replacing
+from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F32, F64
 
 MAX_RANGE_INT16 = 32767
@@ -44,8 +46,8 @@ class Sequence:
     def stamps_ns(self, rate: float = 10.0) -> list[int]:
         """Integer nanoseconds of each scan; where the file has no stamps, evenly at `rate` from one second on."""
         if self.stamps is None:
-            return [round(1e9 * (1.0 + i / rate)) for i in range(len(self))]
-        return [round(s * 1e9) for s in self.stamps]
+            return [nanoseconds(1.0 + i / rate) for i in range(len(self))]
+        return [nanoseconds(s) for s in self.stamps]
 
 
 def load_sequence(path: str | os.PathLike[str]) -> Sequence:
@@ -91,7 +93,5 @@ def save_sequence(path: str | os.PathLike[str], sequence: Sequence, scale: float
         arrays["poses"] = sequence.poses
     if sequence.stamps is not None:
         arrays["stamps"] = sequence.stamps
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)

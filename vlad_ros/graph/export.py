@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pose graph of a run, as files that g2o and GTSAM read: keyframes, odometry between them, accepted loops.
+"""Pose graphs as files that g2o and GTSAM read.
 
 An edge `i j T` says `T_i_j`: where j's body lies in i's. A loop is the edge `match query T_match_query`.
 """
@@ -9,15 +9,14 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vlad_ros.atomic import replacing
 from vlad_ros.config import ExportConfig
 from vlad_ros.covariance_conventions import g2o_information, gtsam_covariance
 from vlad_ros.poses import inverse, to_quaternion
-from vlad_ros.runs.tables import Run
 from vlad_ros.types import F64
 
 SMALLEST_METRES, SMALLEST_DEGREES = 0.01, 0.05  # standard deviations of the odometry of a standing vehicle
@@ -42,25 +41,6 @@ class PoseGraph:
     loops: list[GraphEdge]
 
 
-def pose_graph(run: Run, config: ExportConfig) -> PoseGraph:
-    """The graph of a run. Odometry edges join neighbouring keyframes of a session; where odometry was missing there is
-    none. ValueError for a run without odometry, whose keyframes nothing but loops would hold together."""
-    if not np.isfinite(run.keyframes.T_odom_base).any():
-        raise ValueError(f"{run.path}: a run without odometry is no pose graph; play the drive with its odometry")
-    closures = run.closures
-    loops = [
-        GraphEdge(int(closures.match[k]), int(closures.query[k]), closures.T_match_query[k], closures.covariance[k])
-        for k in np.flatnonzero(closures.accepted)
-    ]
-    if any(not np.isfinite(loop.covariance).all() for loop in loops):
-        raise ValueError(
-            f"{run.path}: an accepted loop has no transform or covariance; play the drive again with vlad run"
-        )
-    return PoseGraph(
-        _initial(run, loops), odometry_edges(run.keyframes.T_odom_base, run.keyframes.session, config), loops
-    )
-
-
 def odometry_edges(T_odom_base: F64, session: np.ndarray, config: ExportConfig) -> list[GraphEdge]:
     """Edges between neighbours of one session, poses (N, 4, 4), NaN where unknown; as uncertain as odometry that
     drifts: its distances by a share, its attitude as a random walk."""
@@ -76,48 +56,16 @@ def odometry_edges(T_odom_base: F64, session: np.ndarray, config: ExportConfig) 
     return edges
 
 
-def _initial(run: Run, loops: list[GraphEdge]) -> F64:
-    """(N, 4, 4): by odometry; a later session lies where its first loop with an earlier one puts it; a keyframe that
-    odometry says nothing of lies where the one before it does."""
-    keyframes = run.keyframes
-    poses = np.tile(np.eye(4), (len(keyframes), 1, 1))
-    for session in np.unique(keyframes.session):
-        rows = np.flatnonzero(keyframes.session == session)
-        T_map_odom = _joined(run, loops, poses, session)
-        last = T_map_odom
-        for row in rows:
-            T = keyframes.T_odom_base[row]
-            last = T_map_odom @ T if np.isfinite(T[0, 0]) else last
-            poses[row] = last
-    return poses
-
-
-def _joined(run: Run, loops: list[GraphEdge], poses: F64, session: int) -> F64:
-    """T_map_odom of a session, the identity where no loop leads to an earlier one."""
-    keyframes = run.keyframes
-    for loop in loops:
-        T_odom_query = keyframes.T_odom_base[loop.j]
-        if (
-            keyframes.session[loop.j] == session
-            and keyframes.session[loop.i] < session
-            and np.isfinite(T_odom_query[0, 0])
-        ):
-            return poses[loop.i] @ loop.T @ inverse(T_odom_query)
-    return np.eye(4)
-
-
 def write_graph(path: str | os.PathLike[str], graph: PoseGraph, format: str) -> None:
     """Write the file, whole or not at all. `format` g2o: for g2o and what reads its files; gtsam: for
     `gtsam.readG2o(path, True)`, whose rotations, order and information are GTSAM's own."""
-    path = Path(path)
     vertex, edge = {"g2o": (_g2o_vertex, _g2o_edge), "gtsam": (_gtsam_vertex, _gtsam_edge)}[format]
     lines = [vertex(i, T) for i, T in enumerate(graph.poses)]
     if format == "g2o":
         lines.insert(1, "FIX 0")
     lines += [edge(one) for one in (*graph.odometry, *graph.loops)]
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("\n".join(lines) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
 
 
 def _g2o_vertex(i: int, T: F64) -> str:

@@ -17,13 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from vlad_ros.covariance_conventions import adjoint, symmetric
-from vlad_ros.drive.keyframes import JUMP_ANGLE, JUMP_DISTANCE
 from vlad_ros.drive.odometry import RESTART, OdometryBuffer
+from vlad_ros.drive.travel import jumped
 from vlad_ros.poses import inverse, rotation_angle
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 
-REACH = 500_000_000  # ns to the nearest node
-GAP = 1_000_000_000  # ns without a pose; across it odometry is not believed
+REACH = SECOND // 2  # to the nearest node
+GAP = SECOND  # without a pose; across it odometry is not believed
 WAITING = 1000  # edges whose nodes are not known yet; the oldest is given up
 
 # A standard deviation of odometry over a way of less than a second: a floor, and a share of the way.
@@ -42,7 +43,7 @@ class Pose(NamedTuple):
     part: int
 
 
-class _Edge(NamedTuple):
+class _WaitingEdge(NamedTuple):
     closure: LoopClosure
     query: Pose
     match: Pose
@@ -79,7 +80,7 @@ class NodeEdges:
     def __init__(self, withhold: Withhold) -> None:
         self._withhold = withhold
         self._given: set[tuple[int, int]] = set()
-        self._edges: deque[_Edge] = deque()
+        self._edges: deque[_WaitingEdge] = deque()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -111,9 +112,7 @@ class NodeEdges:
         """Whether odometry does not lead from the last pose to this one."""
         if T_odom_base is None or last.T_odom_base is None:
             return False
-        step = inverse(last.T_odom_base) @ T_odom_base
-        jumped = np.linalg.norm(step[:3, 3]) > JUMP_DISTANCE or rotation_angle(step) > JUMP_ANGLE
-        return bool(jumped) or stamp - last.stamp > GAP
+        return jumped(last.T_odom_base, T_odom_base) or stamp - last.stamp > GAP
 
     def announce(self, stamp: int) -> None:
         """The back-end has a node at this stamp; one already known changes nothing."""
@@ -141,7 +140,7 @@ class NodeEdges:
             self._withhold("node_other_session")
             return
         query, match = self._at(closure.query_stamp, T_odom_query), self._at(closure.match_stamp, T_odom_match)
-        self._edges.append(_Edge(closure, query, match))
+        self._edges.append(_WaitingEdge(closure, query, match))
         if len(self._edges) > WAITING:
             self._edges.popleft()
             self._withhold("node_far")
@@ -166,7 +165,7 @@ class NodeEdges:
             self._edges.popleft()
             self._withhold("node_far")
 
-    def _between_nodes(self, edge: _Edge) -> LoopClosure | None:
+    def _between_nodes(self, edge: _WaitingEdge) -> LoopClosure | None:
         query, match = self._nearest(edge.query.stamp), self._nearest(edge.match.stamp)
         if query is None or match is None:
             self._withhold("node_far")

@@ -16,6 +16,7 @@ from vlad_ros.config import RecognizerConfig
 from vlad_ros.loops.verification import Verifier
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import inverse, rotation_angle
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Candidate, Evidence, Keyframe, LoopClosure, RejectReason, Verification
 
 ELSEWHERE = 15.0  # m; a candidate this far from another shows another place
@@ -28,7 +29,7 @@ AGREE_KEYFRAMES = 5  # without odometry: matches this near in the map agree
 MAX_SPEED = 40.0  # m/s
 
 
-class _Edge(NamedTuple):
+class _RememberedLoop(NamedTuple):
     """A verified loop, remembered until later keyframes have been asked about it."""
 
     query: Keyframe
@@ -44,7 +45,7 @@ class Judge:
 
     def __init__(self, verifier: Verifier, calibration: Calibration, config: RecognizerConfig) -> None:
         self._verifier, self._calibration, self._config = verifier, calibration, config
-        self._recent: deque[_Edge | None] = deque(maxlen=MEMORY)
+        self._recent: deque[_RememberedLoop | None] = deque(maxlen=MEMORY)
 
     def judge(
         self, id: int, query: Keyframe, candidates: list[Candidate], database: KeyframeDatabase
@@ -104,7 +105,7 @@ class Judge:
         T_match_query: F64,
         database: KeyframeDatabase,
     ) -> Evidence:
-        edge = _Edge(query, closure.match_id, T_match_query)
+        edge = _RememberedLoop(query, closure.match_id, T_match_query)
         agreeing = sum(before is not None and agree(before, edge, database) for before in self._recent)
         return Evidence(
             similarity=closure.similarity,
@@ -123,7 +124,7 @@ class Judge:
         if best is None or best.T_match_query is None:
             self._recent.append(None)
         else:
-            self._recent.append(_Edge(query, best.match_id, best.T_match_query))
+            self._recent.append(_RememberedLoop(query, best.match_id, best.T_match_query))
 
 
 def margin_over_elsewhere(candidate: Candidate, others: list[Candidate], database: KeyframeDatabase) -> float:
@@ -143,7 +144,7 @@ def margin_over_elsewhere(candidate: Candidate, others: list[Candidate], databas
     return candidate.similarity - max(elsewhere, default=min(other.similarity for other in others))
 
 
-def odometry_distance(edge: _Edge, database: KeyframeDatabase) -> float:
+def odometry_distance(edge: _RememberedLoop, database: KeyframeDatabase) -> float:
     """Distance [standard deviations of the drift] of a loop from where odometry puts it; NaN where it cannot tell.
 
     The deviation grows with the travel in between, so that after a long way the distance forbids nothing.
@@ -156,7 +157,7 @@ def odometry_distance(edge: _Edge, database: KeyframeDatabase) -> float:
     return float(np.linalg.norm(error[:3, 3]) / (DRIFT_FLOOR + DRIFT * travelled))
 
 
-def agree(before: _Edge, after: _Edge, database: KeyframeDatabase) -> bool:
+def agree(before: _RememberedLoop, after: _RememberedLoop, database: KeyframeDatabase) -> bool:
     """Whether two loops of one drive say the same of where the map is.
 
     With odometry on both sides the four transforms of the quadrangle must close; without, the second match must be
@@ -177,4 +178,4 @@ def agree(before: _Edge, after: _Edge, database: KeyframeDatabase) -> bool:
     if before.match_id != after.match_id:
         return abs(before.match_id - after.match_id) <= AGREE_KEYFRAMES
     moved = float(np.linalg.norm((inverse(before.T_match_query) @ after.T_match_query)[:3, 3]))
-    return moved <= MAX_SPEED * abs(q2.stamp - q1.stamp) / 1e9
+    return moved <= MAX_SPEED * abs(q2.stamp - q1.stamp) / SECOND

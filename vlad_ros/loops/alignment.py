@@ -15,10 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.jit import kernel
-from vlad_ros.types import F32, F64
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from vlad_ros.types import F32, F64, Bools, Ints
 
 TOLERANCE = 1.0  # m between a match's keypoints that a transform brings together
 SHORTEST = 4.0  # m between the keypoints of a pair; shorter ones turn too loosely

@@ -15,6 +15,7 @@ from vlad_ros.covariance_conventions import skew
 from vlad_ros.loops.acceptance import AGREE_ANGLE, AGREE_METRES, DRIFT, DRIFT_FLOOR, MAX_SPEED
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import inverse, rotation_angle, yaw
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 
 IN_A_ROW = 3  # keyframes that must agree before a pose is told, or disagree before the vehicle was carried away
@@ -200,7 +201,7 @@ def _continues(row: list[_Sighting], after: _Sighting) -> bool:
         near = np.linalg.norm(error[:3, 3]) <= AGREE_METRES + DRIFT * travelled
         turned = rotation_angle(error) <= AGREE_ANGLE + ANGLE_DRIFT * math.sqrt(travelled)
         return bool(near and turned and travelled <= MAX_GAP_METRES)
-    seconds = 1e-9 * (after.pose.stamp - before.pose.stamp)
+    seconds = (after.pose.stamp - before.pose.stamp) / SECOND
     if seconds > MAX_GAP:
         return False
     near = np.linalg.norm(moved[:3, 3]) <= AGREE_METRES + MAX_SPEED * seconds
@@ -213,7 +214,7 @@ def _accelerates_plausibly(row: list[_Sighting], after: _Sighting, seconds: floa
     if len(row) < 2:
         return True
     earlier, before = row[-2].pose, row[-1].pose
-    seconds_before = 1e-9 * (before.stamp - earlier.stamp)
+    seconds_before = (before.stamp - earlier.stamp) / SECOND
     change = (after.pose.T_map_base - before.T_map_base)[:3, 3] / seconds
     change = change - (before.T_map_base - earlier.T_map_base)[:3, 3] / seconds_before
     noise = AGREE_METRES * (1 / seconds + 1 / seconds_before)

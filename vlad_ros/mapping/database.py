@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.config import BevConfig, from_mapping
-from vlad_ros.drive.odometry import check_rigid
 from vlad_ros.drive.trajectory import Trajectory
 from vlad_ros.mapping.index import FlatIndex
 from vlad_ros.mapping.map_arrays import (
@@ -31,14 +30,14 @@ from vlad_ros.mapping.map_arrays import (
     unpack_transforms,
 )
 from vlad_ros.mapping.map_file import MapError, read_map, refuse_mismatch, write_map
-from vlad_ros.poses import inverse
+from vlad_ros.poses import check_rigid, inverse
+from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
 
 __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
 
 Kind = Literal["points", "bev"]
 METRIC = "inner_product"
-SECOND = 1e9  # ns
 MAX_UINT32 = 2**32 - 1
 THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: memory is what the search waits for
 _POOL = ThreadPoolExecutor(THREADS, "search")
@@ -277,7 +276,7 @@ class KeyframeDatabase:
         """The ids too recent to be candidates: within a session both stamp and travel only grow, so whatever is too
         young or too near by travel is the end of the session from some keyframe on."""
         own = self.ids(query.session)
-        oldest = query.stamp - round(exclude_time * SECOND)
+        oldest = query.stamp - nanoseconds(exclude_time)
         first = bisect.bisect_right(self._rows, oldest, own.start, own.stop, key=lambda row: row.stamp)
         if query.travel is not None:
             first = min(first, bisect.bisect_right(self._reach, query.travel - exclude_distance, own.start, own.stop))

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vlad_ros.atomic import replacing
+
 FORMAT = "vlad_ros_map"
 VERSION = "2"
 BLANK = "0" * 64
@@ -87,25 +89,16 @@ def write_map(
     the file cannot be written (no such folder, not permitted, disk full): the old file is untouched then, and the
     temporary one removed.
     """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     tensors = {name: array if isinstance(array, list) else [array] for name, array in arrays.items()}
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1][0].itemsize))  # so that each one lies aligned
     header = _header(tensors, {**metadata, "format": FORMAT, "version": VERSION, "sha256": BLANK})
     content = [piece.reshape(-1).view(np.uint8).data for pieces in tensors.values() for piece in pieces]
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path, durable=True) as temporary, open(temporary, "wb") as file:
             file.write(_with_checksum(header, content))
             file.writelines(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
-        raise MapError(f"the map could not be saved to {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        raise MapError(f"the map could not be saved to {os.fspath(path)}: {error.strerror}") from error
 
 
 def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -195,12 +188,3 @@ def _checksum(content: mmap.mmap, at: int) -> str:
         digest.update(BLANK.encode())
         digest.update(tail)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ import numpy as np
 
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.mapping.map_file import VERSION, MapError, MapLock
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Geometry, Keyframe
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _session_info(database: KeyframeDatabase, session: int) -> SessionInfo:
     return SessionInfo(
         session=session,
         keyframes=len(ids),
-        seconds=1e-9 * (rows[-1].stamp - rows[0].stamp) if rows else 0.0,
+        seconds=(rows[-1].stamp - rows[0].stamp) / SECOND if rows else 0.0,
         length=max(travels) - min(travels) if travels else None,
         placed=database.sessions[session] is not None,
         corrected=sum(database.corrected(id) is not None for id in ids),

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from vlad_ros.cloud.decode import CloudError, clean
 from vlad_ros.cloud.raster import Bev, rasterize
-from vlad_ros.config import RecognizerConfig
-from vlad_ros.drive.keyframes import Scan, Seen
+from vlad_ros.drive.local_map import JoinedMap
+from vlad_ros.drive.scan import Place
 from vlad_ros.model.kept_geometry import T_level_body, compact_cloud
 from vlad_ros.model.keypoints import sample, select
 from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.model.weights import Metadata, load_weights
-from vlad_ros.types import F32, F64, Geometry
+from vlad_ros.stopwatch import Stopwatch
+from vlad_ros.types import F32, Geometry, Keyframe
 
 KEYPOINTS = 250  # kept at most for verification
 KEYPOINT_SPACING = 1.0  # m
@@ -33,6 +34,30 @@ def resolve_device(name: str) -> torch.device:
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
     return torch.device(name)
+
+
+class Seen(NamedTuple):
+    """A cloud as the network sees it: its raster and descriptor (D,), how to make what is kept to verify its loops (a
+    keyframe that waits for its local map needs that of the map alone), and how long all but that took."""
+
+    bev: Bev
+    descriptor: F32
+    geometry: Callable[[], Geometry]
+    milliseconds: float
+
+    def keyframe(self, session: int, at: Place, scan_descriptor: F32, joined: JoinedMap | None) -> Keyframe:
+        """The keyframe at `at`, seen in the local map `joined`, or (None) in its single scan."""
+        return Keyframe(
+            session=session,
+            stamp=at.stamp,
+            descriptor=self.descriptor,
+            scan_descriptor=scan_descriptor,
+            is_local_map=joined is not None,
+            partial=joined is not None and joined.partial,
+            T_odom_base=at.T_odom_base,
+            travel=at.travel,
+            geometry=self.geometry(),
+        )
 
 
 class Describer:
@@ -90,31 +115,15 @@ class Describer:
 
     def see(self, points: F32, raster: F32 | None = None) -> Seen:
         """Raster, descriptor and geometry of `points` (N, 4) in the body frame, by one pass of the network."""
+        watch = Stopwatch()
         bev = self.rasterize(points, raster)
         description = self.describe_all(bev)
-        return Seen(bev, self.descriptor(description), lambda: self.geometry(bev, description, points))
+        descriptor = self.descriptor(description)
+        watch.lap("see")
+        return Seen(bev, descriptor, lambda: self.geometry(bev, description, points), watch.milliseconds["see"])
 
-    def look(self, scan: Scan) -> Seen:
-        """What the network sees in a single scan, made at most once."""
-        if scan.look is None:
-            scan.look = self.see(scan.points, scan.raster)
-        return scan.look
-
-    def read(
-        self, points: np.ndarray, stamp: int, raster: F32 | None, T_odom_base: F64 | None, config: RecognizerConfig
-    ) -> Scan:
-        """A scan of checked input, its points cropped to the ranges of `config`.
-
-        CloudError (a ValueError) for a cloud that nothing can be made of, ValueError for a stamp that is no integer, a
-        transform that is not rigid, or a raster that is not finite or not of the weights' size and channels.
-        """
-        points = clean(points, config.min_range, config.max_range)
-        half = self.bev.extent / 2
-        if not np.any((np.abs(points[:, 0]) < half) & (np.abs(points[:, 1]) < half)):
-            raise CloudError("out_of_range", f"none of the points lies in the raster, {half:g} m to each side")
-        if raster is not None:
-            raster = np.asarray(raster, np.float32)
-            shape = (self.bev.channels, self.bev.size, self.bev.size)
-            if raster.shape != shape or not np.all(np.isfinite(raster)):
-                raise ValueError(f"BEV must be finite numbers of shape {shape}, not of shape {raster.shape}")
-        return Scan(points, stamp, raster, T_odom_base)
+    def make(self, use_bev: bool) -> dict[str, Any]:
+        """What a map must have been made with to be compared with these descriptors: `KeyframeDatabase`'s arguments.
+        `use_bev`: of rasters given from outside."""
+        kind = "bev" if use_bev else "points"
+        return {"dim": self.dim, "model_hash": self.model_hash, "bev": self.bev, "kind": kind}

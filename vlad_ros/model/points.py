@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlad_ros.cloud.thin import voxel_thin
 from vlad_ros.config import BevConfig, ModelConfig
-from vlad_ros.drive.local_map import voxel_thin
 from vlad_ros.jit import kernel
 from vlad_ros.model.keypoints import Keypoints
 from vlad_ros.types import F32

@@ -16,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vlad_ros.atomic import replacing
 from vlad_ros.calibration import Calibration
 from vlad_ros.config import BevConfig, ModelConfig, from_mapping
 from vlad_ros.model.network import PlaceNetwork
+from vlad_ros.types import PathLike
 
 FORMAT = "vlad_ros weights 2"
 
@@ -37,6 +39,15 @@ class Metadata:
     sha256: str
     calibration: Calibration | None
     info: dict[str, Any]
+
+    def calibrated(self, path: PathLike | None) -> Calibration:
+        """The calibration; WeightsError naming the file at `path` (None: the shipped weights) where there is none."""
+        if self.calibration is None:
+            raise WeightsError(
+                f"{path or 'the shipped weights'}: has no calibration, so that no loop could be judged; make one with "
+                "vlad calibrate"
+            )
+        return self.calibration
 
 
 def default_weights_path() -> Path:
@@ -71,9 +82,8 @@ def save_weights(
         "calibration": json.dumps(calibration and calibration.as_dict()),
         "info": json.dumps(info, sort_keys=True),
     }
-    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
-    temporary.write_bytes(save(tensors, header))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, header))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -22,9 +22,9 @@ from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.plots import style
 from vlad_ros.poses import transform
 from vlad_ros.runs.tables import Run, read_run
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64, Evidence, Geometry, RejectReason, Verification
 
-SECOND = 1e9  # ns
 # Of matches that the transform brings together, and of the others
 LOOKS: dict[bool, dict[str, Any]] = {
     True: {"color": style.TRUE, "lw": 0.7, "alpha": 0.6},

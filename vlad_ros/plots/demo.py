@@ -17,6 +17,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from vlad_ros.plots.style import FALSE, PATH, TRUE
+from vlad_ros.stamps import SECOND
 
 
 def draw(folder: Path, path: Path) -> None:
@@ -31,7 +32,7 @@ def draw(folder: Path, path: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     figure, (plan, time) = plt.subplots(1, 2, figsize=(11, 5.6), width_ratios=(1, 1))
     _plan(plan, xy, edges)
-    _over_time(time, np.array(stamps) * 1e-9, xy, edges)
+    _over_time(time, np.array(stamps) / SECOND, xy, edges)
     figure.suptitle(
         f"{len(edges)} keyframes announce a loop: precision {metrics['precision']:.3f} of {metrics['edges']} edges, "
         f"recall {metrics['recall']:.3f} of {metrics['revisits']} revisits (within {metrics['radius_m']:g} m)"

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from torch import Tensor, fx, nn
 
 from vlad_ros.config import RecognizerConfig
+from vlad_ros.drive.scan import crop
 from vlad_ros.model.describer import Describer
 from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 from vlad_ros.model.network import Aggregation, PlaceNetwork
@@ -142,7 +143,7 @@ def branches(describer: Describer, clouds: list[F32]) -> Branches:
     share = float(torch.sigmoid(describer.network.fusion.w.detach()))
     contributions, cosine = [], []
     for cloud in clouds:
-        points = describer.read(cloud, 0, None, None, RecognizerConfig()).points
+        points = crop(cloud, RecognizerConfig(), describer.bev)
         description = describer.network.describe([describer.rasterize(points)])
         fusion, bev = (vlad[0].double().cpu().numpy() for vlad in (description.vlad_fusion, description.vlad_bev))
         parts = np.stack([share * fusion, (1.0 - share) * bev])

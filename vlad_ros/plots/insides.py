@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlad_ros.config import RecognizerConfig
+from vlad_ros.drive.scan import crop
 from vlad_ros.model.describer import Describer
 from vlad_ros.model.netvlad import NetVLAD
 from vlad_ros.model.network import Aggregation
@@ -50,7 +51,7 @@ def look_inside(describer: Describer, points: np.ndarray) -> Insides:
     """Describe the scan `points` (N, >=3) [m]; ValueError for a cloud that nothing can be made of, a scan in which
     the network finds no keypoint, or weights whose heads are no NetVLAD."""
     network = describer.network
-    cleaned = describer.read(points, 0, None, None, RecognizerConfig()).points
+    cleaned = crop(points, RecognizerConfig(), describer.bev)
     bev = describer.rasterize(cleaned)
     seen: dict[str, tuple[Any, ...]] = {}
 

@@ -13,6 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from vlad_ros.atomic import replacing
 from vlad_ros.types import F32
 
 # Okabe and Ito's colours (2008).
@@ -59,9 +60,5 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a PNG, its folder too where there is none, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,9 +9,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from vlad_ros import calibration
-from vlad_ros.evaluation.protocols import Bools, Ints
 from vlad_ros.runs.tables import ClosureTable, KeyframeTable, Run
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Bools, Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from vlad_ros.evaluation.metrics import sweep
-from vlad_ros.evaluation.protocols import NO_HIT, Bools, Ints, Outcome
+from vlad_ros.evaluation.protocols import NO_HIT, Outcome
 from vlad_ros.plots import style
 from vlad_ros.report.panel import Panel, dress, line_style, thinned, thinning
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Bools, Ints
 
 AGAIN = "measure again with vlad evaluate --out"
 MOST, BARS = 1000, 40

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from vlad_ros.evaluation.protocols import Ints
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.plots import style
 from vlad_ros.report.curves import best_rows, missed, positions
 from vlad_ros.report.panel import Panel, dress, thinned, thinning
 from vlad_ros.runs.tables import Run
-from vlad_ros.types import F32, F64
+from vlad_ros.types import F32, F64, Ints
 
 MOST_POINTS, MOST_EDGES, MOST_CELLS = 2000, 500, 250
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -14,6 +13,7 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 
 from vlad_ros import __version__
+from vlad_ros.atomic import replacing
 from vlad_ros.report.panel import Panel
 
 HERE = Path(__file__).parent
@@ -65,12 +65,8 @@ def _inert(data: dict[str, Any]) -> str:
 def write(page: Page, path: Path) -> None:
     """Write the file, its folder too where there is none, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(html(page), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _numbers(page: Page) -> str:

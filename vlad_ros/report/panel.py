@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from vlad_ros.evaluation.protocols import Ints
 from vlad_ros.plots import style
+from vlad_ros.types import Ints
 
 LINES = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.PURPLE, style.SKY, style.BLACK, style.GREY)
 DASHES = ("solid", "dash", "dot", "dashdot")

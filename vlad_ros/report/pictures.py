@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from vlad_ros.evaluation.protocols import Ints
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.plots.closure import draw, explain
 from vlad_ros.report.loop_figures import classes
 from vlad_ros.report.panel import thinned
 from vlad_ros.runs.tables import Run
+from vlad_ros.types import Ints
 
 DPI, QUALITY = 70, 80
 WORTH = ("accepted, wrong", "missed: refused at a revisit", "refused", "accepted, right", "accepted")

@@ -15,6 +15,7 @@ from vlad_ros.report import loop_figures as loops
 from vlad_ros.report.curves import aligned_in_bins, near, recall_at, reliability, sweep
 from vlad_ros.report.panel import Panel, dress, line_style, thinned, thinning
 from vlad_ros.runs.tables import Run
+from vlad_ros.stamps import SECOND
 
 MOST = 500  # points of a curve
 BARS = 40
@@ -182,7 +183,7 @@ def health(run: Run) -> Panel:
     groups = [(name, keys) for name, keys in groups if keys]
     if not groups:
         return Panel("health", title, protocol, note="The run has counted nothing.")
-    seconds = (run.health["stamp_ns"] - run.health["stamp_ns"][0]) / 1e9
+    seconds = (run.health["stamp_ns"] - run.health["stamp_ns"][0]) / SECOND
     kept = thinned(len(seconds), MOST)
     names = [name for name, _ in groups]
     figure = make_subplots(rows=len(groups), cols=1, shared_xaxes=True, subplot_titles=names, vertical_spacing=0.08)

@@ -22,9 +22,10 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from vlad_ros.ros.inputs import parameters
-from vlad_ros.ros.outputs.diagnostics import REASONS, TOPICS, Statistics
-from vlad_ros.ros.outputs.reporter import report
-from vlad_ros.ros.resources import Session
+from vlad_ros.ros.outputs.diagnostics import status
+from vlad_ros.ros.reasons import REASONS, TOPICS
+from vlad_ros.ros.resources import Resources
+from vlad_ros.ros.statistics import Statistics
 
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -37,7 +38,7 @@ class Turn:
 
 
 class PlaceNode(LifecycleNode):  # type: ignore[misc]
-    """Parameters, transitions, services and diagnostics; what they act on is the `Session`."""
+    """Parameters, transitions, services and diagnostics; what they act on are the `Resources`."""
 
     def __init__(self, stop: threading.Event) -> None:
         super().__init__("vlad")
@@ -47,7 +48,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         self._stop = stop
         self.exit_code = 0
         self.statistics = Statistics()
-        self._session: Session | None = None
+        self._resources: Resources | None = None
         self._state = "unconfigured"
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -87,7 +88,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         self.get_logger().warning(sentence)
 
     def inform(self, sentence: str) -> None:
-        """News that are no trouble."""
+        """Routine news."""
         self.get_logger().info(sentence)
 
     def failed(self, trace: str) -> None:
@@ -103,7 +104,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         def configure() -> None:
             node_config, recognizer_config = parameters.read(self)
             self.get_logger().info("configuring; the first time after an installation this compiles for a minute")
-            self._session = Session(self, self, self.statistics, node_config, recognizer_config)
+            self._resources = Resources(self, self, self.statistics, node_config, recognizer_config)
 
         return self._transition("inactive", configure)
 
@@ -121,24 +122,24 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup."""
-        return self._transition("finalized", lambda: self._free(at_any_price=True))
+        return self._transition("finalized", lambda: self._free(force=True))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin again from nothing."""
-        return self._transition("unconfigured", lambda: self._free(at_any_price=True))
+        return self._transition("unconfigured", lambda: self._free(force=True))
 
     def _open(self) -> None:
-        if self._session is not None:
-            self._session.open()
+        if self._resources is not None:
+            self._resources.open()
 
     def _close(self) -> None:
-        if self._session is not None:
-            self._session.close()
+        if self._resources is not None:
+            self._resources.close()
 
-    def _free(self, at_any_price: bool = False) -> None:
-        if self._session is not None:
-            self._session.free(at_any_price)
-        self._session = None
+    def _free(self, force: bool = False) -> None:
+        if self._resources is not None:
+            self._resources.free(force)
+        self._resources = None
 
     def _transition(self, target: str, action: Callable[[], object]) -> TransitionCallbackReturn:
         # rclpy swallows what a transition raises; a refusal has to say why.
@@ -170,15 +171,15 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
     def _service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Awaitable[Trigger.Response]]:
         async def answer(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            session = self._session
-            if session is None or self._state != "active":
+            resources = self._resources
+            if resources is None or self._state != "active":
                 response.success = False
                 response.message = (
                     f"{name} needs the node active, it is {self._state}: ros2 lifecycle set "
-                    f"{self.get_fully_qualified_name()} {'configure' if session is None else 'activate'}"
+                    f"{self.get_fully_qualified_name()} {'configure' if resources is None else 'activate'}"
                 )
             else:
-                job = session.request(name)
+                job = resources.request(name)
                 while not job.done:
                     await Turn()
                 response.success, response.message = job.wait()
@@ -187,14 +188,15 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         return answer
 
     def _every_second(self) -> None:
-        session = self._session
+        resources = self._resources
         warnings: list[str] = []
-        if session is not None and self._state == "active":
-            warnings = session.watch()
-        status = report(self.get_name(), self._state, self.statistics, session, warnings)
-        if session is not None:
-            session.outputs.say(status.message, bool(warnings))
-        array = DiagnosticArray(status=[status])
+        if resources is not None and self._state == "active":
+            warnings = resources.watch()
+        values = self.statistics.values() | (resources.values() if resources is not None else {})
+        health = status(self.get_name(), self._state, warnings, values)
+        if resources is not None:
+            resources.outputs.say(health.message, bool(warnings))
+        array = DiagnosticArray(status=[health])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

@@ -9,23 +9,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from rclpy.lifecycle import LifecycleNode
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
-from vlad_ros.drive.pairing import Inputs, NoOdometry, PoseSource, Scan, TopicOdometry
+from vlad_ros.drive.frames import Frames
+from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, PoseSource, TopicOdometry
+from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.mapping.map_file import MapLock
 from vlad_ros.pipeline import PlaceRecognizer
-from vlad_ros.ros.inputs.frames import Frames, TfOdometry, Transforms
 from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
-from vlad_ros.ros.outputs.diagnostics import LOSSY, SILENCE, SLOW_DDS, Statistics, explain_silence
-from vlad_ros.ros.outputs.publishers import Outputs
-from vlad_ros.ros.worker import Job, Listener, Worker
-from vlad_ros.types import F32
+from vlad_ros.ros.inputs.tf import TfOdometry, Transforms
+from vlad_ros.ros.listener import Listener
+from vlad_ros.ros.outputs.diagnostics import LOSSY, SLOW_DDS, explain_silence
+from vlad_ros.ros.outputs.publishers import Publishers
+from vlad_ros.ros.statistics import SILENCE, Statistics
+from vlad_ros.ros.worker import Job, Worker
 
 
-class Session:
+class Resources:
     """ValueError, in a sentence, when weights, device, map, lock or TF cannot be had; nothing is held then."""
 
     def __init__(
@@ -52,18 +54,18 @@ class Session:
             )
             if config.map_path and Path(config.map_path).exists():
                 self.recognizer.load_map(config.map_path)
-            self.recognizer.warm_up(_warm_up_cloud())
+            warm_up(self.recognizer.describer)
             transforms = self._transforms(node)
             if transforms is not None:
                 undo.callback(transforms.close)
-            self.frames = Frames(config, transforms, listener.warn)
+            self.frames = Frames(config, None if transforms is None else transforms.find, listener.warn)
             poses: PoseSource = NoOdometry()
             if config.odom_source == "topic":
                 poses = TopicOdometry()
             elif config.odom_source == "tf" and transforms is not None:
                 poses = TfOdometry(transforms, config)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
-            self.outputs = Outputs(node, self.recognizer, self.frames, config, listener, statistics)
+            self.outputs = Publishers(node, self.recognizer, lambda: self.frames.body, config, listener, statistics)
             self.outputs.odom_frame = config.odom_frame if config.odom_source == "tf" else ""
             undo.callback(self.outputs.close)
             self.subscriptions = Subscriptions(
@@ -106,11 +108,11 @@ class Session:
         if self._config.save_on_exit and self._config.map_path:
             self._unsaved = not self._try_to_save()
 
-    def free(self, at_any_price: bool) -> None:
+    def free(self, force: bool) -> None:
         """Let go of topics, lock, network and map. MapError, with everything kept, when the map was to be saved and
-        cannot be, unless `at_any_price`."""
+        cannot be, unless `force`."""
         self.close()
-        if self._unsaved and not at_any_price:
+        if self._unsaved and not force:
             self._save()
         self._undo.close()
         device = self.recognizer.describer.device
@@ -159,7 +161,7 @@ class Session:
             "keyframes in the map": str(len(recognizer.database)),
             "session": str(recognizer.session),
             "scans waiting": str(worker.queue.scans() if worker else 0),
-            "deskew": worker.undistorter.state if worker else "",
+            "deskew": worker.reader.state if worker else "",
         }
         values |= self.outputs.localisation.values()
         rates = self._statistics.rates(self._config.expected_rate)
@@ -197,7 +199,7 @@ class Session:
             return False
         return True
 
-    def _release(self, scan: Scan) -> None:
+    def _release(self, scan: PendingScan) -> None:
         if self._worker is None or not self._worker.queue.put(scan):
             self._statistics.count("inactive")
 
@@ -226,17 +228,3 @@ class Session:
         self.recognizer.clear_map()
         self.outputs.wipe()
         return f"{number} keyframes forgotten; the map file is as it was"
-
-
-def _warm_up_cloud() -> F32:
-    """A flat floor, a wall and some posts (N, 4): going through it once compiles and loads what the first real scan
-    would wait for."""
-    x, y = np.meshgrid(np.linspace(-30, 30, 121), np.linspace(-30, 30, 121))
-    floor = np.stack([x, y, np.full_like(x, -1.5), np.zeros_like(x)], -1).reshape(-1, 4)
-    wall = np.stack([np.full_like(x, 15.0), x, np.abs(y) / 10, np.zeros_like(x)], -1).reshape(-1, 4)
-    rng = np.random.default_rng(0)
-    feet, heights = np.repeat(rng.uniform(-25, 25, (40, 2)), 20, axis=0), np.tile(np.linspace(-1.5, 3.0, 20), 40)
-    posts = np.column_stack(
-        [feet + rng.normal(0, 0.1, feet.shape), heights * np.repeat(rng.random(40), 20), 0 * heights]
-    )
-    return np.concatenate([floor, wall, posts]).astype(np.float32)

@@ -10,15 +10,16 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from vlad_ros.cloud.decode import CloudError, decode_rows
+from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import Scan
-from vlad_ros.pipeline import Described, PlaceRecognizer
-from vlad_ros.poses import transform
-from vlad_ros.ros.inputs.frames import FrameError, Frames
-from vlad_ros.ros.inputs.undistort import Undistorter
-from vlad_ros.ros.outputs.diagnostics import Statistics
+from vlad_ros.drive.body_points import BodyPoints
+from vlad_ros.drive.frames import FrameError, Frames
+from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.loops.described import Described
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.messages import raster_of
+from vlad_ros.ros.statistics import Statistics
 from vlad_ros.types import F32, F64
 
 
@@ -59,18 +60,18 @@ class WorkQueue:
     def __init__(self, size: int, dropped: Callable[[], None]) -> None:
         self._size = size
         self._dropped = dropped
-        self._items: deque[Scan | Job] = deque()
+        self._items: deque[PendingScan | Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, item: Scan | Job) -> bool:
+    def put(self, item: PendingScan | Job) -> bool:
         """Append; False when the queue is closed."""
         with self._changed:
             if self._closed:
                 return False
             self._items.append(item)
             if self.scans() > self._size:
-                self._items.remove(next(i for i in self._items if isinstance(i, Scan)))
+                self._items.remove(next(i for i in self._items if isinstance(i, PendingScan)))
                 self._dropped()
             self._changed.notify()
             return True
@@ -78,15 +79,15 @@ class WorkQueue:
     def scans(self) -> int:
         """How many scans wait."""
         with self._changed:
-            return sum(isinstance(item, Scan) for item in self._items)
+            return sum(isinstance(item, PendingScan) for item in self._items)
 
-    def get(self) -> Scan | Job | None:
+    def get(self) -> PendingScan | Job | None:
         """The oldest item, waited for; None when the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
             return None if self._closed else self._items.popleft()
 
-    def close(self) -> list[Scan | Job]:
+    def close(self) -> list[PendingScan | Job]:
         """Take no more; what was still waiting."""
         with self._changed:
             self._closed = True
@@ -94,22 +95,6 @@ class WorkQueue:
             self._items.clear()
             self._changed.notify_all()
             return left
-
-
-class Listener(Protocol):
-    """Who hears what goes wrong."""
-
-    def reject(self, reason: str, detail: str) -> None:
-        """Something was not used: count it and warn."""
-
-    def warn(self, sentence: str) -> None:
-        """Something that is said once."""
-
-    def inform(self, sentence: str) -> None:
-        """News that are no trouble."""
-
-    def failed(self, trace: str) -> None:
-        """An error of the program itself."""
 
 
 class Audience(Protocol):
@@ -137,12 +122,11 @@ class Worker(threading.Thread):
         super().__init__(name="vlad_worker", daemon=True)
         self._recognizer = recognizer
         self._config = config
-        self._frames = frames
         self._audience = audience
         self._listener = listener
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
-        self.undistorter = Undistorter(config, frames, listener.warn, statistics)
+        self.reader = BodyPoints(config, frames, listener.warn, statistics.count)
         self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""))
 
     def run(self) -> None:
@@ -163,7 +147,7 @@ class Worker(threading.Thread):
             if isinstance(item, Job):
                 item.refuse_or_accept(False, "the node was deactivated before this was done")
         self.flush()
-        return sum(isinstance(item, Scan) for item in left)
+        return sum(isinstance(item, PendingScan) for item in left)
 
     def flush(self) -> str:
         """Publish the keyframes whose windows are still open."""
@@ -171,7 +155,7 @@ class Worker(threading.Thread):
         self._audience.publish(described)
         return f"{len(described)} waiting keyframes answered"
 
-    def _process(self, scan: Scan) -> None:
+    def _process(self, scan: PendingScan) -> None:
         started = time.monotonic()
         self._statistics.took("wait", started - scan.arrival)
         points = self._points(scan)
@@ -201,29 +185,28 @@ class Worker(threading.Thread):
             self._statistics.took("publish", time.monotonic() - stepped)
             self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
 
-    def _points(self, scan: Scan) -> F32 | None:
+    def _points(self, scan: PendingScan) -> F32 | None:
         """The cloud (N, 4) in the body frame, at the stamp; None, with the reason told, when it cannot be used."""
         try:
-            self._frames.check(scan.message.header.frame_id)
-            points, rows = decode_rows(scan.message)
-            self._frames.settle(scan.message.header.frame_id)
+            points = self.reader.points(scan)
         except CloudError as error:
             self._listener.reject(f"cloud_{error.reason}", str(error))
         except FrameError as error:
             self._listener.reject(error.reason, str(error))
         else:
-            points = transform(points, self._frames.T_base_sensor) if self._frames.moves else points
-            return self.undistorter.undistort(scan, points, rows)
+            if self.reader.deskewed_in:
+                self._statistics.took("deskew", self.reader.deskewed_in)
+            return points
         return None
 
-    def _pose(self, scan: Scan) -> F64 | None:
+    def _pose(self, scan: PendingScan) -> F64 | None:
         try:
-            return self._frames.body_pose(scan)
+            return self.reader.pose(scan)
         except FrameError as error:
             self._listener.reject(error.reason, str(error))
             return None
 
-    def _raster(self, scan: Scan) -> tuple[bool, F32 | None]:
+    def _raster(self, scan: PendingScan) -> tuple[bool, F32 | None]:
         """Whether the scan is to be used, and the raster that came with it."""
         if not self._config.use_bev:
             return True, None

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import EvaluationConfig, RunConfig
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, RIGHT_METRES
-from vlad_ros.evaluation.results import commit
 from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.provenance import commit
 from vlad_ros.runs.sources import PlayedScan, Source
 from vlad_ros.runs.tables import Run
 from vlad_ros.runs.writer import RunRecorder

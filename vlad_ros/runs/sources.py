@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from vlad_ros.cloud.decode import CloudError, decode_rows
-from vlad_ros.cloud.deskew import deskew
+from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import EvaluationConfig, NodeConfig, RunConfig
+from vlad_ros.drive.body_points import BodyPoints
 from vlad_ros.drive.drift import drifting_odometry
-from vlad_ros.drive.pairing import Inputs, Scan, TopicOdometry
-from vlad_ros.files.bags import CLOUD, ODOMETRY, open_bag, read_messages, stamp_ns
+from vlad_ros.drive.frames import FrameError, Frames
+from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, TopicOdometry
+from vlad_ros.files.bags import CLOUD, ODOMETRY, open_bag, read_messages
 from vlad_ros.files.sequence import load_sequence
-from vlad_ros.poses import from_quaternion
+from vlad_ros.poses import decode_pose
+from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F32, F64
 
 
@@ -44,10 +45,18 @@ class Source:
     counters: Counter[str]
 
 
-def open_source(path: str | os.PathLike[str], config: RunConfig, judge: EvaluationConfig) -> Source:
-    """A sequence (.npz) or a rosbag2. ValueError says what is wrong with it, or with what is asked of it."""
+def to_stderr(sentence: str) -> None:
+    """For people who watch a run."""
+    print(sentence, file=sys.stderr)
+
+
+def open_source(
+    path: str | os.PathLike[str], config: RunConfig, judge: EvaluationConfig, warn: Callable[[str], None] = to_stderr
+) -> Source:
+    """A sequence (.npz) or a rosbag2; `warn` hears, once, what cannot be made of its clouds. ValueError says what is
+    wrong with it, or with what is asked of it."""
     path = Path(path)
-    return open_sequence(path, config, judge) if path.suffix == ".npz" else open_bag_source(path, config)
+    return open_sequence(path, config, judge) if path.suffix == ".npz" else open_bag_source(path, config, warn)
 
 
 def open_sequence(path: Path, config: RunConfig, judge: EvaluationConfig) -> Source:
@@ -72,7 +81,7 @@ def open_sequence(path: Path, config: RunConfig, judge: EvaluationConfig) -> Sou
     return Source(sequence.name, words, len(sequence), scans(), Counter())
 
 
-def open_bag_source(path: Path, config: RunConfig) -> Source:
+def open_bag_source(path: Path, config: RunConfig, warn: Callable[[str], None] = to_stderr) -> Source:
     """A bag's clouds with the odometry interpolated to their stamps, as the node does. ValueError names the topics that
     the bag has where it lacks the one that is asked for; there is nothing to judge by."""
     if config.drift:
@@ -87,52 +96,42 @@ def open_bag_source(path: Path, config: RunConfig) -> Source:
             raise ValueError(f"{path}: no topic {topic} of type {kind} in this bag; there are: {there}{remedy}")
     counters: Counter[str] = Counter()
     words = f"the bag's {config.odom_topic}" if config.odometry else "none"
-    scans = _bag_scans(path, config, topics, counters)
+    scans = _bag_scans(path, config, topics, counters, warn)
     return Source(path.name, words, known[config.points_topic][1], scans, counters)
 
 
-def _bag_scans(path: Path, config: RunConfig, topics: list[str], counters: Counter[str]) -> Iterator[PlayedScan]:
-    """Clouds in the order of the bag, each held until its odometry is there, and undistorted by it where they tell the
-    times of their points; unreadable ones are counted."""
-    released: deque[Scan] = deque()
-    odometry = TopicOdometry()
+def _bag_scans(
+    path: Path, config: RunConfig, topics: list[str], counters: Counter[str], warn: Callable[[str], None]
+) -> Iterator[PlayedScan]:
+    """Clouds in the order of the bag, each held until its odometry is there; unreadable ones are counted."""
     # Nothing is late offline: a scan waits for odometry as long as the bag goes on, but for a bounded number of others.
-    inputs = Inputs(
-        NodeConfig(queue_size=100, odom_timeout=10.0, deskew=config.deskew),
-        odometry,
-        released.append,
-        lambda reason: None,
-    )
+    source = "topic" if config.odometry else "none"
+    node = NodeConfig(queue_size=100, odom_timeout=10.0, deskew=config.deskew, odom_source=source)
+    released: deque[PendingScan] = deque()
+    odometry = TopicOdometry() if config.odometry else NoOdometry()
+    inputs = Inputs(node, odometry, released.append, lambda reason: None)
+    reader = BodyPoints(node, Frames(node, None, warn), warn, lambda reason: counters.update([reason]))
     for topic, message in read_messages(path, tuple(topics)):
         if topic == config.points_topic:
-            inputs.add_scan(Scan(message, stamp_ns(message), 0.0))
+            inputs.add_scan(PendingScan(message, stamp_of(message), 0.0))
         else:
-            p, q = message.pose.pose.position, message.pose.pose.orientation
-            T = from_quaternion(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
-            inputs.add_odometry(stamp_ns(message), T, message.child_frame_id)
-        if not config.odometry:
-            inputs.release_all()
-        yield from _decoded(released, counters)
+            inputs.add_odometry(stamp_of(message), decode_pose(message.pose.pose), message.child_frame_id)
+        yield from _read(released, reader, counters)
     inputs.release_all()
-    yield from _decoded(released, counters)
+    yield from _read(released, reader, counters)
 
 
-def _decoded(released: deque[Scan], counters: Counter[str]) -> Iterator[PlayedScan]:
+def _read(released: deque[PendingScan], reader: BodyPoints, counters: Counter[str]) -> Iterator[PlayedScan]:
     while released:
         scan = released.popleft()
-        frame = scan.message.header.frame_id
-        if scan.T_odom_child is not None and scan.child != frame:
-            raise ValueError(
-                f"the odometry's child_frame_id is {scan.child!r}, the clouds' frame {frame!r}: vlad run knows no TF, "
-                "so play this bag to the node (vlad replay), or leave its odometry out with --no-odometry"
-            )
         try:
-            points, rows = decode_rows(scan.message)
+            points = reader.points(scan)
+            yield PlayedScan(scan.stamp, points, reader.pose(scan))
         except CloudError as error:
             counters[error.reason] += 1
-            continue
-        if scan.offsets is not None and scan.motion is not None:
-            points = deskew(points, scan.offsets[rows], scan.stamp, scan.motion)
-        elif scan.offsets is not None and scan.T_odom_child is not None:
-            counters["not_deskewed"] += 1
-        yield PlayedScan(scan.stamp, points, scan.T_odom_child)
+        except FrameError as error:
+            raise ValueError(
+                f"the odometry's child_frame_id is {scan.child!r}, the clouds' frame {scan.message.header.frame_id!r}: "
+                "vlad run knows no TF, so play this bag to the node (vlad replay), or leave its odometry out with "
+                "--no-odometry"
+            ) from error

@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from vlad_ros.evaluation.protocols import Bools, Ints
 from vlad_ros.poses import from_quaternion
-from vlad_ros.types import F64, Evidence, RejectReason
+from vlad_ros.types import F64, Bools, Evidence, Ints, RejectReason
 
 FORMAT, VERSION = "vlad_ros run", 1
 ABOUT, MAP = "run.json", "map.safetensors"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of a drive while it is played, and how its folder is written; `vlad_ros.runs.tables` tells what is in it."""
+"""What is kept of a drive while it is played, and how its folder is written; `tables` tells what is in it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from vlad_ros.atomic import replacing
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
 from vlad_ros.evaluation import edges
-from vlad_ros.pipeline import Described
+from vlad_ros.loops.described import Described
 from vlad_ros.poses import to_quaternion
+from vlad_ros.runs import metrics
 from vlad_ros.runs import tables as run
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Keyframe, LoopClosure
 
-SECOND = 1_000_000_000
 ABSENT = ""  # the cell of a number that is not known
 
 
@@ -99,8 +101,9 @@ class RunRecorder:
         save_map(folder / run.MAP)
         document = {"format": run.FORMAT, "version": run.VERSION, **about}
         finished = run.read_tables(folder, document)
-        document["metrics"] = edges.summarise(finished.keyframes, finished.closures, finished.has_truth)
-        _write(folder / run.ABOUT, json.dumps(document, indent=2) + "\n")
+        document["metrics"] = metrics.summarise(finished.keyframes, finished.closures, finished.has_truth)
+        with replacing(folder / run.ABOUT) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n")
         return finished
 
     def _keyframe_rows(self, config: RecognizerConfig, judge: EvaluationConfig) -> Iterable[list[Any]]:
@@ -164,19 +167,7 @@ def _pose(T: F64 | None) -> list[Any]:
 
 
 def _write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    temporary = _temporary(path)
-    with open(temporary, "w", newline="") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(names)
         table.writerows(rows)
-    os.replace(temporary, path)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = _temporary(path)
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.tmp")

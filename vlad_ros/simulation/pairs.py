@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vlad_ros.cloud.thin import voxel_thin
 from vlad_ros.drive.drift import drifting_odometry
-from vlad_ros.drive.local_map import voxel_thin
 from vlad_ros.poses import inverse, transform
 from vlad_ros.simulation.paths import arc_length, locate
 from vlad_ros.simulation.sensors import Sensor, cast, draw_tilt, random_sensor, sensor_pose, spinning

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.drive.local_map import voxel_thin
+from vlad_ros.cloud.thin import voxel_thin
 from vlad_ros.simulation.caster import sweep
 from vlad_ros.simulation.world import World
 from vlad_ros.types import F32, F64

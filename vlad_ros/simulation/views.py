@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from vlad_ros.atomic import replacing
 from vlad_ros.simulation.paths import arc_length, locate
 from vlad_ros.simulation.sensors import Sensor, cast, random_fan, random_sensor
 from vlad_ros.simulation.world import World
@@ -65,10 +66,8 @@ class Views:
 
 def save_views(path: str | os.PathLike[str], views: Views) -> None:
     """Write one .npz, whole or not at all."""
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **{field.name: getattr(views, field.name) for field in fields(Views)})
-    os.replace(temporary, path)
 
 
 def load_views(path: str | os.PathLike[str]) -> Views:

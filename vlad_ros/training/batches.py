@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlad_ros.cloud.raster import Bev, rasterize
+from vlad_ros.cloud.thin import voxel_thin
 from vlad_ros.config import BevConfig
-from vlad_ros.drive.local_map import voxel_thin
 from vlad_ros.simulation.views import Views, load_views
 from vlad_ros.training.recipe import StageRecipe
 from vlad_ros.types import F32, F64

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import expit
 from tqdm import tqdm
 
-from vlad_ros.calibration import FEATURES, Calibration, Logistic, features, fit, knows_odometry, refusal, reliability
+from vlad_ros.calibration import FEATURES, Calibration, Logistic, features, knows_odometry, refusal, reliability
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.evaluation.edges import edge_error, is_right
@@ -34,6 +36,7 @@ CONFIG = RecognizerConfig(
     verification_budget=60.0,
 )
 DRIFT_SCALE, DRIFT_YAW = 0.02, 0.5  # of the simulated odometry: share of the distance, degrees in 10 m
+RIDGE = 3e-4  # pull of the coefficients to zero, a sample
 CHECKED = 3  # every third drive is not fitted on, but checked on
 # Worlds of exact copies: without odometry nothing can tell these apart, and no calibration should learn to
 EXACT_COPIES = ("blocks", "tunnel")
@@ -112,6 +115,29 @@ def _loops(weights: str | os.PathLike[str], drive: Sequence, number: int) -> Loo
     values = np.array([features(each) for each in evidence]).reshape(-1, len(FEATURES))
     known = np.array([knows_odometry(each) for each in evidence], bool)
     return Loops(values, known, np.array(right, bool), np.full(len(right), number))
+
+
+def fit(values: F64, right: np.ndarray) -> Logistic:
+    """A model of features (N, F) of loops and whether each was right (N,) bool.
+
+    The signs are free: where much looks alike, a high similarity with poor geometry speaks against a loop. ValueError
+    unless there are some of both.
+    """
+    if right.all() or not right.any():
+        raise ValueError(f"a calibration needs right and wrong loops, not {right.sum()} right ones of {len(right)}")
+    centre, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+    x, y = (values - centre) / scale, right.astype(np.float64)
+
+    def loss(parameters: F64) -> tuple[float, F64]:
+        w, b = parameters[:-1], parameters[-1]
+        z = x @ w + b
+        value = np.mean(np.logaddexp(0.0, z) - y * z) + RIDGE * w @ w
+        slope = expit(z) - y
+        return float(value), np.append(x.T @ slope / len(x) + 2 * RIDGE * w, slope.mean())
+
+    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
+    columns = (found[:-1], centre, scale, values[right].mean(axis=0))
+    return Logistic(float(found[-1]), *(tuple(map(float, each)) for each in columns))
 
 
 def calibrate(loops: Loops) -> Calibration:

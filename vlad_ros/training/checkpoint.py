@@ -7,12 +7,13 @@ Randomness needs no saving: every step seeds its own generators from the recipe'
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+
+from vlad_ros.atomic import replacing
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, stage: int, step: int) -> None:
@@ -21,12 +22,8 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in state.items()}
     position = json.dumps({"stage": stage, "step": step})
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(save(tensors, {"position": position}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path, durable=True) as temporary:
+        temporary.write_bytes(save(tensors, {"position": position}))
 
 
 def read_position(path: Path) -> tuple[int, int]:

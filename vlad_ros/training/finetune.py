@@ -18,24 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
-from tqdm import tqdm
 
-from vlad_ros.config import EvaluationConfig, FinetuneConfig, RunConfig
-from vlad_ros.drive.drift import travel
-from vlad_ros.drive.local_map import voxel_thin
+from vlad_ros.config import EvaluationConfig, FinetuneConfig
+from vlad_ros.drive.travel import path_length
 from vlad_ros.evaluation.describe import network_similarities
 from vlad_ros.evaluation.metrics import summarise
 from vlad_ros.evaluation.task import make_task
 from vlad_ros.files.sequence import Sequence
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import Metadata, load_weights
-from vlad_ros.runs.sources import open_source
-from vlad_ros.simulation.views import SCALE, VOXEL, Views
+from vlad_ros.simulation.views import SCALE, Views
 from vlad_ros.training.batches import Places
 from vlad_ros.training.ranks import rank
 from vlad_ros.training.recipe import Recipe, StageRecipe, ViewsRecipe
 from vlad_ros.training.trainer import Trainer
-from vlad_ros.types import F32, F64, Array
+from vlad_ros.types import Array
 
 VIEWS = 8  # scans in a row that make up a place
 BORDER = 20.0  # m of travel between what is trained on and what is measured on
@@ -58,33 +55,10 @@ STAGE = StageRecipe(
 )
 
 
-def read_drive(path: str | os.PathLike[str], config: FinetuneConfig, source: RunConfig) -> Sequence:
-    """The scans of a bag or a sequence with odometry, one every `spacing` of travel, thinned, with it as their poses.
-
-    ValueError where there is no odometry, or too little of a drive.
-    """
-    opened = open_source(path, source, EvaluationConfig())
-    scans: list[F32] = []
-    poses: list[F64] = []
-    stamps: list[float] = []
-    for scan in tqdm(opened.scans, total=opened.count, desc="read", unit="scan", leave=False):
-        T = scan.T_odom_base
-        if T is None or (poses and float(np.linalg.norm(T[:3, 3] - poses[-1][:3, 3])) < config.spacing):
-            continue
-        thin = voxel_thin(scan.points, VOXEL)
-        reach = np.abs(thin[:, :3]).max(axis=1, initial=0.0) < SCALE * np.iinfo(np.int16).max
-        scans.append(thin[reach])
-        poses.append(T)
-        stamps.append(scan.stamp / 1e9)
-    if not poses:
-        raise ValueError(f"{path}: none of the scans has odometry, which fine-tuning takes its labels from")
-    return Sequence(Path(path).stem, scans, np.array(poses), np.array(stamps))
-
-
 def split(drive: Sequence, held_out: float) -> tuple[Sequence, Sequence]:
     """The beginning to train on and the end to measure on, `BORDER` of travel between them. ValueError: too short."""
     poses = drive.poses_to("label places")
-    distance = travel(poses)
+    distance = path_length(poses)
     end = (1.0 - held_out) * distance[-1]
     parts = [np.flatnonzero(distance < end - BORDER), np.flatnonzero(distance >= end)]
     if len(parts[0]) < FEWEST * VIEWS or len(parts[1]) < FEWEST * VIEWS:
@@ -112,7 +86,7 @@ class DrivePlaces(Places):
         )
         super().__init__(views)
         middle = poses[VIEWS // 2 :: VIEWS]
-        along = travel(poses)[VIEWS // 2 :: VIEWS, None]
+        along = path_length(poses)[VIEWS // 2 :: VIEWS, None]
         self.doubtful = doubtful(middle[:, :2, 3], along)
 
     def draw_places(self, stage: StageRecipe, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,37 +9,26 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Pose, PoseStamped
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image, PointCloud2
 
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import Inputs, Scan
-from vlad_ros.poses import from_quaternion
-from vlad_ros.ros.outputs.diagnostics import Statistics
-from vlad_ros.ros.outputs.messages import UNIT_TOLERANCE, from_time
-from vlad_ros.ros.outputs.publishers import Outputs
-from vlad_ros.ros.worker import Listener
+from vlad_ros.drive.pairing import Inputs, PendingScan
+from vlad_ros.poses import decode_pose
+from vlad_ros.ros.listener import Listener
+from vlad_ros.ros.outputs.publishers import Publishers
+from vlad_ros.ros.qos import heard
+from vlad_ros.ros.statistics import Statistics
+from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F64
 
 POINTS_TYPE = "sensor_msgs/msg/PointCloud2"
 KEYFRAME_TYPES = {"geometry_msgs/msg/PoseStamped": PoseStamped, "nav_msgs/msg/Path": Path}
-
-
-def rigid(pose: Pose) -> F64:
-    """T (4, 4) of a pose; ValueError when it is not finite or its quaternion is not of unit length."""
-    p, q = pose.position, pose.orientation
-    translation, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
-    if not (np.isfinite(translation).all() and np.isfinite(quaternion).all()):
-        raise ValueError(f"the pose is not finite: position {translation}, quaternion {quaternion}")
-    norm = float(np.linalg.norm(quaternion))
-    if abs(norm - 1.0) > UNIT_TOLERANCE:
-        raise ValueError(f"the quaternion's norm is {norm:.3g}, not 1")
-    return from_quaternion(translation, quaternion)
 
 
 def twist_of(message: Odometry) -> F64:
@@ -59,7 +48,7 @@ class Subscriptions:
         node: LifecycleNode,
         config: NodeConfig,
         inputs: Inputs,
-        outputs: Outputs,
+        outputs: Publishers,
         listener: Listener,
         statistics: Statistics,
         later: Callable[[Callable[[], None]], None],
@@ -75,23 +64,14 @@ class Subscriptions:
         self._made: list[Subscription] = []
         self._keyframes: Subscription | None = None
         self.open = False
-        reliability = ReliabilityPolicy.RELIABLE if config.points_reliable else ReliabilityPolicy.BEST_EFFORT
-        self._points = self._subscribe(PointCloud2, "points", self._on_points, 10, reliability)
+        self._points = self._subscribe(PointCloud2, "points", self._on_points, heard(10, config.points_reliable))
         if config.odom_source == "topic":
-            self._subscribe(Odometry, "odom", self._on_odometry, 200)
+            self._subscribe(Odometry, "odom", self._on_odometry, heard(200))
         if config.use_bev:
-            self._subscribe(Image, "bev", self._on_bev, 10)
+            self._subscribe(Image, "bev", self._on_bev, heard(10))
         self.find_keyframes()
 
-    def _subscribe(
-        self,
-        kind: type,
-        topic: str,
-        callback: Any,
-        depth: int,
-        reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT,
-    ) -> Subscription:
-        qos = QoSProfile(depth=depth, reliability=reliability)
+    def _subscribe(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> Subscription:
         subscription = self._node.create_subscription(kind, topic, callback, qos)
         self._made.append(subscription)
         return subscription
@@ -120,7 +100,7 @@ class Subscriptions:
         for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("keyframes")):
             kind = KEYFRAME_TYPES.get(info.topic_type)
             if kind is not None:
-                self._keyframes = self._subscribe(kind, "keyframes", self._on_keyframes, 100)
+                self._keyframes = self._subscribe(kind, "keyframes", self._on_keyframes, heard(100))
                 return
             if needed:
                 self._listener.reject("bad_keyframe", f"{info.node_name} publishes {info.topic_type}")
@@ -128,13 +108,13 @@ class Subscriptions:
     def _on_points(self, message: PointCloud2) -> None:
         if not self.open:
             return
-        stamp = from_time(message.header.stamp)
+        stamp = stamp_of(message)
         self._statistics.heard(stamp)
         self._drain()
         if stamp <= 0:
             self._listener.reject("zero_stamp", "")
             return
-        self._inputs.add_scan(Scan(message, stamp, time.monotonic()))
+        self._inputs.add_scan(PendingScan(message, stamp, time.monotonic()))
 
     def _drain(self) -> None:
         """Take what has already come for this cloud, odometry above all.
@@ -153,7 +133,7 @@ class Subscriptions:
         if not self.open:
             return
         try:
-            T, stamp = rigid(message.pose.pose), from_time(message.header.stamp)
+            T, stamp = decode_pose(message.pose.pose), stamp_of(message)
             self._inputs.add_odometry(stamp, T, message.child_frame_id, twist_of(message))
         except ValueError as error:
             self._listener.reject("bad_odometry", str(error))
@@ -162,7 +142,7 @@ class Subscriptions:
 
     def _on_bev(self, message: Image) -> None:
         if self.open:
-            self._inputs.add_bev(from_time(message.header.stamp), message)
+            self._inputs.add_bev(stamp_of(message), message)
 
     def _on_keyframes(self, message: PoseStamped | Path) -> None:
         if not self.open:
@@ -173,7 +153,7 @@ class Subscriptions:
             self._paths.append(message)
             self._later(self._follow_path)
             message = message.poses[-1]
-        stamp = from_time(message.header.stamp)
+        stamp = stamp_of(message)
         if stamp <= 0:
             self._listener.reject("bad_keyframe", "")
             return

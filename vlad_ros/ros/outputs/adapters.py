@@ -7,20 +7,20 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64MultiArray, Header
 
 from vlad_ros.config import NodeConfig
 from vlad_ros.graph.node_edges import NodeEdges
-from vlad_ros.pipeline import Described
+from vlad_ros.loops.described import Described
 from vlad_ros.ros.outputs import messages
+from vlad_ros.ros.qos import RELIABLE
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 
 LIO_SAM_TOPIC = "lio_loop/loop_closure_detection"
-LIO_SAM_APART = 30_000_000_000  # ns; what is nearer LIO-SAM throws away (historyKeyframeSearchTimeDiff)
-LIO_SAM_PERIOD = 1_000_000_000  # ns; it looks at one edge a second, and keeps five
-RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+LIO_SAM_APART = 30 * SECOND  # what is nearer LIO-SAM throws away (historyKeyframeSearchTimeDiff)
+LIO_SAM_PERIOD = SECOND  # it looks at one edge a second, and keeps five
 
 PoseOf = Callable[[int], F64 | None]
 BodyFrame = Callable[[], str]
@@ -74,7 +74,7 @@ class LioSam:
         """The edges of one keyframe."""
         pair = self._pairs.offer(described.keyframe.stamp, described.closures)
         if pair is not None:
-            self.publisher.publish(Float64MultiArray(data=[stamp / 1e9 for stamp in pair]))
+            self.publisher.publish(Float64MultiArray(data=[stamp / SECOND for stamp in pair]))
 
 
 class ForeignNodes:

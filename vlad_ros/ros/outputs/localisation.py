@@ -7,14 +7,14 @@ import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 
+from vlad_ros.loops.described import Described
 from vlad_ros.loops.relocalisation import MapPose, Relocaliser
-from vlad_ros.pipeline import Described, PlaceRecognizer
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.messages import pose_message, poses_of
-from vlad_ros.ros.worker import Listener
-
-RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+from vlad_ros.ros.qos import RELIABLE
+from vlad_ros.stamps import SECOND
 
 
 class Localisation:
@@ -80,5 +80,5 @@ class Localisation:
         last = self._last
         if last is not None:
             x, y, z = np.round(last.T_map_base[:3, 3], 2)
-            values["last place in the map"] = f"x {x} m, y {y} m, z {z} m at {last.stamp / 1e9:.3f} s"
+            values["last place in the map"] = f"x {x} m, y {y} m, z {z} m at {last.stamp / SECOND:.3f} s"
         return values

@@ -22,12 +22,12 @@ from std_msgs.msg import Header
 from vlad_ros.cloud.raster import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.loops.relocalisation import MapPose
-from vlad_ros.poses import from_quaternion, inverse, to_quaternion
+from vlad_ros.poses import decode, from_quaternion, inverse, to_quaternion
 from vlad_ros.ros.outputs.create_cloud import create_cloud
+from vlad_ros.stamps import SECOND, stamp_of
 from vlad_ros.types import F32, F64, LoopClosure
 
 UINT8, INT32, UINT32, FLOAT32, FLOAT64 = 2, 5, 6, 7, 8  # PointField's constants
-UNIT_TOLERANCE = 0.01  # of a quaternion's norm
 NUMPY = {UINT8: "u1", INT32: "<i4", UINT32: "<u4", FLOAT32: "<f4", FLOAT64: "<f8"}
 
 # name, offset in bytes, PointField datatype
@@ -92,13 +92,8 @@ PoseOf = Callable[[int], F64 | None]
 
 def to_time(stamp: int) -> Time:
     """A message's time of integer nanoseconds."""
-    sec, nanosec = divmod(stamp, 1_000_000_000)
+    sec, nanosec = divmod(stamp, SECOND)
     return Time(sec=sec, nanosec=nanosec)
-
-
-def from_time(time: Time) -> int:
-    """Integer nanoseconds of a message's time."""
-    return int(time.sec) * 1_000_000_000 + int(time.nanosec)
 
 
 def descriptor_message(header: Header, descriptor: F32) -> PointCloud2:
@@ -119,7 +114,7 @@ def closures_message(header: Header, closures: Sequence[LoopClosure], pose_of: P
 def _fill(row: np.void, closure: LoopClosure, pose_of: PoseOf) -> None:
     row["x"], row["y"], row["z"] = match_position(closure, pose_of)
     for side in ("query", "match"):
-        row[f"{side}_sec"], row[f"{side}_nanosec"] = divmod(getattr(closure, f"{side}_stamp"), 1_000_000_000)
+        row[f"{side}_sec"], row[f"{side}_nanosec"] = divmod(getattr(closure, f"{side}_stamp"), SECOND)
         row[f"{side}_id"] = getattr(closure, f"{side}_id")
         row[f"{side}_session"] = getattr(closure, f"{side}_session")
     row["similarity"] = closure.similarity
@@ -134,7 +129,7 @@ def _fill(row: np.void, closure: LoopClosure, pose_of: PoseOf) -> None:
 
 def stamps_of(row: np.void) -> tuple[int, int]:
     """Stamps [ns] of a row's query and match."""
-    query, match = (1_000_000_000 * int(row[f"{s}_sec"]) + int(row[f"{s}_nanosec"]) for s in ("query", "match"))
+    query, match = (SECOND * int(row[f"{s}_sec"]) + int(row[f"{s}_nanosec"]) for s in ("query", "match"))
     return query, match
 
 
@@ -167,17 +162,12 @@ def pose_message(pose: MapPose, map_frame: str) -> PoseWithCovarianceStamped:
 
 def poses_of(path: Path) -> tuple[list[int], F64]:
     """Stamps [ns] and poses (N, 4, 4) of a path; ValueError when one has no stamp, is not finite or no rotation."""
-    stamps = [from_time(pose.header.stamp) for pose in path.poses]
+    stamps = [stamp_of(pose) for pose in path.poses]
     if min(stamps, default=1) <= 0:
         raise ValueError("a pose of the path has no stamp of its own: fill in poses[i].header.stamp")
     where = [(pose.pose.position, pose.pose.orientation) for pose in path.poses]
     numbers = np.array([(p.x, p.y, p.z, q.x, q.y, q.z, q.w) for p, q in where], np.float64).reshape(-1, 7)
-    if not np.isfinite(numbers).all():
-        raise ValueError("a pose of the path is not finite")
-    norms = np.linalg.norm(numbers[:, 3:], axis=1)
-    if np.any(np.abs(norms - 1.0) > UNIT_TOLERANCE):
-        raise ValueError("a quaternion of the path is not of unit length")
-    return stamps, from_quaternion(numbers[:, :3], numbers[:, 3:])
+    return stamps, decode(numbers[:, :3], numbers[:, 3:])
 
 
 def bev_message(header: Header, raster: F32, config: BevConfig) -> Image:

@@ -9,36 +9,34 @@ from typing import Any
 import numpy as np
 from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from vlad_ros.config import NodeConfig
-from vlad_ros.pipeline import Described, PlaceRecognizer
-from vlad_ros.ros.inputs.frames import Frames
+from vlad_ros.loops.described import Described
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs import messages
-from vlad_ros.ros.outputs.adapters import Adapters
-from vlad_ros.ros.outputs.diagnostics import Statistics
+from vlad_ros.ros.outputs.adapters import Adapters, BodyFrame
 from vlad_ros.ros.outputs.localisation import Localisation
 from vlad_ros.ros.outputs.markers import MarkerBoard
-from vlad_ros.ros.worker import Listener
+from vlad_ros.ros.qos import LATCHED, PICTURES, RELIABLE
+from vlad_ros.ros.statistics import Statistics
+from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F32, F64
 
-RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-PICTURES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 MARKER_PERIOD = 1.0  # s on the steady clock
 
 
-class Outputs:
+class Publishers:
     """Made at configure, closed at cleanup; all else but `draw` is called by the worker alone."""
 
     def __init__(
         self,
         node: LifecycleNode,
         recognizer: PlaceRecognizer,
-        frames: Frames,
+        body: BodyFrame,
         config: NodeConfig,
         listener: Listener,
         statistics: Statistics,
@@ -47,7 +45,7 @@ class Outputs:
         self._recognizer = recognizer
         self._statistics = statistics
         self._bev_config = recognizer.describer.bev
-        self._frames = frames
+        self._body = body
         self._board = MarkerBoard()
         self._drawn = 0.0
         self.odom_frame = ""
@@ -57,9 +55,7 @@ class Outputs:
         self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
         self._markers = node.create_publisher(MarkerArray, "~/markers", LATCHED)
         self.localisation = Localisation(node, recognizer, listener, config.map_frame)
-        self._adapters = Adapters(
-            node, config, lambda: frames.body, self._pose_of, lambda reason: listener.reject(reason, "")
-        )
+        self._adapters = Adapters(node, config, body, self._pose_of, lambda reason: listener.reject(reason, ""))
 
     def close(self) -> None:
         """Take the topics away."""
@@ -78,13 +74,13 @@ class Outputs:
 
     def follow(self, path: Path) -> None:
         """The back-end's nodes, where it has optimised them to."""
-        self._adapters.announce(messages.from_time(pose.header.stamp) for pose in path.poses)
+        self._adapters.announce(map(stamp_of, path.poses))
         self.localisation.correct(path)
 
     def publish(self, described: list[Described]) -> None:
         """Descriptor, closures, raster, marker and place of each keyframe."""
         for item in described:
-            header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._frames.body)
+            header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._body())
             self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
             self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
             self._publish_raster(header, item.bev.raster)
@@ -99,7 +95,7 @@ class Outputs:
         if not now and time.monotonic() - self._drawn < MARKER_PERIOD:
             return
         stamp = self._node.get_clock().now().to_msg()
-        drawing = self._board.message(Header(stamp=stamp, frame_id=self.odom_frame or self._frames.body))
+        drawing = self._board.message(Header(stamp=stamp, frame_id=self.odom_frame or self._body()))
         if drawing is not None:
             self._drawn = time.monotonic()
             self._markers.publish(drawing)

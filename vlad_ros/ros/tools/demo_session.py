@@ -9,34 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from vlad_ros.commands.demo_drive import Edge, Truth
 from vlad_ros.config import ReplayConfig
-from vlad_ros.ros.outputs.messages import stamps_of, transform_of
 from vlad_ros.ros.tools import replay
-from vlad_ros.ros.tools.node_client import Watch, launch_node
+from vlad_ros.ros.tools.node_client import NodeClient
+from vlad_ros.ros.tools.node_process import start_node
 
 # What the node counts although nothing was lost.
 HARMLESS = ("session_opened", "no_odometry", "odometry_jump")
-
-
-def announce(
-    bag: Path, folder: Path, truth: Truth, weights: str | None, rate: float, say: Callable[[str], None]
-) -> tuple[list[int], list[Edge], int]:
-    """Play `bag` into a fresh node. The stamps of all keyframes, all accepted edges, and how many messages were lost.
-
-    RuntimeError, with the end of the node's log, where it does not become active.
-    """
-    edges: list[Edge] = []
-
-    def hear(stamp: int, rows: np.ndarray) -> None:
-        accepted = [_edge(row, truth) for row in rows if row["accepted"]]
-        if accepted:
-            say(accepted[0].sentence(len(accepted) - 1))
-        edges.extend(accepted)
-
-    parameters = {"weights": str(Path(weights).resolve())} if weights else {}
-    stamps, lost = listen(bag, folder, hear, parameters, rate, say)
-    return stamps, edges, lost
 
 
 def listen(
@@ -48,10 +27,10 @@ def listen(
     say: Callable[[str], None],
 ) -> tuple[list[int], int]:
     """Play `bag` into a fresh node with these `parameters`, `hear(stamp, rows)` what it announces. The stamps of all
-    keyframes, and how many messages were lost. RuntimeError as in `announce`."""
-    arguments = {"points": "/points", "odom": "/odom", "use_sim_time": "true"}
-    with Watch(on_closures=hear) as watch, launch_node(folder, parameters, **arguments) as node:
-        say("waiting for the node: vlad.launch.py " + " ".join(f"{k}:={v}" for k, v in arguments.items()))
+    keyframes, and how many messages were lost. RuntimeError, with the end of the node's log, where it does not become
+    active."""
+    with NodeClient(on_closures=hear) as watch, start_node(folder, {"use_sim_time": True, **parameters}) as node:
+        say("waiting for the node: ros2 launch vlad_ros vlad.launch.py points:=/points odom:=/odom use_sim_time:=true")
         watch.wait_active(node)
         played = replay.play(watch.node, bag, ReplayConfig(rate=rate), say=say)
         watch.wait_quiet()
@@ -62,7 +41,3 @@ def listen(
                 say(f"the node counts {reason}: {count}")
                 lost += count
     return [stamp for stamp, _, _ in watch.descriptors], lost
-
-
-def _edge(row: np.void, truth: Truth) -> Edge:
-    return truth.edge(*stamps_of(row), float(row["probability"]), transform_of(row))

@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a node as its own process and hear everything it says over DDS: what the demo and the tests look through."""
+"""One node's other end: hears everything it says over DDS and calls its services, for the demo and the tests."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -25,9 +20,10 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
-from vlad_ros.ros.outputs.messages import ROW, from_time
-from vlad_ros.ros.share import share_folder, use_shared_memory
-from vlad_ros.ros.tools.launch_recorder import resolve
+from vlad_ros.ros.environment import use_shared_memory
+from vlad_ros.ros.outputs.messages import ROW
+from vlad_ros.ros.tools.node_process import NodeProcess
+from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F32
 
 DEPTH = 10000
@@ -36,52 +32,7 @@ MEET_S = 0.2  # discovery is not symmetric: a server that has not met its client
 ASK_AGAIN_S = 2.0
 
 
-class NodeProcess:
-    """A node in a process of its own; what it prints goes to `log`. Ended by SIGINT, after 20 s by SIGKILL."""
-
-    def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
-        self.log = log
-        self._file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
-        environment = {**os.environ, **env}
-        self.process = subprocess.Popen(argv, env=environment, stdout=self._file, stderr=subprocess.STDOUT)
-
-    def __enter__(self) -> NodeProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> int:
-        """End it; the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            code = self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        self._file.close()
-        return code
-
-    def tail(self, lines: int = 15) -> str:
-        """The end of what it has printed."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def launch_node(folder: Path, parameters: Mapping[str, Any], **arguments: str) -> NodeProcess:
-    """The process that vlad.launch.py starts with these launch arguments; `parameters` go into a parameter file in
-    `folder`, where its log goes, too."""
-    if parameters:
-        lines = [f"    {name}: {json.dumps(value)}\n" for name, value in parameters.items()]
-        arguments["params_file"] = str(folder / "parameters.yaml")
-        Path(arguments["params_file"]).write_text("/**:\n  ros__parameters:\n" + "".join(lines))
-    (argv, env), *_ = resolve(share_folder() / "launch" / "vlad.launch.py", **arguments)
-    return NodeProcess(argv, env, folder / "node.log")
-
-
-class Watch:
+class NodeClient:
     """A listener to the node `name`, spinning in a thread of its own; owns rclpy while it lives.
 
     `descriptors`: (stamp [ns], frame, (D,) float32) in the order of their arrival; `closures`: (stamp, rows of
@@ -107,7 +58,7 @@ class Watch:
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> NodeClient:
         return self
 
     def __exit__(
@@ -120,11 +71,11 @@ class Watch:
 
     def _descriptor(self, message: PointCloud2) -> None:
         descriptor = np.frombuffer(message.data, "<f4").copy()
-        self.descriptors.append((from_time(message.header.stamp), message.header.frame_id, descriptor))
+        self.descriptors.append((stamp_of(message), message.header.frame_id, descriptor))
         self._heard = time.monotonic()
 
     def _closure(self, message: PointCloud2) -> None:
-        stamp, rows = from_time(message.header.stamp), np.frombuffer(message.data, ROW).copy()
+        stamp, rows = stamp_of(message), np.frombuffer(message.data, ROW).copy()
         self.closures.append((stamp, rows))
         self._heard = time.monotonic()
         if self._on_closures is not None:

@@ -21,8 +21,9 @@ from rosgraph_msgs.msg import Clock
 from tqdm import tqdm
 
 from vlad_ros.config import ReplayConfig
-from vlad_ros.files.bags import NANOSECONDS, open_bag
-from vlad_ros.ros.share import use_shared_memory
+from vlad_ros.files.bags import open_bag
+from vlad_ros.ros.environment import use_shared_memory
+from vlad_ros.stamps import SECOND
 
 ACKNOWLEDGE_S = 5.0  # how long the last messages may take to arrive
 SETTLE_S = 0.3  # between discovery and the first message: the subscriber's side matches a moment later
@@ -96,7 +97,7 @@ class Player:
         first, begin = self.reader.start_time, time.monotonic()
         with tqdm(total=total, unit="msg", desc="replay", disable=None if progress else True) as bar:
             for connection, stamp, raw in self.reader.messages(connections=chosen):
-                due = begin + (stamp - first) / self.config.rate / NANOSECONDS
+                due = begin + (stamp - first) / self.config.rate / SECOND
                 self._sleep_until(due, stamp)
                 self.report.lateness.append(time.monotonic() - due)
                 self.publishers[connection.topic].publish(bytes(raw))
@@ -110,14 +111,14 @@ class Player:
         """Sleep with the clock ticking; the last tick is the stamp of the message that is due."""
         period = 1.0 / self.config.clock_rate
         while (left := due - time.monotonic()) > period:
-            self._tick(stamp - int(left * self.config.rate * NANOSECONDS))
+            self._tick(stamp - int(left * self.config.rate * SECOND))
             time.sleep(min(period, max(0.0, due - time.monotonic())))
         time.sleep(max(0.0, due - time.monotonic()))
         self._tick(stamp)
 
     def _tick(self, now: int) -> None:
         message = Clock()
-        message.clock.sec, message.clock.nanosec = divmod(now, NANOSECONDS)
+        message.clock.sec, message.clock.nanosec = divmod(now, SECOND)
         self.clock.publish(message)
 
 

@@ -10,23 +10,24 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import PointCloud2
 
-from vlad_ros.ros.outputs.messages import ROW, from_time, stamps_of
-from vlad_ros.ros.tools.node_client import Watch
-from vlad_ros.terminal import Loop, View
+from vlad_ros.ros.outputs.messages import ROW, stamps_of
+from vlad_ros.ros.tools.node_client import NodeClient
+from vlad_ros.stamps import stamp_of
+from vlad_ros.terminal import LoopRow, WatchView
 
 KEPT = 200  # keyframes; the last refusal is looked for among them
 
 
-class LiveWatch(Watch):
+class Watch(NodeClient):
     """Forgets what no screen shows."""
 
     def __init__(self, name: str) -> None:
-        self._loops: deque[Loop] = deque(maxlen=KEPT)
+        self._loops: deque[LoopRow] = deque(maxlen=KEPT)
         self._status = DiagnosticStatus()
         self._told = 0.0
         super().__init__(name)
 
-    def __enter__(self) -> LiveWatch:
+    def __enter__(self) -> Watch:
         return self
 
     def _descriptor(self, message: PointCloud2) -> None:
@@ -34,7 +35,7 @@ class LiveWatch(Watch):
 
     def _closure(self, message: PointCloud2) -> None:
         rows = np.frombuffer(message.data, ROW)
-        self._loops.appendleft(_loop(from_time(message.header.stamp), rows))
+        self._loops.appendleft(_loop(stamp_of(message), rows))
 
     def _diagnostic(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -48,10 +49,10 @@ class LiveWatch(Watch):
             time.sleep(0.05)
         return bool(self._told)
 
-    def view(self) -> View:
+    def view(self) -> WatchView:
         """As of now."""
         status = self._status
-        return View(
+        return WatchView(
             node=self.name,
             values={value.key: value.value for value in status.values},
             message=status.message,
@@ -61,12 +62,12 @@ class LiveWatch(Watch):
         )
 
 
-def _loop(query_stamp: int, rows: np.ndarray) -> Loop:
+def _loop(query_stamp: int, rows: np.ndarray) -> LoopRow:
     """The first of the candidates, which is the best."""
     if not len(rows):
-        return Loop(query_stamp)
+        return LoopRow(query_stamp)
     row = rows[0]
-    return Loop(
+    return LoopRow(
         query_stamp=query_stamp,
         match_stamp=stamps_of(row)[1],
         match_session=int(row["match_session"]),

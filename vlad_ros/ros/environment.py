@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the launch file and the configuration lie: in the source tree, or where colcon has put them."""
+"""What a process of ours wants of its environment, and where the package's configuration lies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from pathlib import Path
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 DDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # until and from Kilted on
+# Clouds' buffers are kept instead of given back to the system each time (glibc). OpenMP's threads sleep while they
+# wait: spinning, as by default, they take the cores that the rest of the stack needs, and are slower for it.
+RUNTIME = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+}
 
 
 def share_folder() -> Path:
@@ -22,10 +30,16 @@ def share_folder() -> Path:
         raise ValueError("vlad_ros is not installed: source the workspace's install/setup.bash") from error
 
 
+def dds_profile() -> dict[str, str]:
+    """Whole clouds through shared memory, unless the user has a DDS profile."""
+    if any(name in os.environ for name in DDS_PROFILE):
+        return {}
+    return {name: str(share_folder() / "config" / "fastdds_shm.xml") for name in DDS_PROFILE}
+
+
 def use_shared_memory() -> None:
-    """Let this process write whole clouds to shared memory, unless the user has a DDS profile; before rclpy.init.
+    """Let this process write whole clouds to shared memory; before rclpy.init.
 
     In Fast DDS a participant writes into its own segment: who publishes large clouds needs the profile, too.
     """
-    if not any(name in os.environ for name in DDS_PROFILE):
-        os.environ.update({name: str(share_folder() / "config" / "fastdds_shm.xml") for name in DDS_PROFILE})
+    os.environ.update(dds_profile())

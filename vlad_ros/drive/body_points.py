@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way from a cloud's message to points in the body frame at its stamp, in the node as in an offline run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from vlad_ros.cloud.decode import TIMES, Rows, decode_rows
+from vlad_ros.cloud.deskew import Motion, deskew
+from vlad_ros.config import NodeConfig
+from vlad_ros.drive.frames import FrameError, Frames
+from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.poses import transform
+from vlad_ros.types import F32, F64
+
+
+class BodyPoints:
+    """Decodes, mounts and deskews the clouds of one drive; `state` says for people what is done about motion.
+
+    `count(reason)` hears what is missing, `warn(sentence)` the same in words, once each.
+    """
+
+    def __init__(
+        self, config: NodeConfig, frames: Frames, warn: Callable[[str], None], count: Callable[[str], object]
+    ) -> None:
+        self._config, self._frames, self._warn, self._count = config, frames, warn, count
+        self._said: set[str] = set()
+        self.state = "" if config.deskew else "off"
+        self.deskewed_in = 0.0  # s; how long the last scan took to be deskewed, 0 where it was not
+
+    def points(self, scan: PendingScan) -> F32:
+        """The cloud (N, 4) in the body frame, as it would have been measured at its stamp where times and odometry
+        say how. CloudError or FrameError when it cannot be used."""
+        frame = scan.message.header.frame_id
+        self._frames.check(frame)
+        points, rows = decode_rows(scan.message)
+        self._frames.settle(frame)
+        points = transform(points, self._frames.T_base_sensor) if self._frames.moves else points
+        self.deskewed_in = 0.0
+        return self._undistort(scan, points, rows)
+
+    def pose(self, scan: PendingScan) -> F64 | None:
+        """T_odom_base (4, 4) at the stamp, None without odometry; after `points`. FrameError for odometry of a third
+        frame."""
+        return None if scan.T_odom_child is None else self._frames.to_body(scan.T_odom_child, scan.child)
+
+    def _undistort(self, scan: PendingScan, points: F32, rows: Rows) -> F32:
+        """`points` (N, 4) in the body frame, of the message's `rows` (N,); as they came where times or odometry are
+        missing."""
+        if not self._config.deskew:
+            return points
+        if self._config.odom_source == "none":
+            return self._leave(points, "there is no odometry (odom_source none)")
+        if scan.offsets is None:
+            return self._leave(points, f"they tell no times of their points (a field {', '.join(TIMES)})")
+        if scan.motion is None:
+            self._count("not_deskewed")
+            return self._leave(points, "odometry does not cover the whole sweep")
+        try:
+            poses = self._frames.to_body(scan.motion.poses, scan.child)
+        except FrameError:  # told where the scan's own pose is asked for
+            return points
+        begun = time.monotonic()
+        moved = deskew(points, scan.offsets[rows], scan.stamp, Motion(scan.motion.stamps, poses))
+        self.deskewed_in = time.monotonic() - begun
+        first, last = (1e-6 * (at - scan.stamp) for at in scan.reach)
+        self.state = f"on, points {first:.0f} .. {last:.0f} ms from the stamp"
+        return np.asarray(moved, np.float32)
+
+    def _leave(self, points: F32, why: str) -> F32:
+        self.state = f"off, {why}"
+        if why not in self._said:
+            self._said.add(why)
+            self._warn(f"clouds are not deskewed: {why}; set deskew: false if that is meant")
+        return points

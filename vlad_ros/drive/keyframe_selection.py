@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which scans become keyframes: spread evenly over the travel with odometry, over the time without."""
+
+from __future__ import annotations
+
+import math
+
+from vlad_ros.config import RecognizerConfig
+from vlad_ros.drive.scan import Place
+from vlad_ros.poses import inverse, yaw
+from vlad_ros.stamps import SECOND
+from vlad_ros.types import F32
+
+
+class KeyframeSelector:
+    """Asked about each scan of a session in order: `wants` first and, where that or somebody else says yes, `takes`."""
+
+    def __init__(self, config: RecognizerConfig) -> None:
+        self._config = config
+        self._last: Place | None = None
+        self._descriptor: F32 | None = None  # of the last keyframe's single scan
+        self._looked = 0  # when a descriptor was asked for last
+
+    def wants(self, at: Place) -> bool:
+        """Whether the scan should be a keyframe; without odometry only if it is new, too (asked at most once in
+        `keyframe_period`). The first one should, and the first with a pose after one without."""
+        config, last = self._config, self._last
+        if last is None:
+            return True
+        age = (at.stamp - last.stamp) / SECOND
+        if age < 1.0 / config.keyframe_rate:
+            return False
+        if at.T_odom_base is None or at.travel is None:
+            return (at.stamp - self._looked) / SECOND >= config.keyframe_period
+        if last.T_odom_base is None or last.travel is None:
+            return True
+        turned = abs(yaw(inverse(last.T_odom_base) @ at.T_odom_base))
+        moved = at.travel - last.travel
+        return moved >= config.keyframe_distance or turned >= math.radians(config.keyframe_yaw)
+
+    def takes(self, at: Place, descriptor: F32, forced: bool = False) -> bool:
+        """Whether the wanted scan becomes a keyframe, now that its descriptor (D,) is known: by odometry it does,
+        without only where it looks unlike the last keyframe. `forced`: somebody else has decided that it does."""
+        self._looked = at.stamp
+        by_looks = not forced and at.T_odom_base is None
+        if by_looks and self._similarity(descriptor) >= self._config.keyframe_similarity:
+            return False
+        self._last, self._descriptor = at, descriptor
+        return True
+
+    def _similarity(self, descriptor: F32) -> float:
+        """To the last keyframe; -inf before the first."""
+        return -math.inf if self._descriptor is None else float(descriptor @ self._descriptor)

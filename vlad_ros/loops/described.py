@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pipeline says of a keyframe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlad_ros.cloud.raster import Bev
+from vlad_ros.types import Keyframe, LoopClosure
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """A keyframe that has got its answer: its row in the database, its candidates, most probable first, the raster
+    that its descriptor was made from (a tensor where the describer works on a GPU), and the wall time of each stage."""
+
+    keyframe_id: int
+    keyframe: Keyframe
+    closures: list[LoopClosure]
+    bev: Bev
+    milliseconds: dict[str, float]

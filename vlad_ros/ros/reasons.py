@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why the node does not use what it was given: the names under which it counts, and what they mean."""
+
+from __future__ import annotations
+
+# Every reason that something is not used, and what it means to the person who reads the warning.
+REASONS = {
+    "queue_full": "the computer is too slow for this rate; the oldest waiting scan was dropped",
+    "inactive": "the scan was waiting when the node was deactivated",
+    "cloud_empty": "the cloud is empty",
+    "cloud_fields": "the cloud's fields cannot be used",
+    "cloud_layout": "the cloud's layout is contradictory",
+    "cloud_not_finite": "the cloud has no finite point",
+    "cloud_out_of_range": "no point lies between min_range and max_range",
+    "unusable": "the pipeline cannot use the scan",
+    "zero_stamp": "the stamp is zero",
+    "frame_changed": "the cloud's frame_id has changed mid-run",
+    "no_transform": "there is no transform from the cloud's frame to base_frame",
+    "repeated_stamp": "the stamp is the last one's",
+    "late_stamp": "the stamp is older than the last one's",
+    "session_opened": "the stamps went back (a bag restarted?); a new session begins, the map is kept",
+    "no_odometry": "no odometry around the stamp; the scan is used without a pose",
+    "odometry_jump": "the odometry has jumped; local maps end there",
+    "not_deskewed": "the odometry does not cover the sweep, and has no twist; the scan is used as it came",
+    "bad_odometry": "the odometry message is not a pose",
+    "odometry_frame": "the odometry's child_frame_id is neither the body nor the cloud's frame; set base_frame to it",
+    "bad_bev": "the BEV image cannot be used",
+    "bev_missing": "no BEV for this scan",
+    "bev_unpaired": "no cloud within bev_tolerance of this BEV",
+    "keyframe_late": "the keyframe was announced after its scan had gone; raise keyframe_timeout",
+    "bad_keyframe": "the keyframe announcement names no stamp",
+    "bad_path": "the back-end's path cannot be used to correct the map",
+    "carried_away": "the place by odometry is no longer believed; a new session begins",
+    "node_far": "the back-end has no node within 0.5 s of one of the loop's keyframes; the edge is withheld",
+    "node_without_odometry": "no odometry leads from a loop's keyframe to the back-end's node; the edge is withheld",
+    "node_other_session": "a loop into another session has no nodes of this run's back-end; the edge is withheld",
+    "save_failed": "the map could not be saved",
+    "internal_error": "an error of the program itself; see the log",
+}
+
+# The topic that a reason is about, where it is not the points.
+TOPICS = {
+    "no_odometry": "odom",
+    "odometry_jump": "odom",
+    "bad_odometry": "odom",
+    "odometry_frame": "odom",
+    "bad_bev": "bev",
+    "bev_missing": "bev",
+    "bev_unpaired": "bev",
+    "keyframe_late": "keyframes",
+    "bad_keyframe": "keyframes",
+    "bad_path": "keyframes",
+    "carried_away": "odom",
+    "node_far": "keyframes",
+    "node_without_odometry": "odom",
+    "node_other_session": "keyframes",
+    "save_failed": "~/save_map",
+}

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node as a process of its own, with the parameters and the environment that the launch file gives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vlad_ros.ros.environment import RUNTIME, dds_profile
+
+
+class NodeProcess:
+    """A node in a process of its own; what it prints goes to `log`. Ended by SIGINT, after 20 s by SIGKILL."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
+        self.log = log
+        self._file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
+        environment = {**os.environ, **env}
+        self.process = subprocess.Popen(argv, env=environment, stdout=self._file, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """End it; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self._file.close()
+        return code
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of what it has printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def start_node(folder: Path, parameters: Mapping[str, Any]) -> NodeProcess:
+    """The node `vlad`, which activates itself, with these parameters on top of the defaults; its log is
+    `folder`/node.log."""
+    argv = [sys.executable, "-m", "vlad_ros.ros.node", "--ros-args", "-r", "__node:=vlad"]
+    for name, value in {"autostart": True, **parameters}.items():
+        argv += ["-p", f"{name}:={json.dumps(value)}"]
+    wanted = RUNTIME | dds_profile()
+    return NodeProcess(
+        argv, {name: value for name, value in wanted.items() if name not in os.environ}, folder / "node.log"
+    )
