@@ -53,7 +53,7 @@ def decode(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
         raise ValueError(f"the pose is not finite: position {row[:3]}, quaternion {row[3:]}")
     norms = np.linalg.norm(rows[:, 3:], axis=1)
     for norm in norms[np.abs(norms - 1.0) > UNIT_TOLERANCE]:
-        raise ValueError(f"the quaternion's norm is {norm:.3g}, not 1")
+        raise ValueError(f"the quaternion is not of unit length, its norm is {norm:.3g}")
     return from_quaternion(translation, quaternion_xyzw)
 
 

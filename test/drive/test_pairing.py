@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, TopicOdometr
 from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.stamps import SECOND
 
-pytestmark = pytest.mark.ros
 TENTH = SECOND // 10
 
 
@@ -202,24 +200,19 @@ def test_whoever_waits_for_a_job_hears_success_and_failure() -> None:
         assert job.wait() == answer
 
 
-def scan_of(child: str, x: float) -> PendingScan:
-    return PendingScan(None, 0, 0.0, from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
-
-
 def test_frames() -> None:
-    pytest.importorskip("rclpy")
-    from vlad_ros.ros.inputs.frames import FrameError, Frames
+    from vlad_ros.drive.frames import FrameError, Frames
 
     said: list[str] = []
     mounting = (1.0, 0.0, 2.0, 0.0, 0.0, float(np.pi))
     frames = Frames(NodeConfig(base_frame="base", mounting_xyz_rpy=mounting), None, said.append)
     frames.settle("lidar")
     assert frames.body == "base" and np.allclose(frames.T_base_sensor, from_xyz_rpy(mounting))
-    assert frames.body_pose(scan_of("base", 5.0))[0, 3] == 5.0
+    assert frames.to_body(from_xyz_rpy((5.0, 0, 0, 0, 0, 0)), "base")[0, 3] == 5.0
     # The sensor, turned round, is at x 5; the base is 1 m before it in the sensor's backward direction.
-    assert frames.body_pose(scan_of("lidar", 5.0))[:3, 3] == pytest.approx((6.0, 0.0, -2.0))
+    assert frames.to_body(from_xyz_rpy((5.0, 0, 0, 0, 0, 0)), "lidar")[:3, 3] == pytest.approx((6.0, 0.0, -2.0))
     with pytest.raises(FrameError, match="wheel") as error:
-        frames.body_pose(scan_of("wheel", 5.0))
+        frames.to_body(from_xyz_rpy((5.0, 0, 0, 0, 0, 0)), "wheel")
     assert error.value.reason == "odometry_frame"
     with pytest.raises(FrameError, match="other") as error:
         frames.check("other")
@@ -228,8 +221,7 @@ def test_frames() -> None:
 
 
 def test_frames_without_base_frame_or_mounting() -> None:
-    pytest.importorskip("rclpy")
-    from vlad_ros.ros.inputs.frames import FrameError, Frames
+    from vlad_ros.drive.frames import FrameError, Frames
 
     said: list[str] = []
     plain = Frames(NodeConfig(), None, said.append)
@@ -242,11 +234,11 @@ def test_frames_without_base_frame_or_mounting() -> None:
     with pytest.raises(ValueError, match="base_frame is empty"):
         Frames(NodeConfig(mounting_xyz_rpy=(0.0,) * 6), None, said.append)
 
-    tf = SimpleNamespace(find=lambda target, source: None)
-    waiting = Frames(NodeConfig(base_frame="base"), tf, said.append)  # type: ignore[arg-type]
+    known: dict[tuple[str, str], np.ndarray] = {}
+    waiting = Frames(NodeConfig(base_frame="base"), lambda *pair: known.get(pair), said.append)
     with pytest.raises(FrameError) as error:
         waiting.settle("lidar")
     assert error.value.reason == "no_transform"
-    tf.find = lambda target, source: from_xyz_rpy((0, 0, 3, 0, 0, 0)) if (target, source) == ("base", "lidar") else None
+    known["base", "lidar"] = from_xyz_rpy((0, 0, 3, 0, 0, 0))
     waiting.settle("lidar")
     assert waiting.T_base_sensor[2, 3] == 3.0
