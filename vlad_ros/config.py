@@ -134,6 +134,9 @@ class RecognizerConfig(Checked):
 
     min_range: float = option(1.0, "points nearer than this to the sensor are dropped", "m", 0.0, 50.0)
     max_range: float = option(100.0, "points farther than this are dropped", "m", 5.0, 1000.0)
+    body_box: tuple[float, ...] = option(
+        (), "points of the vehicle itself are dropped: x0 y0 z0 x1 y1 z1 [m] in the body frame; empty: none"
+    )
     keyframe_distance: float = option(1.0, "new keyframe after this much travel", "m", 0.05, 100.0)
     keyframe_yaw: float = option(20.0, "new keyframe after turning by this much", "deg", 1.0, 180.0)
     keyframe_rate: float = option(4.0, "at most this many keyframes per second", "1/s", 0.1, 100.0)
@@ -157,6 +160,12 @@ class RecognizerConfig(Checked):
     verification_budget: float = option(
         0.5, "wall time to verify the candidates of one keyframe; the best one is always verified", "s", 0.0, 60.0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        box = self.body_box
+        if len(box) not in (0, 6) or any(low >= high for low, high in zip(box[:3], box[3:], strict=False)):
+            raise ValueError(f"body_box must hold x0 y0 z0 x1 y1 z1 with x0 < x1 and so on, or nothing, not {box!r}")
 
 
 @dataclass(frozen=True)

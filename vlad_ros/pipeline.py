@@ -69,15 +69,17 @@ class PlaceRecognizer(PlaceMemory):
         bev: F32 | None = None,
         T_odom_base: F64 | None = None,
         is_keyframe: bool | None = None,
+        cropped: bool = False,
     ) -> list[Described]:
         """The keyframes that this scan completes, in order of their stamps, each exactly once.
 
         `points` (N, >=3) [m] in the body frame, `stamp` [ns], `bev` (C, H, W) a raster from outside, `T_odom_base`
-        (4, 4) the body's pose at the stamp; `is_keyframe` overrules the selection. What `StampGate` says of the stamp
-        is counted: it may hold the scan until the next one. ValueError, before anything changes: a cloud that nothing
-        can be made of, a transform that is not rigid, a raster that does not fit the weights.
+        (4, 4) the body's pose at the stamp; `is_keyframe` overrules the selection; `cropped`: `BodyPoints` has cropped
+        the points. What `StampGate` says of the stamp is counted: it may hold the scan until the next one. ValueError,
+        before anything changes: a cloud that nothing can be made of, a transform that is not rigid, a raster that does
+        not fit the weights.
         """
-        scan, done = self._check(points, stamp, bev, T_odom_base), []
+        scan, done = self._check(points, stamp, bev, T_odom_base, cropped), []
         for (admitted, chosen), verdict, gap in self._gate.judge(scan.stamp, (scan, is_keyframe)):
             if verdict != "ok":
                 self.counters[verdict] += 1
@@ -140,7 +142,9 @@ class PlaceRecognizer(PlaceMemory):
     def _new_drive(self) -> Drive:
         return Drive(self.config, self.describer.bev, self.counters, self.use_bev)
 
-    def _check(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
+    def _check(
+        self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None, cropped: bool = False
+    ) -> Scan:
         if bev is not None and not self.use_bev:
             raise ValueError("a BEV was given, but this recogniser makes its own (use_bev is false)")
-        return check_scan(points, stamp, bev, T_odom_base, self.config, self.describer.bev)
+        return check_scan(points, stamp, bev, T_odom_base, self.config, self.describer.bev, cropped)

@@ -116,9 +116,10 @@ def test_a_bag_begun_again_lets_the_old_scans_go_and_pairs_the_new_ones() -> Non
     bench.pose(1000, 0.0)
     bench.scan(1001)
     bench.scan(10)
-    assert bench.stamps == [1001]
+    assert bench.stamps == []  # one stamp alone may be wrong
     bench.pose(9.5, 1.0)
     bench.pose(10.5, 3.0)
+    bench.scan(11)
     assert bench.stamps == [1001, 10]
     assert bench.out[1].T_odom_child[0, 3] == pytest.approx(2.0)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vlad_ros.cloud.decode import point_times
-from vlad_ros.cloud.deskew import Motion, Stamps, reach, sweep_offsets
+from vlad_ros.cloud.deskew import Motion, Stamps, reach, read_sweep
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.odometry import OdometryBuffer
 from vlad_ros.drive.stamp_gate import StampGate
@@ -31,7 +31,8 @@ class PendingScan:
 
     `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
     transform, of the frame `child`. `is_keyframe` None: the pipeline decides. To be deskewed: `offsets` [ns] from the
-    stamp of each row of the message, None where it tells no times, and `motion` of `child` across them, where known.
+    stamp of each row of the message, None where it tells no times (or none that can be understood: `times_fault`), and
+    `motion` of `child` across them, where known.
     """
 
     message: Any
@@ -43,6 +44,7 @@ class PendingScan:
     is_keyframe: bool | None = None
     offsets: Stamps | None = None
     motion: Motion | None = None
+    times_fault: str = ""
 
     @property
     def frame(self) -> str:
@@ -177,7 +179,7 @@ class Inputs:
     def _admit(self, scan: PendingScan) -> None:
         self._newest = scan.stamp
         if self._config.deskew and not isinstance(self._poses, NoOdometry):
-            scan.offsets = sweep_offsets(point_times(scan.message), scan.stamp)
+            scan.offsets, scan.times_fault = read_sweep(point_times(scan.message), scan.stamp)
         if self._config.keyframe_source == "all":
             scan.is_keyframe = True
         self._waiting.append(scan)
