@@ -245,6 +245,11 @@ class ImportConfig(Checked):
     odom_frame: str = option("odom", "frame of the odometry")
     drift: bool = option(False, "let the odometry drift as in the evaluation instead of the true poses")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points_topic == self.odom_topic:
+            raise ValueError(f"points_topic and odom_topic must differ, both are {self.points_topic!r}")
+
 
 @dataclass(frozen=True)
 class ReplayConfig(Checked):
@@ -278,6 +283,10 @@ class RunConfig(Checked):
     points_topic: str = option("/points", "bag: topic of the clouds")
     odom_topic: str = option("/odom", "bag: topic of the odometry")
     deskew: bool = option(True, "bag: undistort clouds by the odometry across their sweep, as the node does")
+    base_frame: str = option("", "bag: body frame, to which its /tf_static leads; empty: the clouds' own frame")
+    mounting_xyz_rpy: tuple[float, ...] = option(
+        (), "bag: where the sensor is in base_frame, x y z [m] roll pitch yaw [rad]; empty: as /tf_static says"
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from vlad_ros.config import ImportConfig
 from vlad_ros.files import bags
+from vlad_ros.files.kitti import kitti_poses, kitti_scans
 from vlad_ros.files.sequence import Sequence, load_sequence, save_sequence
 from vlad_ros.poses import from_quaternion, from_xyz_rpy
 from vlad_ros.stamps import stamp_of
@@ -62,7 +63,7 @@ def test_without_poses_no_odometry_and_without_stamps_the_rate(tmp_path: Path) -
     assert odometry == []
     np.testing.assert_array_equal(np.diff([stamp_of(c) for c in clouds]), 250_000_000)
     with bags.open_bag(tmp_path / "bag") as reader:
-        assert list(reader.topics) == ["/points"]
+        assert [connection.topic for connection in reader.connections] == ["/points"]
 
 
 def test_scans_are_streamed(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ T_CAMERA_VELODYNE = np.array([[0.0, -1, 0, 0.01], [0, 0, -1, -0.08], [1, 0, 0, -
 def test_kitti_poses_are_moved_to_the_lidar(tmp_path: Path) -> None:
     """A point seen by scan i lies at the same place of the camera's world, by the camera's way and by ours."""
     scans, T_world_camera = kitti_folder(tmp_path / "00")
-    ours = list(bags.kitti_scans(tmp_path / "00", 10.0))
+    ours = list(kitti_scans(tmp_path / "00", 10.0))
     assert len(ours) == 3
     np.testing.assert_allclose(ours[0].T_odom_sensor, np.eye(4), atol=1e-12)
     for i, scan in enumerate(ours):
@@ -137,29 +138,29 @@ def test_kitti_poses_as_the_benchmark_lays_them_out(tmp_path: Path) -> None:
     kitti_folder(folder)
     (tmp_path / "poses").mkdir()
     (folder / "poses.txt").rename(tmp_path / "poses" / "07.txt")
-    assert bags.kitti_poses(folder) is not None
+    assert kitti_poses(folder) is not None
     (tmp_path / "poses" / "07.txt").unlink()
-    assert all(scan.T_odom_sensor is None for scan in bags.kitti_scans(folder, 10.0))
+    assert all(scan.T_odom_sensor is None for scan in kitti_scans(folder, 10.0))
 
 
 def test_kitti_folders_with_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no velodyne/\*\.bin"):
-        list(bags.kitti_scans(tmp_path, 10.0))
+        list(kitti_scans(tmp_path, 10.0))
     kitti_folder(tmp_path / "a", with_calibration=False)
     with pytest.raises(ValueError, match=r"calib\.txt: no line 'Tr:'"):
-        list(bags.kitti_scans(tmp_path / "a", 10.0))
+        list(kitti_scans(tmp_path / "a", 10.0))
     kitti_folder(tmp_path / "b")
     (tmp_path / "b" / "times.txt").write_text("0.0\n0.1\n")
     with pytest.raises(ValueError, match="2 times for 3 scans"):
-        list(bags.kitti_scans(tmp_path / "b", 10.0))
+        list(kitti_scans(tmp_path / "b", 10.0))
     kitti_folder(tmp_path / "c")
     (tmp_path / "c" / "velodyne" / "000001.bin").write_bytes(b"\0" * 20)
     with pytest.raises(ValueError, match=r"000001\.bin: 5 numbers"):
-        list(bags.kitti_scans(tmp_path / "c", 10.0))
+        list(kitti_scans(tmp_path / "c", 10.0))
     kitti_folder(tmp_path / "d")
     (tmp_path / "d" / "poses.txt").write_text("1 2 3\n" * 3)
     with pytest.raises(ValueError, match=r"poses\.txt: 3 numbers a line"):
-        list(bags.kitti_scans(tmp_path / "d", 10.0))
+        list(kitti_scans(tmp_path / "d", 10.0))
 
 
 def test_a_real_sequence_keeps_its_scans(tmp_path: Path) -> None:
