@@ -51,7 +51,8 @@ def decode(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
     rows = np.atleast_2d(np.concatenate([translation, quaternion_xyzw], axis=-1))
     for row in rows[~np.isfinite(rows).all(axis=1)]:
         raise ValueError(f"the pose is not finite: position {row[:3]}, quaternion {row[3:]}")
-    norms = np.linalg.norm(rows[:, 3:], axis=1)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(rows[:, 3:], axis=1)
     for norm in norms[np.abs(norms - 1.0) > UNIT_TOLERANCE]:
         raise ValueError(f"the quaternion is not of unit length, its norm is {norm:.3g}")
     return from_quaternion(translation, quaternion_xyzw)

@@ -17,6 +17,7 @@ from vlad_ros.files.names import numbered
 
 SUFFIXES = (".mcap", ".db3")
 MCAP, SQLITE, ROS1 = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V"
+ZSTD = b"\x28\xb5\x2f\xfd"
 PROFILE = slice(21, 25)  # of an mcap's first bytes: after magic, opcode and two lengths
 STEP = 1_000_000  # ns; how far behind a damaged place reading is taken up again, doubled until it succeeds
 WHAT_IT_IS = "a rosbag2 is a folder with metadata.yaml, or a .mcap or .db3 file"
@@ -59,12 +60,11 @@ class Bag:
         """
         wanted = {(connection.topic, connection.msgtype): connection for connection in connections}
         for reader in self._readers:
-            compressed = reader.compression_mode == "message"
             for storage in getattr(reader.storage, "storages", [reader.storage]):
                 # By topic and type: what else metadata.yaml says of a topic, people edit.
                 own = [c for c in storage.connections if (c.topic, c.msgtype) in wanted]
                 shown = reader.path / storage.path.name if reader.path.is_dir() else reader.path
-                for connection, time, data in _survivors(storage, own, compressed, shown, damaged) if own else ():
+                for connection, time, data in _survivors(storage, own, shown, damaged) if own else ():
                     yield wanted[connection.topic, connection.msgtype], time, data
 
     def close(self) -> None:
@@ -80,9 +80,7 @@ def _joined(one: Any, other: Any) -> Any:
     return one._replace(msgcount=one.msgcount + other.msgcount, ext=ext)
 
 
-def _survivors(
-    storage: Any, own: list[Any], compressed: bool, shown: Path, damaged: Damaged | None
-) -> Iterator[tuple[Any, int, bytes]]:
+def _survivors(storage: Any, own: list[Any], shown: Path, damaged: Damaged | None) -> Iterator[tuple[Any, int, bytes]]:
     """What can be read of one file; behind a damaged place it is taken up again as early as possible."""
     indexed = not isinstance(storage, McapReader) or bool(storage.chunks)
     # Without an index: in the order of the file, whatever its times.
@@ -92,7 +90,8 @@ def _survivors(
     while True:
         try:
             for connection, time, data in read(own, start):
-                yield connection, time, rosbag2_reader.zstd.decompress(data) if compressed else data
+                packed = data[:4] == ZSTD  # each message by itself; serialised ones begin with 0
+                yield connection, time, rosbag2_reader.zstd.decompress(data) if packed else data
                 begin, step = time, STEP
             return
         except Exception as error:  # whatever a damaged file makes its parser run into
