@@ -233,6 +233,11 @@ class EvaluationConfig(Checked):
     seed: int = option(0, "seed of the drift, the queries' turns and the bootstrap", "", 0)
 
 
+def _two_topics(points: str, odometry: str) -> None:
+    if points == odometry:
+        raise ValueError(f"points_topic and odom_topic must differ, both are {points!r}")
+
+
 @dataclass(frozen=True)
 class ImportConfig(Checked):
     """What `vlad import` writes."""
@@ -247,8 +252,7 @@ class ImportConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.points_topic == self.odom_topic:
-            raise ValueError(f"points_topic and odom_topic must differ, both are {self.points_topic!r}")
+        _two_topics(self.points_topic, self.odom_topic)
 
 
 @dataclass(frozen=True)
@@ -287,6 +291,10 @@ class RunConfig(Checked):
     mounting_xyz_rpy: tuple[float, ...] = option(
         (), "bag: where the sensor is in base_frame, x y z [m] roll pitch yaw [rad]; empty: as /tf_static says"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _two_topics(self.points_topic, self.odom_topic)
 
 
 @dataclass(frozen=True)
