@@ -134,6 +134,22 @@ def foreign(folder: Path) -> None:
     (folder / "run.json").write_text("[1, 2]")
 
 
+def nobody(folder: Path) -> None:
+    (folder / "run.json").write_text(json.dumps({"format": "vlad_ros run", "version": "latest"}))
+
+
+def bottomless(folder: Path) -> None:
+    (folder / "run.json").write_text("[" * 100_000)
+
+
+def binary(folder: Path) -> None:
+    (folder / "run.json").write_bytes(b"\xff\xfe\0")
+
+
+def scrambled(folder: Path) -> None:
+    (folder / "health.csv").write_bytes(b"stamp_ns,\xff\n")
+
+
 def empty(folder: Path) -> None:
     path = folder / "keyframes.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
@@ -161,6 +177,10 @@ def scribbled(folder: Path) -> None:
         (unfinished, "run.json is missing"),
         (older, "an older version"),
         (foreign, "not the record of a run"),
+        (nobody, "another version"),
+        (bottomless, "run.json: not readable"),
+        (binary, "run.json: not readable"),
+        (scrambled, "health.csv: damaged"),
         (empty, "without keyframes"),
         (cut, "cut short"),
         (renamed, "no column 'similarity'"),
