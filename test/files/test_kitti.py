@@ -162,7 +162,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0"
         (with_calibration(f"Tr: nan {IDENTITY[2:]}"), "calib.txt: Tr is not finite"),
         (sheared, "poses.txt: line 2 is not a rigid transform"),
         (blind, "poses.txt: line 3 is not finite"),
-        (with_table("poses.txt", ""), "poses.txt: it is empty; take it away to do without"),
+        (with_table("poses.txt", ""), "poses.txt: it is empty; remove it to go without"),
         (with_table("poses.txt", " \n\n"), "poses.txt: it is empty"),
         (with_table("poses.txt", f"{IDENTITY}\n{IDENTITY}\n"), "2 poses for 3 scans"),
         (with_table("poses.txt", f"{IDENTITY}\n{IDENTITY} 1\n"), "poses.txt: "),
@@ -254,7 +254,7 @@ def test_columns_that_are_all_alike_are_taken_for_four(tmp_path_factory, seed: i
 @pytest.mark.parametrize("count", [25, 5000])
 def test_numbers_that_are_no_float32(tmp_path: Path, count: int) -> None:
     np.random.default_rng(0).normal(0, 20, (4 * count, 4)).astype("<f8").tofile(tmp_path / "doubles.bin")
-    with pytest.raises(ValueError, match="no coordinates; save x y z"):
+    with pytest.raises(ValueError, match="not coordinates; save x y z"):
         read_bin(tmp_path / "doubles.bin")
 
 

@@ -102,9 +102,9 @@ def test_a_compressed_file(tmp_path: Path) -> None:
     assert stamps(tmp_path / "bag") == STAMPS
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    assert "zstd -t tells a damaged one" in refusal(tmp_path / "bag")
+    assert "zstd -t finds the damaged one" in refusal(tmp_path / "bag")
     (tmp_path / "bag" / "metadata.yaml").unlink()
-    assert "zstd -d it first" in refusal(tmp_path / "bag")
+    assert "decompress it first with zstd -d" in refusal(tmp_path / "bag")
 
 
 def test_a_file_that_metadata_names_is_not_there(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def looping(path: Path) -> None:
         (lambda path: path.mkdir(), "no metadata.yaml in it, and no .mcap or .db3 file"),
         (lambda path: path.write_text("hello"), "a rosbag2 is a folder with metadata.yaml"),
         (kitti, "vlad import"),
-        (pipe, "it is no file"),
+        (pipe, "it is not a regular file"),
         (looping, "not a readable rosbag2"),
     ],
     ids=["nothing", "empty folder", "text", "KITTI", "pipe", "loop"],
@@ -281,9 +281,9 @@ def test_what_is_no_bag(tmp_path: Path, make: Callable[[Path], None], words: str
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.mcap", b"hello", "no mcap file"),
+        ("a.mcap", b"hello", "not an mcap file"),
         ("a.mcap", b"\x89MCAP0\r\n\x01" + bytes(8) + b"\x04\0\0\0ros1" + b"\x89MCAP0\r\n", "not one of ROS 2"),
-        ("a.db3", b"hello", "no SQLite file"),
+        ("a.db3", b"hello", "not an SQLite file"),
         ("a.db3", b"SQLite format 3\0" + bytes(100), ".recover"),
     ],
 )

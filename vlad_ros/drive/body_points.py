@@ -34,10 +34,9 @@ class BodyPoints:
     def points(self, scan: PendingScan) -> F32:
         """The cloud (N, 4) in the body frame, as it would have been measured at its stamp where times and odometry
         say how. CloudError or FrameError when it cannot be used."""
-        frame = scan.message.header.frame_id
-        self._frames.check(frame)
+        self._frames.check(scan.frame)
         points, rows = decode_rows(scan.message)
-        self._frames.settle(frame)
+        self._frames.settle(scan.frame)
         points = transform(points, self._frames.T_base_sensor) if self._frames.moves else points
         self.deskewed_in = 0.0
         return self._undistort(scan, points, rows)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan as the drive takes it: cleaned, with its stamp and its pose; and which stamps are let in."""
+"""A scan as the drive takes it: cleaned, with its stamp and its pose."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ import numpy as np
 from vlad_ros.cloud.decode import CloudError, clean
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.poses import check_rigid
-from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64
-
-LATE = SECOND  # a stamp older than the newest by more is a clock or bag begun anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +65,3 @@ def crop(points: np.ndarray, config: RecognizerConfig, bev: BevConfig) -> F32:
     if not np.any((np.abs(points[:, 0]) < half) & (np.abs(points[:, 1]) < half)):
         raise CloudError("out_of_range", f"none of the points lies in the raster, {half:g} m to each side")
     return points
-
-
-class StampGate:
-    """Lets stamps pass that grow, and tells what the others are."""
-
-    def __init__(self) -> None:
-        self._newest: int | None = None
-
-    def judge(self, stamp: int) -> str:
-        """ "ok", "repeated_stamp" (as the newest), "late_stamp" (up to 1 s older) or "session_opened" (older yet)."""
-        newest = self._newest
-        if newest is not None and newest - LATE <= stamp <= newest:
-            return "repeated_stamp" if stamp == newest else "late_stamp"
-        self._newest = stamp
-        return "ok" if newest is None or stamp > newest else "session_opened"

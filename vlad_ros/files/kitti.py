@@ -38,7 +38,7 @@ def read_bin(file: Path) -> F32:
     _check_size(file)
     numbers = np.fromfile(file, "<f4")
     if np.mean(np.abs(numbers, where=np.isfinite(numbers), out=np.zeros_like(numbers)) > FARTHEST) > FEW:
-        raise ValueError(f"{file}: its numbers are no coordinates; save x y z reflectance as float32")
+        raise ValueError(f"{file}: its numbers are not coordinates; save x y z reflectance as float32")
     if (columns := _columns(numbers)) != COLUMNS:
         raise ValueError(
             f"{file}: it looks like {columns} numbers a point (nuScenes has 5): save four, x y z reflectance"
@@ -153,7 +153,7 @@ def _numbers(path: Path) -> F64 | None:
     try:
         text = path.read_text(errors="replace")
         if not text.strip():
-            raise ValueError("it is empty; take it away to do without")
+            raise ValueError("it is empty; remove it to go without")
         return np.loadtxt(text.splitlines(), ndmin=2)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

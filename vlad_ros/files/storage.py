@@ -120,8 +120,8 @@ def _open(path: Path) -> list[Any]:
         there = ", ".join(file.name for file in files) or "none"
         raise _error(
             path,
-            f"metadata.yaml names {missing[0]}, which is not there (there are: {there}): bring it back, or make "
-            f"metadata.yaml anew with ros2 bag reindex {path}",
+            f"metadata.yaml names {missing[0]}, which is not there (there are: {there}): restore it, or rebuild "
+            f"metadata.yaml with ros2 bag reindex {path}",
         )
     for name in named:
         _check(path / name)
@@ -130,7 +130,7 @@ def _open(path: Path) -> list[Any]:
     except Exception as error:  # the metadata, or one of the files: the files are asked one by one
         if not all(Path(name).suffix in SUFFIXES for name in named):
             raise _error(
-                path, f"{', '.join(named)} cannot be read ({_line(error)}); zstd -t tells a damaged one"
+                path, f"{', '.join(named)} cannot be read ({_line(error)}); zstd -t finds the damaged one"
             ) from error
         return _open_all([path / name for name in named])
 
@@ -180,9 +180,9 @@ def _no_storage(folder: Path) -> str:
     if (old := numbered(folder.glob("*.bag"))) and _head(old[0]).startswith(ROS1):
         return _convert(old[0])
     if packed := numbered(file for file in folder.iterdir() if file.suffix in (".zstd", ".zst")):
-        return f"{packed[0].name} is compressed, and there is no metadata.yaml that says how: zstd -d it first"
+        return f"{packed[0].name} is compressed, and there is no metadata.yaml: decompress it first with zstd -d"
     if (folder / "velodyne").is_dir():
-        return f"it is a KITTI folder: make a bag of it with vlad import {folder} BAG"
+        return f"it is a KITTI folder: convert it with vlad import {folder} BAG"
     return f"there is no metadata.yaml in it, and no .mcap or .db3 file; {WHAT_IT_IS}"
 
 
@@ -191,7 +191,7 @@ def _check(file: Path) -> None:
     if not file.exists():
         raise _error(file, "there is no such file or folder")
     if not file.is_file():
-        raise _error(file, f"it is no file; {WHAT_IT_IS}")
+        raise _error(file, f"it is not a regular file; {WHAT_IT_IS}")
     head = _head(file)
     if head.startswith(ROS1):
         raise _error(file, _convert(file))
@@ -199,8 +199,8 @@ def _check(file: Path) -> None:
         raise _error(file, "it is empty, nothing was recorded")
     for log in (Path(f"{file}-wal"), Path(f"{file}-journal")):
         if file.suffix == ".db3" and log.exists() and log.stat().st_size:
-            remedy = f"finish it with sqlite3 {file} 'pragma integrity_check'"
-            raise _error(file, f"it was not closed, and a part of it is still in {log.name}: {remedy}")
+            remedy = f"repair it with sqlite3 {file} 'pragma integrity_check'"
+            raise _error(file, f"it was not closed, and some messages are still in {log.name}: {remedy}")
 
 
 def _damage(file: Path, error: Exception, shown: Path | None = None) -> str:
@@ -209,16 +209,16 @@ def _damage(file: Path, error: Exception, shown: Path | None = None) -> str:
     head, tail = _head(file), _head(file, -len(MCAP))
     if file.suffix == ".mcap":
         if not head.startswith(MCAP):
-            return "it is no mcap file, whatever its name says"
+            return "it is not an mcap file, despite its name"
         if len(head) >= PROFILE.stop and head[PROFILE] != b"ros2":
             return "it is an mcap file, but not one of ROS 2: record or convert it with ros2 bag"
-        found = "it was not closed (the recorder was killed, or the copy is not whole)"
+        found = "it was not closed (the recorder was killed, or the copy is incomplete)"
         found = f"it is damaged ({_line(error)})" if tail == MCAP else found
-        return f"{found}: what is whole of it can be saved with mcap recover {shown} -o NEW.mcap"
+        return f"{found}: recover what is intact with mcap recover {shown} -o NEW.mcap"
     if not head.startswith(SQLITE):
-        return "it is no SQLite file, whatever its name says"
+        return "it is not an SQLite file, despite its name"
     remedy = f"sqlite3 {shown} .recover | sqlite3 NEW.db3"
-    return f"it is damaged or not whole ({_line(error)}): what is left of it can be saved with {remedy}"
+    return f"it is damaged or incomplete ({_line(error)}): recover what is left with {remedy}"
 
 
 def _head(file: Path, where: int = 0, size: int = 32) -> bytes:

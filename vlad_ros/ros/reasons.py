@@ -18,6 +18,9 @@ REASONS = {
     "no_transform": "there is no transform from the cloud's frame to base_frame",
     "repeated_stamp": "the stamp is the last one's",
     "late_stamp": "the stamp is older than the last one's",
+    "wrong_stamp": "the stamp is seconds from those before and after it; that message is not used",
+    "wrong_odometry_stamp": "the stamp is seconds from those before and after it; that message is not used",
+    "pause": "no cloud came for a while; the session goes on",
     "session_opened": "the stamps went back (a bag restarted?); a new session begins, the map is kept",
     "no_odometry": "no odometry around the stamp; the scan is used without a pose",
     "odometry_jump": "the odometry has jumped; local maps end there",
@@ -42,6 +45,7 @@ REASONS = {
 TOPICS = {
     "no_odometry": "odom",
     "odometry_jump": "odom",
+    "wrong_odometry_stamp": "odom",
     "bad_odometry": "odom",
     "odometry_frame": "odom",
     "bad_bev": "bev",

@@ -26,6 +26,13 @@ from vlad_ros.runs import static_transforms as static
 from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F32, F64
 
+# Stamps that the pairing of clouds and odometry does not accept.
+OF_STAMPS = {
+    "wrong_stamp": "a cloud's stamp is seconds from those before and after it",
+    "wrong_odometry_stamp": "an odometry message's stamp is seconds from those before and after it",
+    "late_stamp": "a cloud's stamp is older than the last one's",
+    "repeated_stamp": "a cloud's stamp is the last one's",
+}
 # What helps, where `vlad run` has an option for it.
 REMEDIES = {
     "odometry_frame": "name the body with --base-frame, or leave the odometry out with --no-odometry",
@@ -193,8 +200,8 @@ class _BagDrive:
         )
         self._config, self._unused = config, unused
         self._released: deque[PendingScan] = deque()
-        odometry = TopicOdometry() if config.odometry else NoOdometry()
-        self._inputs = Inputs(node, odometry, self._released.append, lambda reason: None)
+        odometry = TopicOdometry(config.base_frame) if config.odometry else NoOdometry()
+        self._inputs = Inputs(node, odometry, self._released.append, lambda why: unused(why, OF_STAMPS.get(why, why)))
         frames = Frames(node, None if transforms is None else transforms.find, warn)
         self._missing: set[str] = set()  # of the scan in hand
         self._reader = BodyPoints(node, frames, warn, self._missing.add)
@@ -206,6 +213,8 @@ class _BagDrive:
             yield from self._ready()
         self._inputs.release_all()
         yield from self._ready()
+        for _ in range(self._inputs.clear()):  # held to the end: no other stamp agreed with it
+            self._unused("wrong_stamp", OF_STAMPS["wrong_stamp"])
 
     def _failed(self, topic: str, why: str) -> None:
         reasons = {self._config.points_topic: "cloud_unreadable", self._config.odom_topic: "bad_odometry"}
