@@ -240,6 +240,11 @@ class EvaluationConfig(Checked):
     seed: int = option(0, "seed of the drift, the turns of the queries and the bootstrap", "", 0)
 
 
+def _two_topics(points: str, odometry: str) -> None:
+    if points == odometry:
+        raise ValueError(f"points_topic and odom_topic must differ, both are {points!r}")
+
+
 @dataclass(frozen=True)
 class ImportConfig(Checked):
     """What `vlad import` writes."""
@@ -251,6 +256,10 @@ class ImportConfig(Checked):
     frame: str = option("lidar", "frame of the clouds, and child frame of the odometry")
     odom_frame: str = option("odom", "frame of the odometry")
     drift: bool = option(False, "write odometry that drifts as in the evaluation, not the true poses")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _two_topics(self.points_topic, self.odom_topic)
 
 
 @dataclass(frozen=True)
@@ -285,6 +294,14 @@ class RunConfig(Checked):
     points_topic: str = option("/points", "bag: topic of the clouds")
     odom_topic: str = option("/odom", "bag: topic of the odometry")
     deskew: bool = option(True, "bag: deskew the clouds, as the node does")
+    base_frame: str = option("", "bag: body frame, found in its /tf_static; empty: the frame of the clouds")
+    mounting_xyz_rpy: tuple[float, ...] = option(
+        (), "bag: T_base_sensor as x y z [m] roll pitch yaw [rad]; overrides /tf_static"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _two_topics(self.points_topic, self.odom_topic)
 
 
 @dataclass(frozen=True)
