@@ -33,8 +33,8 @@ def pose(k: int) -> F64:
 
 
 def cloud(k: int, points: int = 40) -> np.ndarray:
-    """(points, 4), another for each k."""
-    return np.random.default_rng(k).uniform([-20, -20, -2, 0], [20, 20, 3, 1], (points, 4)).astype(np.float32)
+    """(points, 4), another for each k; none so near that it is cropped."""
+    return np.random.default_rng(k).uniform([3, -20, -2, 0], [20, 20, 3, 1], (points, 4)).astype(np.float32)
 
 
 def messages(count: int = COUNT, child: str = "lidar", frame: str = "lidar", points: int = 40) -> Iterator[Message]:
@@ -52,6 +52,23 @@ def changed(change: Callable[[str, int, Any], Any], **how: Any) -> Iterator[Mess
         change(topic, seen[topic], message)
         seen[topic] += 1
         yield topic, time, message
+
+
+def odometry(at: int, change: Callable[[Any], object]) -> Callable[[str, int, Any], None]:
+    """Of the message on /odom with this number."""
+    return lambda topic, number, message: change(message) and None if (topic, number) == ("/odom", at) else None
+
+
+def points(at: int, change: Callable[[Any], object]) -> Callable[[str, int, Any], None]:
+    """Of the message on /points with this number."""
+    return lambda topic, number, message: change(message) and None if (topic, number) == ("/points", at) else None
+
+
+class Raw:
+    """Bytes under the name of a type."""
+
+    def __init__(self, data: bytes, kind: str) -> None:
+        self.data, self.__msgtype__ = data, kind
 
 
 def static(*joints: tuple[str, str, tuple[float, ...]], time: int = START) -> Message:
@@ -80,18 +97,17 @@ def write(
     compress: CompressionMode | None = None,
     recorded: Callable[[int], int] | None = None,
 ) -> Path:
-    """The file of a bag's messages in the folder `path`; a message that is bytes is written as it is, as a cloud.
-    `recorded` changes the times of recording."""
+    """The file of a bag's messages in the folder `path`; `recorded` changes the times of recording."""
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
     writer, connections = Writer(path, version=9, storage_plugin=plugin), {}
     if compress is not None:
         writer.set_compression(compress, CompressionFormat.ZSTD)
     with writer:
         for topic, time, message in content:
-            kind = "sensor_msgs/msg/PointCloud2" if isinstance(message, bytes) else message.__msgtype__
+            kind = message.__msgtype__
             if (topic, kind) not in connections:
                 connections[topic, kind] = writer.add_connection(topic, kind, typestore=TYPES)
-            data = message if isinstance(message, bytes) else TYPES.serialize_cdr(message, kind)
+            data = message.data if isinstance(message, Raw) else TYPES.serialize_cdr(message, kind)
             writer.write(connections[topic, kind], time if recorded is None else recorded(time), data)
     (file,) = (file for file in path.iterdir() if file.name != "metadata.yaml")
     return file
