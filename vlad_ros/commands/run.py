@@ -36,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
     folder = _free(Path(args.out))
     config, judge = from_options(RunConfig, args), from_options(EvaluationConfig, args)
-    source = open_source(args.source, config, judge)
-    recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, from_options(RecognizerConfig, args))
+    settings = from_options(RecognizerConfig, args)
+    source = open_source(args.source, config, judge, crop=settings)
+    recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, settings)
 
     def bar(scans: Iterator) -> Iterator:
         from tqdm import tqdm

@@ -68,7 +68,9 @@ def _step(
         stamp = scan.stamp
         truth[stamp] = scan.T_world_base
         try:
-            done = recognizer.step(scan.points, stamp, T_odom_base=scan.T_odom_base, is_keyframe=is_keyframe)
+            done = recognizer.step(
+                scan.points, stamp, T_odom_base=scan.T_odom_base, is_keyframe=is_keyframe, cropped=scan.cropped
+            )
         except ValueError as error:
             source.counters[reason_of(error)] += 1
             source.why.setdefault(reason_of(error), str(error))

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vlad_ros.cloud.decode import CloudError
-from vlad_ros.config import EvaluationConfig, NodeConfig, RunConfig
+from vlad_ros.config import EvaluationConfig, NodeConfig, RecognizerConfig, RunConfig
 from vlad_ros.drive.body_points import BodyPoints
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.drive.frames import FrameError, Frames
@@ -26,6 +26,7 @@ from vlad_ros.runs import static_transforms as static
 from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F32, F64
 
+DEFAULTS = RecognizerConfig()
 # Stamps that the pairing of clouds and odometry does not accept.
 OF_STAMPS = {
     "wrong_stamp": "a cloud's stamp is seconds from those before and after it",
@@ -43,12 +44,14 @@ REMEDIES = {
 
 @dataclass(frozen=True, eq=False)
 class PlayedScan:
-    """`points` (N, 4) x y z intensity in the body frame, `stamp` [ns]; poses (4, 4), None where unknown."""
+    """`points` (N, 4) x y z intensity in the body frame, `stamp` [ns]; poses (4, 4), None where unknown.
+    `cropped`: about the sensor, and without the vehicle itself."""
 
     stamp: int
     points: F32
     T_odom_base: F64 | None = None
     T_world_base: F64 | None = None
+    cropped: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +101,16 @@ def reason_of(error: ValueError) -> str:
 
 
 def open_source(
-    path: str | os.PathLike[str], config: RunConfig, judge: EvaluationConfig, warn: Callable[[str], None] = to_stderr
+    path: str | os.PathLike[str],
+    config: RunConfig,
+    judge: EvaluationConfig,
+    warn: Callable[[str], None] = to_stderr,
+    crop: RecognizerConfig = DEFAULTS,
 ) -> Source:
-    """A sequence (.npz) or a rosbag2; `warn` hears, once, what cannot be made of its clouds. ValueError says what is
-    wrong with it, or with what is asked of it."""
+    """A sequence (.npz) or a rosbag2, whose clouds are cropped about the sensor as `crop` says; `warn` hears, once,
+    what cannot be made of them. ValueError says what is wrong with it, or with what is asked of it."""
     path = Path(path)
-    return open_sequence(path, config, judge) if path.suffix == ".npz" else open_bag_source(path, config, warn)
+    return open_sequence(path, config, judge) if path.suffix == ".npz" else open_bag_source(path, config, warn, crop)
 
 
 def open_sequence(path: Path, config: RunConfig, judge: EvaluationConfig) -> Source:
@@ -130,7 +137,9 @@ def open_sequence(path: Path, config: RunConfig, judge: EvaluationConfig) -> Sou
     return Source(sequence.name, words, len(sequence), scans(), Counter())
 
 
-def open_bag_source(path: Path, config: RunConfig, warn: Callable[[str], None] = to_stderr) -> Source:
+def open_bag_source(
+    path: Path, config: RunConfig, warn: Callable[[str], None] = to_stderr, crop: RecognizerConfig = DEFAULTS
+) -> Source:
     """A bag's clouds with the odometry interpolated to their stamps, as the node does; what one of its messages lacks
     costs that message. ValueError names the topics that the bag has where it lacks the one that is asked for; there is
     nothing to judge by."""
@@ -142,7 +151,8 @@ def open_bag_source(path: Path, config: RunConfig, warn: Callable[[str], None] =
     for topic, kind in topics.items():
         _check_topic(path, topic, kind, connections)
     unused = Unused(warn)
-    drive = _BagDrive(config, _transforms(path, connections, unused) if config.base_frame else None, unused, warn)
+    transforms = _transforms(path, connections, unused) if config.base_frame else None
+    drive = _BagDrive(config, crop, transforms, unused, warn)
     count = sum(c.msgcount for c in connections if (c.topic, c.msgtype) == (config.points_topic, CLOUD))
     words = f"the bag's {config.odom_topic}" if config.odometry else "none"
     return Source(path.name, words, count, drive.play(path, topics), unused.counters, unused.why)
@@ -184,6 +194,7 @@ class _BagDrive:
     def __init__(
         self,
         config: RunConfig,
+        crop: RecognizerConfig,
         transforms: static.StaticTransforms | None,
         unused: Unused,
         warn: Callable[[str], None],
@@ -204,7 +215,7 @@ class _BagDrive:
         self._inputs = Inputs(node, odometry, self._released.append, lambda why: unused(why, OF_STAMPS.get(why, why)))
         frames = Frames(node, None if transforms is None else transforms.find, warn)
         self._missing: set[str] = set()  # of the scan in hand
-        self._reader = BodyPoints(node, frames, warn, self._missing.add)
+        self._reader = BodyPoints(node, crop, frames, warn, self._missing.add)
 
     def play(self, path: Path, topics: dict[str, str]) -> Iterator[PlayedScan]:
         """Clouds in the order of the bag, each held until its odometry is there."""
@@ -251,7 +262,7 @@ class _BagDrive:
             except ValueError as error:
                 self._unused.refuse(error)
                 pose = None
-            yield PlayedScan(scan.stamp, points, pose)
+            yield PlayedScan(scan.stamp, points, pose, cropped=True)
 
     def _points(self, scan: PendingScan) -> F32:
         """The cloud (N, 4) in the body frame; what was not done about motion is counted (the reader has said it)."""
