@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import array
 import contextlib
-import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,12 +36,6 @@ MS = 1_000_000
 SECOND = 1_000_000_000
 FLOAT32 = PointField.FLOAT32
 XYZI = tuple(PointField(name=name, offset=4 * i, datatype=FLOAT32, count=1) for i, name in enumerate("xyzi"))
-
-# Every test process is a ROS world of its own.
-os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="vlad_ros_log_"))
 
 
 def untrained_weights(path: Path) -> Path:

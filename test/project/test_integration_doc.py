@@ -16,7 +16,7 @@ rclpy = pytest.importorskip("rclpy")
 gtsam = pytest.importorskip("gtsam", reason="no wheel of gtsam for this Python")
 pytestmark = pytest.mark.ros
 
-import ros_harness  # noqa: E402 - a ROS domain of our own
+import ros_harness  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
 from sensor_msgs.msg import PointCloud2  # noqa: E402

@@ -84,7 +84,7 @@ class Reader:
     """Types the commands; what `ros2` would do is done here, for its tools are no wheels."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        from ros_harness import Robot  # sets up a ROS domain of our own
+        from ros_harness import Robot
 
         self._folder, self._stack = folder, stack
         self._robot = stack.enter_context(Robot())

@@ -14,7 +14,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-import ros_harness  # noqa: E402 - a ROS domain of our own
+import ros_harness  # noqa: E402
 from loops import accepted_loop  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,13 +90,15 @@ def test_absent_gpu_is_a_configure_error(idle: tuple[Robot, NodeProcess]) -> Non
         assert robot.set("device", "cpu")[0]
 
 
-def test_unusable_frames_are_configure_errors(idle: tuple[Robot, NodeProcess]) -> None:
+def test_tf_is_refused_where_it_is_not_installed(idle: tuple[Robot, NodeProcess]) -> None:
     robot, process = idle
+    assert robot.set("odom_source", "tf")[0]
     try:
-        import tf2_ros  # noqa: F401
-    except ImportError:
-        assert robot.set("odom_source", "tf")[0]
-        assert refused_with(robot, process, "tf2_ros", "odom_source")
+        if importlib.util.find_spec("tf2_ros") is None:
+            assert refused_with(robot, process, "tf2_ros", "odom_source")
+        else:  # on a robot
+            assert robot.configure() and robot.cleanup()
+    finally:
         assert robot.set("odom_source", "topic")[0]
 
 

@@ -18,7 +18,6 @@ from untrained import save_untrained
 
 pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
 
-import ros_harness  # noqa: F401 - a ROS domain of our own
 from launched import launch_node
 
 from vlad_ros import cli
