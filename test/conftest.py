@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test process sets up, which tests run, in which order and beside which others."""
+"""What every test process sets up, which tests run, and which of them in one process."""
 
 from __future__ import annotations
 
@@ -25,18 +25,24 @@ if importlib.util.find_spec("ament_index_python"):  # clouds of this process nee
 
     use_shared_memory()
 
+if importlib.util.find_spec("hypothesis"):  # not on a robot
+    from hypothesis import settings
+
+    settings.register_profile("vlad_ros", deadline=None)  # a busy computer is no failure
+    settings.load_profile("vlad_ros")
+
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Proofs run under `make proof` only, a robot's tests where a ROS distribution is sourced."""
+    """Proofs run in `make proof` alone, a robot's tests where a ROS distribution is sourced; a file's tests share their
+    fixtures, live nodes above all, so they run in one process."""
     proofs = [item for item in items if item.get_closest_marker("proof") and not is_proof()]
     config.hook.pytest_deselected(items=proofs)
     items[:] = [item for item in items if item not in proofs]
-    if "ROS_DISTRO" not in os.environ:
-        for item in items:
-            if item.get_closest_marker("robot"):
-                item.add_marker(pytest.mark.skip(reason="needs a robot's ROS distribution, sourced: make robot-test"))
-    for item in items:  # a file's tests share their nodes
+    elsewhere = pytest.mark.skip(reason="needs a robot's ROS distribution, sourced: make robot-test")
+    for item in items:
+        if item.get_closest_marker("robot") and "ROS_DISTRO" not in os.environ:
+            item.add_marker(elsewhere)
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 

@@ -93,17 +93,19 @@ def test_what_parts_neighbours():
     steps = [
         (None, None),  # never had odometry: nothing is missing
         (pose(0), None),
-        (pose(2.0), None),  # exactly 2 m is no jump
-        (pose(4.01), "odometry_jump"),
-        (pose(4.01, yaw=29.9), None),
-        (pose(4.01, yaw=60.1), "odometry_jump"),
+        (pose(0), None),
+        (pose(2.0), "odometry_jump"),  # of a standing vehicle, in 0.1 s
+        (pose(2.0), None),
+        (pose(2.0, yaw=29.9), None),
+        (pose(2.0, yaw=120.0), "odometry_jump"),
         (None, "no_odometry"),
         (None, "no_odometry"),
         (pose(500.0), None),  # no neighbour to have jumped from
-        (pose(500.0, pitch=31.0), "odometry_jump"),
+        (pose(500.0, pitch=31.0), None),
+        (pose(500.0, pitch=-80.0), "odometry_jump"),
     ]
-    for T, expected in steps:
-        assert track.interruption(T) == expected
+    for i, (T, expected) in enumerate(steps):
+        assert track.interruption(i * SECOND // 10, T) == expected
         track.move(T)
 
 

@@ -58,7 +58,7 @@ class Drive:
     def move(self, scan: Scan) -> tuple[Place, list[Window]]:
         """Where the next scan lies along the drive, and the keyframes whose windows end before it."""
         closed: list[Window] = []
-        interruption = self._track.interruption(scan.T_odom_base)
+        interruption = self._track.interruption(scan.stamp, scan.T_odom_base)
         if interruption is not None:
             self._counters[interruption] += 1
             closed = self.close()
