@@ -34,8 +34,7 @@ if importlib.util.find_spec("hypothesis"):  # not on a robot
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Proofs run in `make proof` alone, a robot's tests where a ROS distribution is sourced; a file's tests share their
-    fixtures, live nodes above all, so they run in one process."""
+    """Proofs run in `make proof` alone, a robot's tests where a ROS distribution is sourced."""
     proofs = [item for item in items if item.get_closest_marker("proof") and not is_proof()]
     config.hook.pytest_deselected(items=proofs)
     items[:] = [item for item in items if item not in proofs]
@@ -43,8 +42,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("robot") and "ROS_DISTRO" not in os.environ:
             item.add_marker(elsewhere)
+    if workers:
+        share_out(items)
+
+
+def share_out(items: list[pytest.Item]) -> None:
+    """A file's tests share their fixtures, live nodes above all, so one worker runs them; the longest files go first,
+    so that no worker ends long after the others."""
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        groups.setdefault(item.get_closest_marker("xdist_group").args[0], []).append(item)
+
+    def length(group: list[pytest.Item]) -> int:
+        return max(2 * bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("ros")) for item in group)
+
+    items[:] = [item for group in sorted(groups.values(), key=length, reverse=True) for item in group]
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,15 @@ import socket
 import sys
 import tempfile
 
-DOMAINS = range(1, 102)  # beyond these Fast DDS' ports are ephemeral ones on Linux
+# Of all others the ports are ephemeral ones on Linux. The demo takes one of 1 to 100.
+DOMAINS = [*range(215, 233), *range(1, 102)]
 _held: list[socket.socket] = []  # closed with the process, and not inherited by the nodes that it starts
 _logs = tempfile.TemporaryDirectory(prefix="vlad_ros_log_")
 
 
 def claim_domain() -> int:
     """A ROS domain that no other test process of this machine holds, for as long as this process lives."""
-    first = os.getpid()
-    for i in range(len(DOMAINS)):
-        domain = DOMAINS[(first + i) % len(DOMAINS)]
+    for domain in DOMAINS:
         claim = socket.socket(socket.AF_UNIX)
         try:
             claim.bind(f"\0vlad_ros test, ROS domain {domain}")

@@ -123,7 +123,14 @@ class Robot(NodeClient):
         """Until the node hears us."""
         publishers = [self._points] + [self._odom] * odom + [self._bev] * bev
         wait_for(lambda: all(p.get_subscription_count() for p in publishers), "the node does not subscribe")
-        time.sleep(1.5 if bev else 0.3)  # discovery is not quite symmetric; rasters are large
+        self.meet()
+
+    def meet(self) -> None:
+        """Until the node knows every publisher and subscription that this end has made so far.
+
+        Discovery is not symmetric, but in order: a service that answers a new client has met all that was there before.
+        """
+        self.state()
 
     def wait_report(self) -> None:
         """Until diagnostics have told everything that has happened so far."""
@@ -177,7 +184,7 @@ class Robot(NodeClient):
         return bool(result.successful), str(result.reason)
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 120.0) -> None:
     """Until `condition` holds; AssertionError with `what` where it does not come true."""
     end = time.monotonic() + timeout
     while not condition():

@@ -34,7 +34,7 @@ def bash(command: str, folder: Path, **more: str) -> str:
         "PYTHONPATH": os.pathsep.join(path),
     }
     ended = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment | more, capture_output=True, text=True, timeout=250
+        ["bash", "-c", command], cwd=folder, env=environment | more, capture_output=True, text=True, timeout=500
     )
     assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
     return ended.stdout

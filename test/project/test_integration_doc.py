@@ -71,7 +71,7 @@ def graph_from() -> Iterator[Callable[[list[LoopClosure]], Any]]:
 
     def send(closures: list[LoopClosure]) -> Any:
         accepted = sum(closure.accepted and closure.query_stamp % SECOND == 0 for closure in closures)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not publisher.get_subscription_count():
             assert time.monotonic() < end, "nobody listens"
             executor.spin_once(timeout_sec=0.05)

@@ -101,7 +101,7 @@ def test_everything_is_installed(installed: Path) -> None:
 def test_the_installed_tool_runs(installed: Path, tmp_path: Path) -> None:
     tool = [str(installed / "lib" / "vlad_ros" / "vlad"), "--help"]
     ended = subprocess.run(
-        tool, cwd=tmp_path, env=environment_of(installed), capture_output=True, text=True, timeout=60, check=False
+        tool, cwd=tmp_path, env=environment_of(installed), capture_output=True, text=True, timeout=240, check=False
     )
     assert ended.returncode == 0, ended.stderr
     assert "evaluate" in ended.stdout

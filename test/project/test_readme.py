@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -156,12 +161,18 @@ def torchrun(command: str, folder: Path) -> None:
 
 def script(command: str, folder: Path) -> None:
     """A bench takes minutes: that its file is there and takes these arguments, `--help` shows."""
-    words = command.split()
-    if words[1] == "-m":
+    _, file, *words = command.split()
+    if file == "-m":
         return robot(command, folder)
-    known = subprocess.run([sys.executable, ROOT / words[1], "--help"], check=True, capture_output=True, text=True)
-    for word in filter(str.isidentifier, (word.lstrip("-") for word in words[2:])):
-        assert word in known.stdout
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", [file, "--help"])
+        patch.setattr(sys, "path", [str((ROOT / file).parent), *sys.path])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / file), run_name="__main__")
+    assert stopped.value.code == 0
+    for word in filter(str.isidentifier, (word.lstrip("-") for word in words)):
+        assert word in said.getvalue()
 
 
 RUNNERS: dict[str, Callable[[str, Path], None]] = {

@@ -121,7 +121,7 @@ class World:
         self.node.create_subscription(PointCloud2, "~/node_edges", self.edges.append, QoSProfile(depth=10))
 
     def wait(self, condition: Callable[[], Any]) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end, "nothing has come"
             self.executor.spin_once(timeout_sec=0.05)
