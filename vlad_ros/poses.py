@@ -25,7 +25,7 @@ def check_rigid(T: F64, name: str = "T_odom_base") -> F64:
     R = T[:3, :3]
     off = np.abs(R @ R.T - np.eye(3)).max()
     if off > RIGID_TOLERANCE or np.linalg.det(R) < 0 or np.any(T[3] != (0, 0, 0, 1)):
-        raise ValueError(f"{name} is not a rigid transform:\n{T}")
+        raise ValueError(f"{name} is not a rigid transform: {T.tolist()}")
     return T
 
 
@@ -51,7 +51,8 @@ def decode(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
     rows = np.atleast_2d(np.concatenate([translation, quaternion_xyzw], axis=-1))
     for row in rows[~np.isfinite(rows).all(axis=1)]:
         raise ValueError(f"the pose is not finite: position {row[:3]}, quaternion {row[3:]}")
-    norms = np.linalg.norm(rows[:, 3:], axis=1)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(rows[:, 3:], axis=1)
     for norm in norms[np.abs(norms - 1.0) > UNIT_TOLERANCE]:
         raise ValueError(f"the quaternion is not of unit length, its norm is {norm:.3g}")
     return from_quaternion(translation, quaternion_xyzw)
@@ -61,6 +62,12 @@ def decode_pose(pose: Any) -> F64:
     """T of a geometry_msgs/Pose, whether rosbags' or rclpy's. ValueError as in `decode`."""
     p, q = pose.position, pose.orientation
     return decode(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+
+
+def decode_twist(twist: Any) -> F64:
+    """(6,) velocity x y z [m/s] and turning [rad/s] of a geometry_msgs/Twist, whether rosbags' or rclpy's."""
+    v, w = twist.linear, twist.angular
+    return np.array([v.x, v.y, v.z, w.x, w.y, w.z], np.float64)
 
 
 def from_xyz_rpy(values: tuple[float, ...]) -> F64:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlad_ros.cloud.decode import CloudError, clean, decode_message
+from vlad_ros.cloud.crop import clean
+from vlad_ros.cloud.decode import CloudError, decode_message
 
 CODES = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 8: "d"}
 

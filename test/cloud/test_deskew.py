@@ -88,7 +88,7 @@ def test_simulated_clocks_start_near_zero(stamp: int) -> None:
     for values in ([stamp, stamp + 50 * MS], [stamp - 50 * MS, stamp], [50 * MS, 90 * MS], [-50 * MS, 0]):
         expected = np.array(values) - (stamp if max(values) >= stamp else 0)
         for unit in (1, SECOND):
-            times = PointTimes("timestamp", np.array(values) / unit, False)
+            times = PointTimes("timestamp", np.array(values) / unit, np.ones(len(values), bool))
             assert np.abs(sweep_offsets(times, stamp) - expected).max() <= 1
 
 

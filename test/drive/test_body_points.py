@@ -56,7 +56,7 @@ class Told:
     """A reader of clouds, what it has said, and what it has counted."""
 
     def __init__(self, **changes: Any) -> None:
-        from vlad_ros.config import NodeConfig
+        from vlad_ros.config import NodeConfig, RecognizerConfig
         from vlad_ros.drive.body_points import BodyPoints
         from vlad_ros.drive.frames import Frames
 
@@ -65,7 +65,9 @@ class Told:
         self.frames = Frames(self.config, None, self.said.append)
         self.frames.settle("lidar")
         self.counts: Counter[str] = Counter()
-        self.reader = BodyPoints(self.config, self.frames, self.said.append, lambda why: self.counts.update([why]))
+        self.reader = BodyPoints(
+            self.config, RecognizerConfig(), self.frames, self.said.append, lambda why: self.counts.update([why])
+        )
 
     def undistort(self, scan: Any, points: np.ndarray) -> np.ndarray:
         return self.reader._undistort(scan, points, np.arange(len(points), dtype=np.int32))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.stamps import SECOND
 
 TENTH = SECOND // 10
+CLOUD = SimpleNamespace(header=SimpleNamespace(frame_id="body"))
 
 
 class Bench:
@@ -29,7 +31,7 @@ class Bench:
         self.inputs = Inputs(config, poses, self.out.append, lambda reason: self.counts.update([reason]))
 
     def scan(self, tenths: int) -> None:
-        self.inputs.add_scan(PendingScan(None, tenths * TENTH, 0.0))
+        self.inputs.add_scan(PendingScan(CLOUD, tenths * TENTH, 0.0))
 
     def pose(self, tenths: float, x: float, child: str = "body") -> None:
         self.inputs.add_odometry(round(tenths * TENTH), from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
@@ -83,7 +85,30 @@ def test_another_child_frame_is_never_interpolated_with_the_last() -> None:
     bench.pose(9.5, 0.0, "body")
     bench.scan(10)
     bench.pose(10.5, 9.0, "other")
-    assert bench.out[0].T_odom_child is None
+    bench.pose(10.6, 9.0, "other")
+    assert bench.out == []  # the body's own odometry is waited for
+    bench.pose(10.5, 3.0, "/body")  # a leading slash does not count
+    assert bench.out[0].T_odom_child[0, 3] == pytest.approx(1.5) and bench.out[0].child == "body"
+
+
+@pytest.mark.parametrize(
+    ("base", "child", "found"), [("", "", "body"), ("base", "", "base"), ("/base", "base", "base")]
+)
+def test_an_empty_child_frame_is_the_body(base: str, child: str, found: str) -> None:
+    odometry = TopicOdometry(base)
+    odometry.add(0, np.eye(4), child, None)
+    scan = PendingScan(CLOUD, 0, 0.0)
+    assert odometry.find(scan) and scan.child == found and scan.T_odom_child is not None
+
+
+def test_one_wrong_stamp_of_a_cloud_or_a_pose_costs_that_message() -> None:
+    bench = Bench(odometry=True)
+    for i in range(40):
+        bench.pose(i + 36_000 * (i == 20), float(i))
+        bench.scan(i - 36_000 * (i == 30) + 36_000 * (i == 10))
+    assert bench.stamps == [i for i in range(40) if i not in (10, 30)]
+    assert [scan.T_odom_child[0, 3] for scan in bench.out] == pytest.approx(bench.stamps)
+    assert bench.counts == {"wrong_stamp": 2, "wrong_odometry_stamp": 1}
 
 
 def test_a_bag_begun_again_lets_the_old_scans_go_and_pairs_the_new_ones() -> None:
@@ -91,9 +116,10 @@ def test_a_bag_begun_again_lets_the_old_scans_go_and_pairs_the_new_ones() -> Non
     bench.pose(1000, 0.0)
     bench.scan(1001)
     bench.scan(10)
-    assert bench.stamps == [1001]
+    assert bench.stamps == []  # one stamp alone may be wrong
     bench.pose(9.5, 1.0)
     bench.pose(10.5, 3.0)
+    bench.scan(11)
     assert bench.stamps == [1001, 10]
     assert bench.out[1].T_odom_child[0, 3] == pytest.approx(2.0)
 
@@ -178,7 +204,7 @@ def test_the_queue_drops_its_oldest_scan_and_never_a_job() -> None:
     dropped: list[int] = []
     queue = WorkQueue(2, lambda: dropped.append(1))
     job = Job(lambda: "done")
-    scans = [PendingScan(None, i, 0.0) for i in range(4)]
+    scans = [PendingScan(CLOUD, i, 0.0) for i in range(4)]
     for item in (scans[0], job, *scans[1:]):
         assert queue.put(item)
     assert len(dropped) == 2 and queue.scans() == 2

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README: what it promises first, its tables, and every command in it run or resolved."""
+"""The README: what it promises first; and every command of it and of the other pages, run or resolved."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -19,16 +20,32 @@ import numpy as np
 import pytest
 from workspace import bash, copy_source
 
-from vlad_ros import parameter_table
 from vlad_ros.cli import build_parser, main
 from vlad_ros.files.sequence import Sequence, save_sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line.split(" # ")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line
+# Whose commands are run here; those of the tutorial need each other's results, test_tutorial runs them.
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "tutorial.md"),
 ]
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    """The fenced blocks of this kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the bash blocks, and the benches that a sentence names."""
+    lines = "".join(blocks(text, "bash")).splitlines()
+    return [line.split(" # ")[0].strip() for line in lines if line] + re.findall(r"`(python bench/[^`]+)`", text)
+
+
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
+pytestmark = pytest.mark.xdist_group("readme")  # the commands share a folder, in their order
 TINY_RECIPE = """
 seed: 0
 model: {fea_size: 16, width: 8, num_clusters: 4, num_keypoints: 40}
@@ -68,15 +85,6 @@ def test_first_a_sentence_a_picture_a_command_and_what_it_prints() -> None:
     picture = re.search(r"!\[.+\]\((.+)\)", "\n".join(top))
     assert picture and (ROOT / picture[1]).exists()
     assert top.index("make demo") < 10 and any(line.startswith("```text") for line in top)
-
-
-def test_the_parameter_table_is_the_generated_one() -> None:
-    assert parameter_table.markdown() in README
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
 
 
 def test_no_placeholder_is_left() -> None:
@@ -159,11 +167,9 @@ def torchrun(command: str, folder: Path) -> None:
     build_parser(name).parse_args([name, *rest])
 
 
-def script(command: str, folder: Path) -> None:
-    """A bench takes minutes: that its file is there and takes these arguments, `--help` shows."""
-    _, file, *words = command.split()
-    if file == "-m":
-        return robot(command, folder)
+@functools.cache
+def help_of(file: str) -> str:
+    """What a script says of its arguments; run in this process, which has loaded torch already."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), contextlib.redirect_stdout(said):
         patch.setattr(sys, "argv", [file, "--help"])
@@ -171,8 +177,17 @@ def script(command: str, folder: Path) -> None:
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(ROOT / file), run_name="__main__")
     assert stopped.value.code == 0
+    return said.getvalue()
+
+
+def script(command: str, folder: Path) -> None:
+    """A bench takes minutes: that its file is there and takes these arguments, `--help` shows."""
+    _, file, *words = command.split()
+    if file == "-m":
+        return robot(command, folder)
+    known = help_of(file)
     for word in filter(str.isidentifier, (word.lstrip("-") for word in words)):
-        assert word in said.getvalue()
+        assert word in known
 
 
 RUNNERS: dict[str, Callable[[str, Path], None]] = {
@@ -198,5 +213,5 @@ def test_the_python_example(sequence: Path, capsys: pytest.CaptureFixture[str]) 
     drive = load_sequence(sequence / "SEQUENCE.npz")
     assert drive.poses is not None
     scans = list(zip(drive.scans, drive.stamps_ns(), drive.poses, strict=True))
-    (example,) = [block for kind, block in BLOCKS if kind == "python"]
+    (example,) = blocks(README, "python")
     exec(example, {"scans": scans})

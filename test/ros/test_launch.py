@@ -53,6 +53,10 @@ def test_arguments_are_listed_without_running_anything() -> None:
     declared = {entity.name: entity for entity in describe(LAUNCH).entities if hasattr(entity, "default_value")}
     assert set(declared) == ARGUMENTS
     assert all(argument.description for argument in declared.values())
+    page = (ROOT / "docs" / "parameters.md").read_text()
+    for name, argument in declared.items():
+        default = "config/vlad.yaml" if name == "params_file" else argument.default_value
+        assert f"| `{name}` | {default and f'`{default}`'} | {argument.description} |\n" in page
 
 
 def test_defaults_start_the_node_active_with_the_shipped_parameters() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One source for every parameter: the dataclasses, the declared parameters, config/vlad.yaml and the README's table."""
+"""One source for every parameter: the dataclasses, the declared parameters, config/vlad.yaml, docs/parameters.md."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ def test_the_file_holds_every_default() -> None:
     for kind in (NodeConfig, RecognizerConfig):
         names = {field.name for field in dataclasses.fields(kind)}
         assert from_mapping(kind, {name: value for name, value in values.items() if name in names}) == kind()
+
+
+def test_the_page_holds_the_table() -> None:
+    assert markdown() in (ROOT / "docs" / "parameters.md").read_text(), "put there what `vlad parameters` prints"
 
 
 def test_the_table_names_every_parameter_with_unit_and_range() -> None:

@@ -21,7 +21,7 @@ from vlad_ros.types import F64, Bools
 FASTEST, FASTEST_TURN = 70.0, 4 * math.pi  # m/s, rad/s; what is faster is a jump whatever came before
 SLACK, SLACK_TURN = 0.5, math.radians(30.0)  # m, rad; corrections of the odometry, shocks, a sensor in a hand
 TIMING = 0.005  # s; how far a pose's stamp may be off
-ACCELERATION = 10.0  # m/s^2; full braking and hard turns together
+ACCELERATION, SPEED_UP = 10.0, 5.0  # m/s^2; full braking and hard turns together; a hard start
 TURN_ACCELERATION = 8.0  # rad/s^2
 SOON, TELEPORT = 0.42, 2.9  # s, m; so near in time nothing that far from the prediction is a motion
 STANDING, START = 0.3, 3.0  # m/s, m/s^2; a vehicle that stood still may have started since
@@ -46,11 +46,13 @@ def _turn(A: F64, B: F64) -> F64:
 @kernel
 def _allowed(before: float, dt: float, speed: float) -> float:
     """How far [m] a pose may lie from the prediction: `dt` [s] after the last one, which came `before` after its."""
-    allowed = SLACK + TIMING * speed * (1.0 + dt / before)
-    if dt > SOON:  # the acceleration may have been the opposite since
-        allowed += 1.5 * ACCELERATION * dt * (before + dt)
-        return min(allowed, max(TELEPORT, 0.5 * START * dt * dt)) if speed < STANDING else allowed
-    return min(allowed + 0.5 * ACCELERATION * dt * (before + dt), TELEPORT)
+    slack, reach = SLACK + TIMING * speed * (1.0 + dt / before), 0.5 * dt * (before + dt)
+    if dt <= SOON:
+        return min(slack + ACCELERATION * reach, TELEPORT)
+    if speed < STANDING:
+        return min(slack + START * reach, max(TELEPORT, 0.5 * START * dt * dt))
+    # What is slow cannot brake for long, and nothing starts as hard as it brakes.
+    return slack + max(SPEED_UP * reach, min(ACCELERATION * reach, 1.5 * speed * dt))
 
 
 @kernel
@@ -81,7 +83,7 @@ def _breaks(seconds: F64, poses: F64, begin: int) -> Bools:
             speed = math.sqrt((velocity * velocity).sum())
             k = _earlier(seconds, j, first, dt)
             earlier = seconds[j] - seconds[k]
-            if 0.0 < earlier < STALE:
+            if 0.0 < earlier < STALE and dt <= SOON:
                 change = velocity - (poses[j, :3, 3] - poses[k, :3, 3]) / earlier
                 velocity = velocity + change * ((before + dt) / (earlier + before))
             off = step - velocity * dt

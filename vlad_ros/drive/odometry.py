@@ -9,12 +9,12 @@ import numpy as np
 
 from vlad_ros.cloud.deskew import LONGEST_SWEEP, Motion
 from vlad_ros.drive.jumps import FASTEST, FASTEST_TURN, breaks
+from vlad_ros.drive.stamp_gate import StampGate
 from vlad_ros.poses import check_rigid, exp, interpolate
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
 HISTORY = 30_000_000_000  # ns; far longer than any scan waits for its pose
-RESTART = SECOND  # a message older than the newest by more than this is a clock or bag begun anew
 GAP = SECOND  # without a message; across it nothing is interpolated
 BEFORE = 8  # messages that tell whether the next one jumps
 
@@ -26,6 +26,7 @@ class OdometryBuffer:
         self._stamps: list[int] = []
         self._poses: list[F64] = []
         self._twists: list[F64 | None] = []
+        self._gate: StampGate[tuple[int, F64, F64 | None]] = StampGate()
 
     def __len__(self) -> int:
         return len(self._stamps)
@@ -35,28 +36,41 @@ class OdometryBuffer:
         """Stamp of the newest message [ns], None before the first."""
         return self._stamps[-1] if self._stamps else None
 
-    def add(self, stamp: int, T_odom_base: F64, twist: F64 | None = None) -> None:
-        """Keep a message. One for a stamp already known replaces it; ValueError unless `T_odom_base` is rigid.
+    def add(self, stamp: int, T_odom_base: F64, twist: F64 | None = None) -> int:
+        """Keep a message; how many were found to have a wrong stamp. One for a stamp already known replaces it;
+        ValueError unless `T_odom_base` is rigid.
 
-        A message older than the newest by more than 1 s begins a new history (a bag played again). `twist` (6,): x y z
-        [m/s] and turning [rad/s] in the base frame; all zero, as many publish it, is unknown, and so is one that is
-        not finite or faster than any vehicle.
+        A clock set back (a bag played again) begins a new history; a single message with a wrong stamp is left out:
+        `StampGate` tells them apart with the next message. `twist` (6,): x y z [m/s] and turning [rad/s] in the base
+        frame; all zero, as many publish it, is unknown, and so is one that is not finite or faster than any vehicle.
         """
-        T = check_rigid(T_odom_base)
-        if self._stamps and stamp < self._stamps[-1] - RESTART:
-            self.clear()
+        wrong, message = 0, (stamp, check_rigid(T_odom_base), _known(twist))
+        for (known, T, turning), verdict, _ in self._gate.judge(stamp, message):
+            if verdict == "session_opened":
+                self._forget()
+            if verdict == "wrong_stamp":
+                wrong += 1
+            else:
+                self._insert(known, T, turning)
+        return wrong
+
+    def _insert(self, stamp: int, T: F64, twist: F64 | None) -> None:
         at = bisect.bisect_left(self._stamps, stamp)
         if at < len(self._stamps) and self._stamps[at] == stamp:
-            self._poses[at], self._twists[at] = T, _known(twist)
+            self._poses[at], self._twists[at] = T, twist
             return
         self._stamps.insert(at, stamp)
         self._poses.insert(at, T)
-        self._twists.insert(at, _known(twist))
+        self._twists.insert(at, twist)
         old = bisect.bisect_left(self._stamps, self._stamps[-1] - HISTORY)
         del self._stamps[:old], self._poses[:old], self._twists[:old]
 
     def clear(self) -> None:
         """Forget every message."""
+        self._forget()
+        self._gate = StampGate()
+
+    def _forget(self) -> None:
         self._stamps.clear()
         self._poses.clear()
         self._twists.clear()

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vlad_ros.cloud.decode import point_times
-from vlad_ros.cloud.deskew import Motion, Stamps, reach, sweep_offsets
+from vlad_ros.cloud.deskew import Motion, Stamps, reach, read_sweep
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.odometry import RESTART, OdometryBuffer
+from vlad_ros.drive.odometry import OdometryBuffer
+from vlad_ros.drive.stamp_gate import StampGate
 from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F64
+
+CHILDREN = 8  # frames of odometry on one topic; more are an error somewhere
 
 
 @dataclass(eq=False)
@@ -28,7 +31,8 @@ class PendingScan:
 
     `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
     transform, of the frame `child`. `is_keyframe` None: the pipeline decides. To be deskewed: `offsets` [ns] from the
-    stamp of each row of the message, None where it tells no times, and `motion` of `child` across them, where known.
+    stamp of each row of the message, None where it tells no times (or none that can be understood: `times_fault`), and
+    `motion` of `child` across them, where known.
     """
 
     message: Any
@@ -40,6 +44,12 @@ class PendingScan:
     is_keyframe: bool | None = None
     offsets: Stamps | None = None
     motion: Motion | None = None
+    times_fault: str = ""
+
+    @property
+    def frame(self) -> str:
+        """The cloud's frame, without a leading slash."""
+        return str(self.message.header.frame_id).lstrip("/")
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -75,34 +85,59 @@ class NoOdometry:
 
 
 class TopicOdometry:
-    """odom_source topic: interpolated between the messages on both sides."""
+    """odom_source topic: interpolated between the messages on both sides, those of each child frame by themselves.
 
-    def __init__(self) -> None:
-        self._buffer = OdometryBuffer()
-        self._child = ""
+    An empty child frame is the body, `base_frame` or (empty) the cloud's own frame; leading slashes do not count.
+    """
 
-    def add(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None) -> None:
-        """Keep a message; another child frame begins a new history. ValueError unless the transform is rigid."""
-        if child != self._child:
-            self._buffer.clear()
-            self._child = child
-        self._buffer.add(stamp, T_odom_child, twist)
+    def __init__(self, base_frame: str = "") -> None:
+        self._base_frame = base_frame.lstrip("/")
+        self._buffers: dict[str, OdometryBuffer] = {}
+
+    def add(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None) -> int:
+        """Keep a message; how many were found to have a wrong stamp. ValueError unless the transform is rigid."""
+        child = child.lstrip("/")
+        if child not in self._buffers and len(self._buffers) >= CHILDREN:
+            raise ValueError(f"the odometry topic has {CHILDREN + 1} child frames: {', '.join(self._buffers)}, {child}")
+        return self._buffers.setdefault(child, OdometryBuffer()).add(stamp, T_odom_child, twist)
+
+    @property
+    def children(self) -> list[str]:
+        """The child frames heard so far."""
+        return list(self._buffers)
+
+    @property
+    def newest(self) -> int | None:
+        """Stamp of the newest message [ns], None before the first."""
+        return max((buffer.newest for buffer in self._buffers.values() if buffer.newest is not None), default=None)
 
     def find(self, scan: PendingScan) -> bool:
         """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it. With a pose,
         a sweep that goes on after its stamp is waited for, too."""
-        scan.T_odom_child = self._buffer.at(scan.stamp)
-        scan.child = self._child
-        newest = self._buffer.newest
-        return newest is not None and newest >= (scan.stamp if scan.T_odom_child is None else scan.reach[1])
+        scan.child, buffer = self._choose(scan.frame)
+        if buffer is None:
+            return False
+        scan.T_odom_child = buffer.at(scan.stamp)
+        return buffer.newest is not None and buffer.newest >= (
+            scan.stamp if scan.T_odom_child is None else scan.reach[1]
+        )
 
     def follow(self, scan: PendingScan) -> None:
         """From the messages around the sweep."""
-        scan.motion = self._buffer.across(*scan.reach)
+        buffer = self._choose(scan.frame)[1]
+        scan.motion = None if buffer is None else buffer.across(*scan.reach)
+
+    def _choose(self, sensor: str) -> tuple[str, OdometryBuffer | None]:
+        """The body's odometry, or the sensor's, or whatever there is (whose frame is told where it does not fit)."""
+        body = self._base_frame or sensor
+        for child in (body, sensor, "", *self._buffers):
+            if child in self._buffers:
+                return child or body, self._buffers[child]
+        return "", None
 
     def clear(self) -> None:
         """Forget every message."""
-        self._buffer.clear()
+        self._buffers.clear()
 
 
 class Inputs:
@@ -126,29 +161,38 @@ class Inputs:
         self._waiting: deque[PendingScan] = deque()
         self._bevs: list[tuple[int, Any]] = []
         self._announced: list[int] = []
+        self._gate: StampGate[PendingScan] = StampGate()
         self._newest: int | None = None
         self._released: int | None = None
 
     def add_scan(self, scan: PendingScan) -> None:
-        """Let a scan wait for what belongs to it. One older than the newest by more than 1 s begins a new time."""
+        """Let a scan wait for what belongs to it, unless its stamp is none to be believed (`StampGate`)."""
         with self._lock:
-            if self._newest is not None and scan.stamp < self._newest - RESTART:
-                self._begin_anew()
-            self._newest = scan.stamp if self._newest is None else max(self._newest, scan.stamp)
-            if self._config.deskew and not isinstance(self._poses, NoOdometry):
-                scan.offsets = sweep_offsets(point_times(scan.message), scan.stamp)
-            if self._config.keyframe_source == "all":
-                scan.is_keyframe = True
-            self._waiting.append(scan)
-            self.pump()
-            while len(self._waiting) > self._config.queue_size:
-                self._let_go(self._waiting.popleft())
+            for admitted, verdict, _ in self._gate.judge(scan.stamp, scan):
+                if verdict == "session_opened":
+                    self._begin_anew()
+                if verdict in ("ok", "pause", "session_opened"):
+                    self._admit(admitted)
+                else:
+                    self._count(verdict)
+
+    def _admit(self, scan: PendingScan) -> None:
+        self._newest = scan.stamp
+        if self._config.deskew and not isinstance(self._poses, NoOdometry):
+            scan.offsets, scan.times_fault = read_sweep(point_times(scan.message), scan.stamp)
+        if self._config.keyframe_source == "all":
+            scan.is_keyframe = True
+        self._waiting.append(scan)
+        self.pump()
+        while len(self._waiting) > self._config.queue_size:
+            self._let_go(self._waiting.popleft())
 
     def add_odometry(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None = None) -> None:
         """A message of odom_source topic, as in `OdometryBuffer.add`. ValueError unless the transform is rigid."""
         with self._lock:
             if isinstance(self._poses, TopicOdometry):
-                self._poses.add(stamp, T_odom_child, child, twist)
+                for _ in range(self._poses.add(stamp, T_odom_child, child, twist)):
+                    self._count("wrong_odometry_stamp")
             self.pump()
 
     def add_bev(self, stamp: int, image: Any) -> None:
@@ -190,7 +234,8 @@ class Inputs:
     def clear(self) -> int:
         """Drop everything; the number of scans that were waiting."""
         with self._lock:
-            dropped = len(self._waiting)
+            dropped = len(self._waiting) + len(self._gate.release())
+            self._gate = StampGate()
             self._waiting.clear()
             self._bevs.clear()
             self._announced.clear()
@@ -202,7 +247,6 @@ class Inputs:
         self.release_all()
         self._bevs.clear()
         self._announced.clear()
-        self._poses.clear()
         self._newest = self._released = None
 
     def _let_go(self, scan: PendingScan) -> None:

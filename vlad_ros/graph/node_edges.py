@@ -18,7 +18,8 @@ import numpy as np
 
 from vlad_ros.covariance_conventions import adjoint, symmetric
 from vlad_ros.drive.jumps import Continuity
-from vlad_ros.drive.odometry import GAP, RESTART, OdometryBuffer
+from vlad_ros.drive.odometry import GAP, OdometryBuffer
+from vlad_ros.drive.stamp_gate import LATE
 from vlad_ros.poses import inverse, rotation_angle
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
@@ -95,7 +96,7 @@ class NodeEdges:
 
     def move(self, stamp: int, T_odom_base: F64 | None) -> None:
         """Where the body was at a scan; None without odometry."""
-        if self._last is not None and stamp < self._last - RESTART:
+        if self._last is not None and stamp < self._last - LATE:
             self._begin_anew()
         if T_odom_base is None:
             self._continuity.clear()

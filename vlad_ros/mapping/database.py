@@ -30,8 +30,8 @@ from vlad_ros.mapping.map_arrays import (
     unpack_transforms,
 )
 from vlad_ros.mapping.map_file import MapError, read_map, refuse_mismatch, write_map
+from vlad_ros.mapping.recent import Recent
 from vlad_ros.poses import check_rigid, inverse
-from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
 
 __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
@@ -64,7 +64,7 @@ class KeyframeDatabase:
         self._feature_size: int | None = None  # of the geometries' features
         self._corrected: dict[int, F64] = {}  # T_map_base by id, where a back-end has said so
         self._path_frames: dict[int, F64] = {}  # session -> T_map_path, the frame of its back-end's path
-        self._reach: list[float] = []  # travel [m]; a keyframe without odometry lies where the last one with it was
+        self.recent = Recent()
         self._local, self._local_scan, self._single = (FlatIndex(dim) for _ in range(3))
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class KeyframeDatabase:
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        excluded = self._excluded(query, exclude_time, exclude_distance)
+        excluded = self.recent.ids(query, self.ids(query.session), exclude_time, exclude_distance)
         scan = self._checked(query.scan_descriptor)[0]
         if query.is_local_map:
             meets = ((self._local, self._checked(query.descriptor)[0]), (self._single, scan))
@@ -247,9 +247,7 @@ class KeyframeDatabase:
         return database
 
     def _append(self, row: KeyframeRow) -> None:
-        same = bool(self._rows) and self._rows[-1].session == row.session
-        before = self._reach[-1] if same else -np.inf
-        self._reach.append(before if row.travel is None else max(row.travel, before))
+        self.recent.append(row.session, row.stamp, row.travel)
         if row.session not in self.sessions:  # `map` is the first session's odometry frame
             self.sessions[row.session] = None if self.sessions else np.eye(4)
         self._rows.append(row)
@@ -271,16 +269,6 @@ class KeyframeDatabase:
         if descriptor.shape != (self.dim,) or not np.all(np.isfinite(descriptor)):
             raise ValueError(f"descriptor must be {self.dim} finite numbers, not {descriptor!r}")
         return descriptor[None]
-
-    def _excluded(self, query: Keyframe, exclude_time: float, exclude_distance: float) -> range:
-        """The ids too recent to be candidates: within a session both stamp and travel only grow, so whatever is too
-        young or too near by travel is the end of the session from some keyframe on."""
-        own = self.ids(query.session)
-        oldest = query.stamp - nanoseconds(exclude_time)
-        first = bisect.bisect_right(self._rows, oldest, own.start, own.stop, key=lambda row: row.stamp)
-        if query.travel is not None:
-            first = min(first, bisect.bisect_right(self._reach, query.travel - exclude_distance, own.start, own.stop))
-        return range(first, own.stop)
 
     def _make(self) -> dict[str, str]:
         """How the descriptors were made: what a map file must agree in with those that it is to be compared with."""

@@ -61,7 +61,7 @@ class Resources:
             self.frames = Frames(config, None if transforms is None else transforms.find, listener.warn)
             poses: PoseSource = NoOdometry()
             if config.odom_source == "topic":
-                poses = TopicOdometry()
+                poses = TopicOdometry(config.base_frame)
             elif config.odom_source == "tf" and transforms is not None:
                 poses = TfOdometry(transforms, config)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))

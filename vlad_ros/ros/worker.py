@@ -126,7 +126,7 @@ class Worker(threading.Thread):
         self._listener = listener
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
-        self.reader = BodyPoints(config, frames, listener.warn, statistics.count)
+        self.reader = BodyPoints(config, recognizer.config, frames, listener.warn, statistics.count)
         self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""))
 
     def run(self) -> None:
@@ -169,7 +169,7 @@ class Worker(threading.Thread):
         decoded = time.monotonic()
         self._statistics.took("decode", decoded - started)
         try:
-            described = self._recognizer.step(points, scan.stamp, raster, pose, scan.is_keyframe)
+            described = self._recognizer.step(points, scan.stamp, raster, pose, scan.is_keyframe, cropped=True)
         except CloudError as error:
             self._listener.reject(f"cloud_{error.reason}", str(error))
             return

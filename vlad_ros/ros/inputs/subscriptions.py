@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.lifecycle import LifecycleNode
@@ -19,22 +18,15 @@ from sensor_msgs.msg import Image, PointCloud2
 
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.pairing import Inputs, PendingScan
-from vlad_ros.poses import decode_pose
+from vlad_ros.poses import decode_pose, decode_twist
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.publishers import Publishers
 from vlad_ros.ros.qos import heard
 from vlad_ros.ros.statistics import Statistics
 from vlad_ros.stamps import stamp_of
-from vlad_ros.types import F64
 
 POINTS_TYPE = "sensor_msgs/msg/PointCloud2"
 KEYFRAME_TYPES = {"geometry_msgs/msg/PoseStamped": PoseStamped, "nav_msgs/msg/Path": Path}
-
-
-def twist_of(message: Odometry) -> F64:
-    """(6,) velocity x y z [m/s] and turning [rad/s], in the child frame."""
-    v, w = message.twist.twist.linear, message.twist.twist.angular
-    return np.array([v.x, v.y, v.z, w.x, w.y, w.z])
 
 
 class Subscriptions:
@@ -134,7 +126,7 @@ class Subscriptions:
             return
         try:
             T, stamp = decode_pose(message.pose.pose), stamp_of(message)
-            self._inputs.add_odometry(stamp, T, message.child_frame_id, twist_of(message))
+            self._inputs.add_odometry(stamp, T, message.child_frame_id, decode_twist(message.twist.twist))
         except ValueError as error:
             self._listener.reject("bad_odometry", str(error))
             return
