@@ -51,7 +51,7 @@ def word(taken: int, stamp: int = 0, room: int = 5, topic: str = "/points") -> D
 
 def sent(*serials: int, size: int = 10) -> list[Sent]:
     """Clouds on their way whose stamp is their number."""
-    return [Sent(serial, "/points", serial, bytes(size)) for serial in serials]
+    return [Sent(serial, "/points", 0, serial, bytes(size)) for serial in serials]
 
 
 def taker(steady: Steady, *messages: Sent, taken: int = 0, room: int = 5) -> Taker:
@@ -71,22 +71,31 @@ def way(node: Taker) -> list[int]:
 
 def test_no_more_is_on_its_way_than_there_is_room_for(steady: Steady) -> None:
     node = taker(steady, *sent(1, 2), taken=40, room=3)
-    assert node.has_room("/points", 10)
+    assert node.has_room("/points", 10, 0)
     node.send(*sent(3))
-    assert not node.has_room("/points", 10)
-    assert node.has_room("/image", 10), "a topic that it does not hear is none of its business"
+    assert not node.has_room("/points", 10, 0)
+    assert node.has_room("/image", 10, 0), "a topic that it does not hear is none of its business"
     node.hear(word(41, stamp=1, room=3))
-    assert node.has_room("/points", 10)
+    assert node.has_room("/points", 10, 0)
     node.hear(word(42, stamp=2, room=1))
-    assert not node.has_room("/points", 10), "one is on its way and the queue is nearly full"
+    assert not node.has_room("/points", 10, 0), "one is on its way and the queue is nearly full"
     node.hear(word(43, stamp=3, room=1))
-    assert node.has_room("/points", 10) and way(node) == []
+    assert node.has_room("/points", 10, 0) and way(node) == []
 
 
 def test_large_clouds_do_not_fill_the_shared_memory(steady: Steady) -> None:
     node = taker(steady, *sent(1, size=AHEAD // 2))
-    assert node.has_room("/points", AHEAD // 2) and not node.has_room("/points", AHEAD // 2 + 1)
-    assert taker(steady).has_room("/points", 10 * AHEAD), "one must go, however large it is"
+    assert node.has_room("/points", AHEAD // 2, 0) and not node.has_room("/points", AHEAD // 2 + 1, 0)
+    assert taker(steady).has_room("/points", 10 * AHEAD, 0), "one must go, however large it is"
+
+
+def test_nothing_goes_far_ahead_of_what_is_on_its_way(steady: Steady) -> None:
+    """Or the odometry of the cloud is forgotten before it arrives; where the bag's time jumps, too."""
+    node = taker(steady, Sent(1, "/points", 100 * SECOND, 1, b""))
+    assert node.has_room("/odom", 10, 101 * SECOND)
+    assert not node.has_room("/odom", 10, 110 * SECOND) and not node.has_room("/points", 10, 0)
+    node.hear(word(1, stamp=1))
+    assert node.has_room("/odom", 10, 110 * SECOND) and node.has_room("/points", 10, 0)
 
 
 def test_what_is_lost_before_the_newest_is_known_by_its_stamp(steady: Steady) -> None:
@@ -98,7 +107,7 @@ def test_what_is_lost_before_the_newest_is_known_by_its_stamp(steady: Steady) ->
 
 
 def test_stamps_that_are_all_the_same_are_counted(steady: Steady) -> None:
-    node = taker(steady, *[Sent(serial, "/points", 0, b"") for serial in (1, 2, 3)])
+    node = taker(steady, *[Sent(serial, "/points", 0, 0, b"") for serial in (1, 2, 3)])
     node.hear(word(2))
     assert way(node) == [3] and not node.lost["/points"]
 
@@ -127,11 +136,11 @@ def test_a_node_that_starts_again_lacks_what_was_on_its_way(steady: Steady) -> N
 def test_a_node_that_stood_still_first_takes_what_was_on_its_way(steady: Steady) -> None:
     node = taker(steady, *sent(1))
     steady.now += 6.0
-    assert not node.has_room("/points", 10) and not node.has_room("/image", 10)
+    assert not node.has_room("/points", 10, 0) and not node.has_room("/image", 10, 0)
     node.hear(word(0))
-    assert not node.has_room("/points", 10), "it runs again, and has the old one before it"
+    assert not node.has_room("/points", 10, 0), "it runs again, and has the old one before it"
     node.hear(word(1, stamp=1))
-    assert node.has_room("/points", 10)
+    assert node.has_room("/points", 10, 0)
 
 
 def test_the_stamp_of_a_serialised_message() -> None:

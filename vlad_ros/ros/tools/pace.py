@@ -31,16 +31,18 @@ STILL_S = 0.3  # a node that has said nothing for so long stands still
 UNTAKEN = 100  # words of a node that takes nothing of what is on its way to it: that is lost
 ATTEMPTS = 3  # to send what was lost
 AHEAD = 8 << 20  # bytes on their way: half of a segment of shared memory (config/fastdds_shm.xml)
+AHEAD_NS = 5 * SECOND  # of bag time: no node forgets the odometry of a scan (TF: 10 s) before it has taken that
 LOOK_S = 1.0  # between two looks at who listens
 PATIENCE_S = 2.0  # until it is said who is waited for
 
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """A message on its way, the `serial`-th of the replay; `stamp` [ns] of its header."""
+    """A message on its way, the `serial`-th of the replay; `time`, `stamp` [ns]: the bag's, and its header's."""
 
     serial: int
     topic: str
+    time: int
     stamp: int
     raw: bytes
 
@@ -118,13 +120,16 @@ class Taker:
         way = self._way.get(message.topic)
         return way is None or (bool(way) and way[0].serial <= message.serial)
 
-    def has_room(self, topic: str, size: int) -> bool:
-        """For one more message of so many bytes. After it has stood still it first takes what was on its way."""
+    def has_room(self, topic: str, size: int, when: int) -> bool:
+        """For one more message of so many bytes and this bag time. After it has stood still it first takes what was on
+        its way."""
         if self.heard is None:
             return True
         if time.monotonic() - self.heard > STILL_S:
             self._stands_still = True
         if self._stands_still:
+            return False
+        if any(way and abs(when - way[0].time) > AHEAD_NS for way in self._way.values()):
             return False
         if topic not in self._intakes:
             return True
@@ -190,19 +195,19 @@ class Pace:
             while any(taker.heard is None for taker in self.takers) and time.monotonic() - begin < self._patience:
                 self._changed.wait(0.1)
 
-    def wait(self, topic: str, size: int) -> float:
-        """Until everybody has room for one more message of so many bytes; how long that took [s]."""
-        return self._until(lambda taker: taker.has_room(topic, size))
+    def wait(self, topic: str, size: int, when: int) -> float:
+        """Until everybody has room for one more message of so many bytes and this bag time; how long that took [s]."""
+        return self._until(lambda taker: taker.has_room(topic, size, when))
 
     def drain(self) -> float:
         """Until everything was taken; how long that took [s]."""
         return self._until(lambda taker: not taker.awaits)
 
-    def publish(self, topic: str, raw: bytes) -> None:
+    def publish(self, topic: str, raw: bytes, when: int) -> None:
         """Send it."""
         with self._changed:
             self._serial += 1
-            message = Sent(self._serial, topic, stamp_of_cdr(raw), raw)
+            message = Sent(self._serial, topic, when, stamp_of_cdr(raw), raw)
             for taker in self.takers:
                 taker.send(message)
         self._publishers[topic].publish(raw)

@@ -127,6 +127,8 @@ class Player:
             return
         self.pace.meet(MEET_S if self.config.lossless else 0.0)
         total, begin = sum(connection.msgcount for connection in chosen), time.monotonic()
+        if total > 1 and self.reader.end_time - self.reader.start_time <= 1:
+            self.say(f"all bag times are {self.reader.start_time / SECOND:.0f} s: they are not waited for")
         with tqdm(total=total, unit="msg", desc="replay", disable=None if progress else True) as bar:
             for connection, stamp, raw in self.reader.messages(connections=chosen):
                 self._send(connection.topic, stamp, bytes(raw))
@@ -142,9 +144,9 @@ class Player:
         due, timed = self.schedule.follow(stamp), self._timed()
         if timed:
             self.schedule.wait(due)
-        held = self.pace.wait(topic, len(raw))
+        held = self.pace.wait(topic, len(raw), stamp)
         late = self.schedule.arrive(due)
-        self.pace.publish(topic, raw)
+        self.pace.publish(topic, raw, stamp)
         self.report.published[topic] += 1
         self.report.held += held
         if timed:
