@@ -215,7 +215,7 @@ def live_node(
     with Robot(points=points) as robot, NodeProcess(argv, {"PYTHONFAULTHANDLER": "1"}, log) as process:
         if active:
             try:
-                robot.wait_active(process, 180.0)  # a fresh clone compiles first
+                robot.wait_active(process, 240.0)  # a fresh clone compiles first
             except RuntimeError:
                 process.process.send_signal(signal.SIGABRT)  # a node that hangs shows where
                 process.process.wait(10)
