@@ -21,7 +21,6 @@ from vlad_ros.config import BevConfig  # noqa: E402
 from vlad_ros.loops.relocalisation import MapPose  # noqa: E402
 from vlad_ros.poses import from_xyz_rpy, inverse, to_quaternion  # noqa: E402
 from vlad_ros.ros.outputs import messages  # noqa: E402
-from vlad_ros.ros.outputs.create_cloud import create_cloud, stand_in  # noqa: E402
 from vlad_ros.ros.outputs.markers import MarkerBoard  # noqa: E402
 from vlad_ros.stamps import from_time  # noqa: E402
 from vlad_ros.types import LoopClosure, RejectReason  # noqa: E402
@@ -104,20 +103,6 @@ def test_nothing_found_is_a_message_of_width_0() -> None:
 def test_stamps_survive() -> None:
     for stamp in (1, 999_999_999, 1_700_000_000_123_456_789):
         assert from_time(messages.to_time(stamp)) == stamp
-
-
-def test_what_we_publish_is_read_by_sensor_msgs_py() -> None:
-    point_cloud2 = pytest.importorskip("sensor_msgs_py.point_cloud2")
-    message = messages.closures_message(HEADER, [BARE, BARE], no_pose)
-    rows = point_cloud2.read_points(message)
-    assert rows["match_id"].tolist() == [3, 3]
-
-
-def test_the_stand_in_agrees_with_sensor_msgs_py() -> None:
-    pytest.importorskip("sensor_msgs_py")
-    fields = [PointField(name="descriptor", offset=0, datatype=7, count=1)]
-    rows = np.arange(5, dtype="<f4").view([("descriptor", "<f4")])
-    assert create_cloud(HEADER, fields, rows) == stand_in(HEADER, fields, rows)
 
 
 def random_raster(config: BevConfig) -> np.ndarray:

@@ -231,6 +231,12 @@ class Inputs:
                 self._ready(self._waiting[0])
                 self._let_go(self._waiting.popleft())
 
+    @property
+    def waiting(self) -> int:
+        """How many scans wait for what belongs to them."""
+        with self._lock:
+            return len(self._waiting)
+
     def clear(self) -> int:
         """Drop everything; the number of scans that were waiting."""
         with self._lock:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -21,6 +22,7 @@ from vlad_ros.drive.pairing import Inputs, PendingScan
 from vlad_ros.poses import decode_pose, decode_twist
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.publishers import Publishers
+from vlad_ros.ros.outputs.taken import Intake
 from vlad_ros.ros.qos import heard
 from vlad_ros.ros.statistics import Statistics
 from vlad_ros.stamps import stamp_of
@@ -54,6 +56,7 @@ class Subscriptions:
         self._later = later
         self._paths: deque[Path] = deque(maxlen=1)
         self._made: list[Subscription] = []
+        self._intakes: list[Intake] = []
         self._keyframes: Subscription | None = None
         self.open = False
         self._points = self._subscribe(PointCloud2, "points", self._on_points, heard(10, config.points_reliable))
@@ -64,9 +67,23 @@ class Subscriptions:
         self.find_keyframes()
 
     def _subscribe(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> Subscription:
-        subscription = self._node.create_subscription(kind, topic, callback, qos)
+        # Half of what DDS keeps may be on its way, for other publishers have their share.
+        intake = Intake(self._node.resolve_topic_name(topic), room=qos.depth // 2)
+
+        def take(message: Any) -> None:
+            intake.taken, intake.stamp = intake.taken + 1, stamp_of(message)
+            callback(message)
+
+        subscription = self._node.create_subscription(kind, topic, take, qos)
         self._made.append(subscription)
+        self._intakes.append(intake)
         return subscription
+
+    def intakes(self, scans: int) -> Iterator[Intake]:
+        """What was taken of each input, used or not, and the room for more; of clouds that for `scans` at most."""
+        for intake in self._intakes:
+            room = min(intake.room, scans) if intake.topic == self.points_topic else intake.room
+            yield replace(intake, room=room)
 
     def close(self) -> None:
         """Take the subscriptions away."""
