@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlad_ros.files.sequence import Sequence
-from vlad_ros.simulation.aliasing import fooling_drive
-from vlad_ros.simulation.repetitive import FOOLING
+from vlad_ros.simulation.aliased_drives import aliased_drive
+from vlad_ros.simulation.aliased_worlds import ALIASED
 from vlad_ros.simulation.routes import make_drive
 from vlad_ros.simulation.sensors import Sensor, dome, fan, spinning, wide
 
 SPACING = 1.6  # m between scans
 BOTH = ("opposite", "same")
 TRIES = 20  # worlds, until one has such a route
-ONCE, BACK = 160.0, 60.0  # m of a drive made to fool: without loops, and of each of the three passes with loops
+ONCE, BACK = 160.0, 60.0  # m of a drive through an aliased world: without loops, and per pass (of three) with loops
 
 
 @dataclass(frozen=True)
 class DrivePlan:
-    """One drive through a world that is not made to fool: its kind, sensor, revisits and route, see `make_drive`."""
+    """One drive through a world of `make_world`: its kind, sensor, revisits and route, see `make_drive`."""
 
     kind: str
     sensor: Sensor
@@ -57,12 +57,12 @@ PLANS = (
     DrivePlan("indoor", dome(), BOTH, 50.0),
     DrivePlan("carpark", spinning(16), BOTH, 50.0),
 )
-FOOLING_SENSORS = (spinning(32), spinning(16, 450), dome(), spinning(64), spinning(32, 450))
+ALIASED_SENSORS = (spinning(32), spinning(16, 450), dome(), spinning(64), spinning(32, 450))
 
 
 def calibration_drives(seed: int = 0) -> Iterator[Sequence]:
-    """16 drives of 120..300 m, made one by one: the PLANS, and one through each kind of world made to fool, with loops
-    or without; another seed: other worlds. None of their worlds is one of `judging_drives`."""
+    """16 drives of 120..300 m, made one by one: the PLANS, and one through each kind of aliased world, with or without
+    loops; another seed: other worlds. None of their worlds is one of `judging_drives`."""
     return _drives(2 * seed)
 
 
@@ -71,22 +71,22 @@ def judging_drives(seed: int = 0) -> Iterator[Sequence]:
     return _drives(2 * seed + 1)
 
 
-def aliasing_drives(seed: int = 0, loops: bool = False) -> Iterator[Sequence]:
-    """A drive to judge by through each kind of world made to fool, none of them one of `calibration_drives`."""
-    for number, kind in enumerate(FOOLING):
-        yield _fooling(kind, 2 * seed + 1, number, loops)
+def aliased_drives(seed: int = 0, loops: bool = False) -> Iterator[Sequence]:
+    """A drive to judge by through each kind of aliased world, none of them one of `calibration_drives`."""
+    for number, kind in enumerate(ALIASED):
+        yield _aliased(kind, 2 * seed + 1, number, loops)
 
 
 def _drives(series: int) -> Iterator[Sequence]:
     for number, plan in enumerate(PLANS):
         yield _first(plan.drive, series, number)
-    for number, kind in enumerate(FOOLING):
-        yield _fooling(kind, series, number, bool((series // 2 + number) % 2))
+    for number, kind in enumerate(ALIASED):
+        yield _aliased(kind, series, number, bool((series // 2 + number) % 2))
 
 
-def _fooling(kind: str, series: int, number: int, loops: bool) -> Sequence:
-    sensor = FOOLING_SENSORS[(series // 2 + number) % len(FOOLING_SENSORS)]
-    make = partial(fooling_drive, kind, sensor=sensor, loops=loops, spacing=SPACING, length=BACK if loops else ONCE)
+def _aliased(kind: str, series: int, number: int, loops: bool) -> Sequence:
+    sensor = ALIASED_SENSORS[(series // 2 + number) % len(ALIASED_SENSORS)]
+    make = partial(aliased_drive, kind, sensor=sensor, loops=loops, spacing=SPACING, length=BACK if loops else ONCE)
     return _first(make, series, len(PLANS) + number)
 
 

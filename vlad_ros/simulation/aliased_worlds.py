@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds made to fool: places that look alike and are not the same. Lengths in metres.
+"""Aliased worlds: places that look alike and are not the same. Lengths in metres.
 
 Each is one piece of a world, copied: the static things are exactly alike in every copy; parked cars, pedestrians, and
 now and then a bin, bush or sign differ. The ground is level, so that nothing but these tells the copies apart.
@@ -23,13 +23,13 @@ Pose = tuple[float, float, float]  # x y [m], yaw [rad]
 AHEAD = 120.0  # m of the same beyond the square, so that no end comes into sight
 
 
-def make_fooling_world(kind: str, seed: int, size: float = 300.0) -> World:
+def make_aliased_world(kind: str, seed: int, size: float = 300.0) -> World:
     """The static world of this kind and seed around the square [0, size]^2 [m]; ValueError for unknown kinds."""
-    if kind not in FOOLING:
-        raise ValueError(f"kind must be one of {', '.join(FOOLING)}, not {kind!r}")
+    if kind not in ALIASED:
+        raise ValueError(f"kind must be one of {', '.join(ALIASED)}, not {kind!r}")
     if size < 100.0:
         raise ValueError(f"size must be at least 100 m, not {size}")
-    return FOOLING[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
+    return ALIASED[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
 
 
 def blocks(rng: np.random.Generator, size: float) -> World:
@@ -168,7 +168,7 @@ def mirrored(rng: np.random.Generator, size: float) -> World:
     return _differ(rng, _copies(half, poses, (_arc(size, yaw, 0.0, 10.0),), half_width, flips))
 
 
-FOOLING: dict[str, Callable[[np.random.Generator, float], World]] = {
+ALIASED: dict[str, Callable[[np.random.Generator, float], World]] = {
     "blocks": blocks,
     "pillars": pillars,
     "tunnel": tunnel,
