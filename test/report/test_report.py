@@ -105,6 +105,16 @@ def test_the_working_point_lies_where_the_run_stood(mixed: Run) -> None:
     assert 0 < metrics["precision"] < 1 and 0 < metrics["recall"] < 1
 
 
+def test_each_section_says_its_protocol_once(mixed: Run) -> None:
+    made = report(mixed.path, 0)
+    sections = page.html(made).split("<script>")[0].split("<section")[1:]
+    shown = {part.split("<h2>")[1].split("</h2>")[0]: part for part in sections}
+    assert all(f"<th>{name.replace('_', ' ')}</th>" in shown["Numbers"] for name in made.metrics)
+    said = {"Numbers": made.protocol} | {panel.title: panel.protocol for panel in made.panels}
+    for title, protocol in said.items():
+        assert shown[title].count("Protocol: ") == 1 == shown[title].count(protocol), title
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 100_000), st.integers(1, 3000))
 def test_thinning_keeps_order_and_ends(count: int, most: int) -> None:
