@@ -86,7 +86,7 @@ def test_the_trajectory_is_that_of_the_run(mixed: Run) -> None:
     assert figure is not None
     xy = mixed.keyframes.T_world_base[:, :2, 3]
     traces = {trace.name: trace for trace in figure.data if trace.name}
-    np.testing.assert_allclose(np.stack([traces["way"].x, traces["way"].y], axis=1), xy)
+    np.testing.assert_allclose(np.stack([traces["trajectory"].x, traces["trajectory"].y], axis=1), xy)
     right = np.flatnonzero(mixed.closures.accepted & mixed.closures.is_right)
     drawn = traces[f"accepted, right ({len(right)})"]
     assert drawn.customdata.tolist() == right.tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulated drives to calibrate acceptance on, and others, through other worlds, to judge it by."""
+"""Simulated drives to calibrate acceptance on, and held-out ones, through other worlds, to evaluate it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlad_ros.simulation.sensors import Sensor, dome, fan, spinning, wide
 
 SPACING = 1.6  # m between scans
 BOTH = ("opposite", "same")
-TRIES = 20  # worlds, until one has such a route
+TRIES = 20  # worlds, until one has the route
 ONCE, BACK = 160.0, 60.0  # m of a drive through an aliased world: without loops, and per pass (of three) with loops
 
 
@@ -43,7 +43,7 @@ class DrivePlan:
         )
 
 
-# A fan sees nothing again from the opposite direction. Half of the columns make a sensor sparse.
+# A fan sees nothing again in the opposite direction. 450 columns are half the usual: a sparse sensor.
 PLANS = (
     DrivePlan("street", spinning(64), BOTH, 70.0),
     DrivePlan("street", spinning(16, 450), ("opposite",), 120.0, "loop"),
@@ -62,17 +62,17 @@ ALIASED_SENSORS = (spinning(32), spinning(16, 450), dome(), spinning(64), spinni
 
 def calibration_drives(seed: int = 0) -> Iterator[Sequence]:
     """16 drives of 120..300 m, made one by one: the PLANS, and one through each kind of aliased world, with or without
-    loops; another seed: other worlds. None of their worlds is one of `judging_drives`."""
+    loops; another seed: other worlds. They share no world with `judging_drives`."""
     return _drives(2 * seed)
 
 
 def judging_drives(seed: int = 0) -> Iterator[Sequence]:
-    """16 drives like `calibration_drives`, through worlds that no seed of those goes through."""
+    """16 drives like `calibration_drives`, through worlds that those use with no seed."""
     return _drives(2 * seed + 1)
 
 
 def aliased_drives(seed: int = 0, loops: bool = False) -> Iterator[Sequence]:
-    """A drive to judge by through each kind of aliased world, none of them one of `calibration_drives`."""
+    """One held-out drive through each kind of aliased world, through worlds that `calibration_drives` do not use."""
     for number, kind in enumerate(ALIASED):
         yield _aliased(kind, 2 * seed + 1, number, loops)
 
@@ -91,11 +91,11 @@ def _aliased(kind: str, series: int, number: int, loops: bool) -> Sequence:
 
 
 def _first(make: Callable[[int], Sequence], series: int, number: int) -> Sequence:
-    """The drive through the first world of this series that has such a route; series never share a world."""
+    """The drive through the first world of the series that has the route; series never share a world."""
     problem = None
     for attempt in range(TRIES):
         try:
             return make(1000 * series + 32 * number + attempt)
         except ValueError as error:
             problem = error
-    raise ValueError(f"none of {TRIES} worlds has such a route: {problem}")
+    raise ValueError(f"none of {TRIES} worlds has the route: {problem}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers from outcomes: recall@k with bootstrap intervals, F1max, average precision, paired comparison."""
+"""Metrics of outcomes: recall@k with bootstrap intervals, F1max, average precision, paired comparison."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Sweep:
 def sweep(outcome: Outcome) -> Sweep:
     """Accept `similarity >= threshold` over *all* frames that have a candidate.
 
-    A frame without a revisit can only add false positives; a wrong or missing match on a query is a miss. Equal
-    similarities enter together, for no threshold tells them apart.
+    A frame without a revisit can only add false positives; a wrong or missing match of a query is a miss. Equal
+    similarities are accepted together: no threshold separates them.
     """
     candidates = np.flatnonzero(outcome.best >= 0)
     order = candidates[np.argsort(-outcome.similarity[candidates], kind="stable")]
@@ -75,7 +75,7 @@ def mcnemar(a: Bools, b: Bools) -> float:
 
 
 def summarise(outcome: Outcome, ks: tuple[int, ...] = (1, 10), seed: int = 0) -> dict[str, float | int | list[float]]:
-    """All numbers of an outcome by name; intervals are `[low, high]`, absent ones nan."""
+    """All metrics of an outcome by name; intervals are `[low, high]`, undefined ones nan."""
     queries = outcome.is_query
     numbers: dict[str, float | int | list[float]] = {"frames": len(queries), "queries": int(queries.sum())}
     for k in ks:

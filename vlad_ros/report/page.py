@@ -21,8 +21,8 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """`facts` of closures by row, [[heading, verdict], ...], and the `pictures` of some of them; `command` draws the
-    others, with ROW in it."""
+    """`facts`: closures by row as [heading, verdict]; `pictures` of some of them by row, as data URIs; `command`, with
+    ROW in it, draws the others."""
 
     title: str
     protocol: str
@@ -58,12 +58,12 @@ def html(page: Page) -> str:
 
 
 def _inert(data: dict[str, Any]) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """JSON that cannot end its script element."""
     return json.dumps(data).replace("<", "\\u003c")
 
 
 def write(page: Page, path: Path) -> None:
-    """Write the file, its folder too where there is none, whole or not at all."""
+    """Write the file atomically; makes its folder where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(html(page), encoding="utf-8")
@@ -104,7 +104,7 @@ def _explained(page: Page) -> str:
     buttons = [
         f"<button data-row='{row}'>closure {row}: {escape(page.facts[row][1])}</button>" for row in page.pictures
     ]
-    said = f"{len(page.pictures):,} closures have their picture in this file. Of another: {page.command}"
+    said = f"{len(page.pictures):,} closures have their picture in this file. To draw another: {page.command}"
     return (
         f"<section class='wide'><h2>Closures explained</h2><p class='note'>{escape(said)}</p>"
         f"<div class='buttons'>{''.join(buttons)}</div></section>"
