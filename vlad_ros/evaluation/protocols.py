@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from vlad_ros.poses import turn, wrap
 from vlad_ros.types import F32, F64, Bools, Ints
 
 NO_HIT = np.iinfo(np.int64).max
@@ -65,8 +66,7 @@ def judge(similarity: F32, allowed: Bools, near: Bools, opposite: Bools | None =
 
 def opposite_headings(query: F64, match: F64) -> Bools:
     """(Q, M) bool: headings [rad] of (Q,) and (M,) that differ by more than 90 degrees."""
-    difference = (match[None, :] - query[:, None] + np.pi) % (2 * np.pi) - np.pi
-    return np.abs(difference) > np.pi / 2
+    return np.abs(wrap(match[None, :] - query[:, None])) > np.pi / 2
 
 
 def causal(similarity: F32, positions: F64, gap: int, radius: float, headings: F64 | None = None) -> Outcome:
@@ -108,8 +108,6 @@ def sparse_split(scans: list[F32], stride: int, seed: int = 0) -> tuple[Ints, In
 def _turn_and_thin(points: F32, generator: np.random.Generator) -> tuple[F32, float]:
     low, high = SPARSE_POINTS
     count = min(int(generator.integers(low, high + 1)), len(points))
-    thinned = points[generator.choice(len(points), count, replace=False)].copy()
+    thinned = points[generator.choice(len(points), count, replace=False)]
     angle = float(generator.uniform(0.0, 2.0 * np.pi))
-    c, s = np.cos(angle), np.sin(angle)
-    thinned[:, :2] = thinned[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
-    return thinned, angle
+    return turn(thinned, angle), angle

@@ -45,10 +45,10 @@ def visit(
     here: F64 | None = None,
     radius: float = 3.0,
 ) -> World:
-    """The world as found on one visit: other cars parked and moving, pedestrians, another season's foliage.
+    """The world on one visit: `seed` draws the parked and moving cars, the pedestrians and the season's foliage.
 
-    `time` [s] moves what moves, the rest stays as it is for the same seed. No car is parked within `radius` metres of
-    the points `clear` (K, 2), where the sensor goes; nothing moves there that near to `here` (default: `clear`).
+    `time` [s] moves what moves; the rest stays the same for the same seed. No car is parked within `radius` metres of
+    the points `clear` (K, 2), where the sensor goes; nothing moves within it of `here` (default: `clear`).
     """
     rng = np.random.default_rng(seed)
     parked, moving = _parked(world, rng), _moving(world, rng, time)
@@ -117,7 +117,7 @@ def _pedestrians(world: World, rng: np.random.Generator, time: float) -> F64:
 
 
 def _along_roads(world: World, rng: np.random.Generator, per_metre: float) -> np.ndarray:
-    """Numbers of roads, each as often as so many a metre give on the average."""
+    """Indices of roads, each as often as it has things, `per_metre` on average."""
     ends = np.array([arc_length(road)[-1] for road in world.roads])
     return np.repeat(np.arange(len(ends)), rng.poisson(per_metre * ends))
 
