@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from vlad_ros import calibration
+from vlad_ros.evaluation.metrics import ends_of_ties
 from vlad_ros.runs.tables import ClosureTable, KeyframeTable, Run
 from vlad_ros.types import F64, Bools, Ints
 
@@ -28,7 +29,7 @@ def sweep(keyframes: KeyframeTable, closures: ClosureTable) -> EdgeSweep:
     known = np.flatnonzero(np.isfinite(closures.probability))
     order = known[np.argsort(-closures.probability[known], kind="stable")]
     probability = closures.probability[order]
-    last_of_tie = np.append(probability[1:] != probability[:-1], True)[: len(order)]
+    last_of_tie = ends_of_ties(probability)
     right = closures.is_right[order]
     precision = np.cumsum(right) / np.arange(1, len(order) + 1)
     closing = np.zeros(len(order), bool)  # the first right edge of each revisit

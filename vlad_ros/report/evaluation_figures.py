@@ -119,11 +119,10 @@ def _precision_recall(e: Evaluation) -> Panel:
         name="all thresholds of the similarity", line={"color": style.BLUE},
         hovertemplate="threshold %{customdata:.3f}<br>precision %{y:.3f}, recall %{x:.3f}<extra></extra>",
     )  # fmt: skip
-    f1 = 2 * curve.precision * curve.recall / np.maximum(curve.precision + curve.recall, 1e-12)
-    if len(f1):
-        best = int(f1.argmax())
+    if len(curve.f1):
+        best = int(curve.f1.argmax())
         figure.add_scatter(
-            x=[curve.recall[best]], y=[curve.precision[best]], mode="markers", name=f"F1max {f1[best]:.3f}",
+            x=[curve.recall[best]], y=[curve.precision[best]], mode="markers", name=f"F1max {curve.f1_max:.3f}",
             marker={"symbol": "star", "size": 15, "color": style.FALSE},
             hovertemplate=f"threshold {curve.threshold[best]:.3f}<br>%{{y:.3f}}, recall %{{x:.3f}}<extra></extra>",
         )  # fmt: skip

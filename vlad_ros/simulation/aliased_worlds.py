@@ -8,15 +8,13 @@ bin, bush or sign here and there differ. The ground is level, so that nothing el
 from __future__ import annotations
 
 import itertools
-import zlib
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from vlad_ros.simulation.paths import arc_length
 from vlad_ros.simulation.streets import facade, line_parking, line_road, plant, random_style
-from vlad_ros.simulation.world import MARGIN, Builder, World, flat_terrain, random_species
+from vlad_ros.simulation.world import MARGIN, Builder, Kinds, World, draw_world, flat_terrain, random_species
 from vlad_ros.types import F64
 
 Pose = tuple[float, float, float]  # x y [m], yaw [rad]
@@ -24,12 +22,8 @@ AHEAD = 120.0  # m of copies beyond the square, so that no end comes into sight
 
 
 def make_aliased_world(kind: str, seed: int, size: float = 300.0) -> World:
-    """The static world of this kind and seed around the square [0, size]^2 [m]; ValueError for unknown kinds."""
-    if kind not in ALIASED:
-        raise ValueError(f"kind must be one of {', '.join(ALIASED)}, not {kind!r}")
-    if size < 100.0:
-        raise ValueError(f"size must be at least 100 m, not {size}")
-    return ALIASED[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
+    """The static world of this kind and seed around the square [0, size]^2 [m]; ValueError as in `draw_world`."""
+    return draw_world(ALIASED, kind, seed, size, 100.0)
 
 
 def blocks(rng: np.random.Generator, size: float) -> World:
@@ -49,12 +43,7 @@ def blocks(rng: np.random.Generator, size: float) -> World:
             s += length + rng.uniform(0.0, 4.0)
         plant(b, side, 1, style)
         line_parking(b, side, 1, style.parking)
-    block = b.finish("blocks", size, flat_terrain(size), rng.uniform(0.1, 0.8))
-    yaw = rng.uniform(0, np.pi)
-    n = np.ceil((0.5 * size + MARGIN) / pitch).astype(int)
-    cells = list(itertools.product(range(-n[0], n[0]), range(-n[1], n[1])))
-    poses = [_around(size, yaw, ((i + 0.5) * pitch[0], (j + 0.5) * pitch[1])) for i, j in cells]
-    return _differ(rng, _copies(block, poses, _grid(size, yaw, n, pitch), half_width))
+    return _tiled(rng, b.finish("blocks", size, flat_terrain(size), rng.uniform(0.1, 0.8)), pitch)
 
 
 def pillars(rng: np.random.Generator, size: float) -> World:
@@ -74,12 +63,7 @@ def pillars(rng: np.random.Generator, size: float) -> World:
         b.wall(np.array([along, -y]), np.array([along, y]), ceiling, ceiling - 0.35)
     for along in np.arange(-x + half_width + 1.5, x - half_width - 1.4, 2.6):
         b.slots += [(along, -2.6, np.pi / 2), (along, 2.6, np.pi / 2)]
-    cell = b.finish("pillars", size, flat_terrain(size), rng.uniform(0.1, 0.9), ceiling)
-    yaw = rng.uniform(0, np.pi)
-    n = np.ceil((0.5 * size + MARGIN) / pitch).astype(int)
-    cells = list(itertools.product(range(-n[0], n[0]), range(-n[1], n[1])))
-    poses = [_around(size, yaw, ((i + 0.5) * pitch[0], (j + 0.5) * pitch[1])) for i, j in cells]
-    return _differ(rng, _copies(cell, poses, _grid(size, yaw, n, pitch), half_width))
+    return _tiled(rng, b.finish("pillars", size, flat_terrain(size), rng.uniform(0.1, 0.9), ceiling), pitch)
 
 
 def tunnel(rng: np.random.Generator, size: float) -> World:
@@ -168,7 +152,7 @@ def mirrored(rng: np.random.Generator, size: float) -> World:
     return _differ(rng, _copies(half, poses, (_arc(size, yaw, 0.0, 10.0),), half_width, flips))
 
 
-ALIASED: dict[str, Callable[[np.random.Generator, float], World]] = {
+ALIASED: Kinds = {
     "blocks": blocks,
     "pillars": pillars,
     "tunnel": tunnel,
@@ -205,6 +189,15 @@ def _arc(size: float, yaw: float, bend: float, step: float) -> F64:
     else:
         x, y = np.sin(s * bend) / bend, (1 - np.cos(s * bend)) / bend
     return np.array([_around(size, yaw, (a, b))[:2] for a, b in zip(x, y, strict=True)])
+
+
+def _tiled(rng: np.random.Generator, cell: World, pitch: F64) -> World:
+    """Copies of `cell`, `pitch` (2,) [m] apart, over the whole square and its margin, on a grid turned at random."""
+    yaw = rng.uniform(0, np.pi)
+    n = np.ceil((0.5 * cell.size + MARGIN) / pitch).astype(int)
+    cells = list(itertools.product(range(-n[0], n[0]), range(-n[1], n[1])))
+    poses = [_around(cell.size, yaw, ((i + 0.5) * pitch[0], (j + 0.5) * pitch[1])) for i, j in cells]
+    return _differ(rng, _copies(cell, poses, _grid(cell.size, yaw, n, pitch), cell.half_width))
 
 
 def _copies(

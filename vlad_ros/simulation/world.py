@@ -7,6 +7,8 @@ from the terrain below them, so rays are cast over flat ground and the terrain i
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +66,19 @@ class World:
             gap = np.linalg.norm(xy[:, None] - trunks[None, :, :2], axis=2) - trunks[:, 2]
             free &= gap.min(axis=1) > clearance
         return free & ~inside_footprints(xy, self.footprints)
+
+
+Kinds = dict[str, Callable[[np.random.Generator, float], World]]  # by name: what makes a world of a size [m]
+
+
+def draw_world(kinds: Kinds, kind: str, seed: int, size: float, least: float) -> World:
+    """The world of this kind and seed around the square [0, size]^2 [m]; ValueError for a kind that is not in `kinds`
+    and for a size below `least`."""
+    if kind not in kinds:
+        raise ValueError(f"kind must be one of {', '.join(kinds)}, not {kind!r}")
+    if size < least:
+        raise ValueError(f"size must be at least {least:g} m, not {size}")
+    return kinds[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
 
 
 def inside_footprints(xy: F64, footprints: F64) -> np.ndarray:
