@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_rows import DIM, MAKE, SECOND, geometry, keyframe, make
+from map_rows import DIM, MAKE, geometry, keyframe, make
 
 from vlad_ros import cli
 from vlad_ros.config import BevConfig, ModelConfig
@@ -24,6 +24,7 @@ from vlad_ros.maps.rebuild import rebuild
 from vlad_ros.model.describer import Describer
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.poses import from_xyz_rpy
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import POINT_SCALE, Geometry, Keyframe
 
 
