@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Array
 
 SMALL_ANGLE = 1e-4  # rad; below it series are more exact than quotients
 RIGID_TOLERANCE = 1e-3
@@ -34,6 +34,14 @@ def transform(points: np.ndarray, T: F64) -> np.ndarray:
     moved = points.copy()
     moved[:, :3] = points[:, :3] @ T[:3, :3].T.astype(points.dtype) + T[:3, 3].astype(points.dtype)
     return moved
+
+
+def turn(points: np.ndarray, angle: float) -> np.ndarray:
+    """`points` (N, >=2) turned about z by `angle` [rad]; a new array of the same dtype."""
+    c, s = np.cos(angle), np.sin(angle)
+    turned = points.copy()
+    turned[:, :2] = points[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
+    return turned
 
 
 def from_quaternion(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
@@ -96,6 +104,11 @@ def inverse(T: F64) -> F64:
 def yaw(T: F64) -> float:
     """Heading [rad] of the x axis."""
     return float(np.arctan2(T[1, 0], T[0, 0]))
+
+
+def wrap(angle: Array) -> Array:
+    """`angle` [rad], one or an array, in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def rotation_angle(T: F64) -> float:

@@ -31,9 +31,9 @@ from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
 from vlad_ros.ros.tools.node_client import NodeClient
 from vlad_ros.ros.tools.node_process import NodeProcess
+from vlad_ros.stamps import SECOND
 
 MS = 1_000_000
-SECOND = 1_000_000_000
 FLOAT32 = PointField.FLOAT32
 XYZI = tuple(PointField(name=name, offset=4 * i, datatype=FLOAT32, count=1) for i, name in enumerate("xyzi"))
 

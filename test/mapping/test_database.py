@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_rows import DIM, MAKE, SECOND, geometry, keyframe, make, unit
+from map_rows import DIM, MAKE, geometry, keyframe, make, unit
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import from_xyz_rpy, inverse
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import Keyframe
 
 
