@@ -78,16 +78,12 @@ class Corrections:
         """The ids (M,) of a session's keyframes from the first to the last of `stamps`, their own stamps (M,) [ns] and
         travel (M,) [m], NaN where unknown."""
         own = ids_of(self._rows, session)
-        if not len(stamps):
-            own = range(0)
-        else:
-            first, last = int(np.min(stamps)), int(np.max(stamps))
-            begin = bisect.bisect_left(self._rows, first, own.start, own.stop, key=lambda row: row.stamp)
-            end = bisect.bisect_right(self._rows, last, own.start, own.stop, key=lambda row: row.stamp)
-            own = range(begin, end)
-        rows = self._rows[own.start : own.stop]
-        travel = np.array([np.nan if row.travel is None else row.travel for row in rows], np.float64)
-        return np.array(own, np.int64), np.array([row.stamp for row in rows], np.int64), travel
+        first, last = (int(np.min(stamps)), int(np.max(stamps))) if len(stamps) else (0, 0)
+        begin = bisect.bisect_left(self._rows, first, own.start, own.stop, key=lambda row: row.stamp)
+        end = bisect.bisect_right(self._rows, last, own.start, own.stop, key=lambda row: row.stamp)
+        rows = self._rows[begin:end]
+        travel = np.array([row.travel for row in rows], np.float64)  # None becomes NaN
+        return np.arange(begin, end), np.array([row.stamp for row in rows], np.int64), travel
 
     def _frame(self, session: int, id: int, T_path_base: F64) -> F64 | None:
         """T_map_path of the session's back-end, whose path has the keyframe `id` at `T_path_base`; None if unknown."""

@@ -165,7 +165,7 @@ class Subscriptions:
         if self.open:
             stamp = stamp_of(message)
             self._announce(stamp)
-            self._later(lambda: self._outputs.announce([stamp]))
+            self._later(lambda: self._outputs.announce(stamp))
 
     def _on_path(self, message: bytes) -> None:
         if not self.open:

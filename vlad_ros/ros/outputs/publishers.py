@@ -61,9 +61,9 @@ class Publishers:
         """Where the body was at a scan."""
         self._adapters.move(stamp, T_odom_base)
 
-    def announce(self, stamps: list[int]) -> None:
-        """The back-end has nodes at these stamps."""
-        self._adapters.announce(stamps)
+    def announce(self, stamp: int) -> None:
+        """The back-end has a node at this stamp."""
+        self._adapters.announce([stamp])
 
     def follow(self, stamps: Ints, numbers: F64) -> None:
         """The back-end's nodes (N,) [ns], where it has optimised them to: positions and quaternions (N, 7)."""
