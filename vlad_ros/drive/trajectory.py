@@ -18,11 +18,12 @@ FEW = 5  # times the usual spacing between neighbours is still their spacing, mo
 class Trajectory:
     """Poses `T` (N, 4, 4) at `stamps` (N,) integer nanoseconds, in any order; of equal stamps the last one counts.
 
-    A path need not be the whole drive, nor without holes. It tells the poses at its own stamps and between two
-    neighbouring poses at most max(1 s, 5 times the median spacing) apart in time. What lies between neighbours
-    farther apart it does not tell, with one exception: nodes made by distance are far apart in time where the vehicle
-    stood or crawled. `travel`, stamps (M,) in order and metres along the drive (M,), NaN where unknown, tells so:
-    neighbours with at most 5 times the median way between them belong together, whatever the time.
+    A path may be a part of the drive, and may have holes. It tells the poses at its own stamps, and those between two
+    neighbouring poses that belong together: they are at most max(1 s, 5 times the median spacing) apart in time.
+    Between neighbours farther apart it tells nothing, with one exception: nodes made by distance are far apart in time
+    where the vehicle stood or crawled. So neighbours belong together, too, where by `travel` (stamps (M,) in order,
+    and metres along the drive (M,), NaN where unknown) the vehicle went at most 5 times as far between them as the
+    median neighbours lie apart.
 
     `last` is the path before this one; `news` leaves out what has not changed since. ValueError for no poses, numbers
     of stamps and poses that differ, or a pose that is not rigid.
@@ -42,21 +43,22 @@ class Trajectory:
         latest_first = np.asarray(stamps, np.int64)[::-1]
         self._stamps, index = np.unique(latest_first, return_index=True)
         self._poses = np.asarray(T, np.float64)[::-1][index]
-        self._joined = self._belong_together(travel)  # (N,): each pose and the next one
         same, self._news_after = self._compare(last)
         self._news_at = ~same
         check_all_rigid(self._poses[self._news_at], "a pose of the path")
+        self._joined = self._neighbours(travel)
 
-    def _belong_together(self, travel: tuple[Ints, F64] | None) -> Bools:
-        joined = np.zeros(len(self._stamps), np.bool_)
-        steps = np.diff(self._stamps)
+    def _neighbours(self, travel: tuple[Ints, F64] | None) -> Bools:
+        """Whether each pose (N,) and the next one belong together."""
+        joined, steps = np.zeros(len(self._stamps), np.bool_), np.diff(self._stamps)
         if len(steps):
             joined[:-1] = steps <= max(SECOND, FEW * _median(steps))
-        if travel is not None and len(travel[0]):
-            begin = self._stamps[0]  # near 0, so that nothing is lost in float64
-            ways = np.diff(np.interp(self._stamps - begin, travel[0] - begin, travel[1], left=np.nan, right=np.nan))
-            known = ways[np.isfinite(ways)]
-            joined[:-1] |= ways <= (FEW * _median(known) if len(known) else 0.0)
+        if len(steps) and travel is not None and len(travel[0]):
+            begin, (at, metres) = self._stamps[0], travel  # counted from there nothing is lost in float64
+            ways = np.diff(np.interp(self._stamps - begin, at - begin, metres, left=np.nan, right=np.nan))
+            lost = np.searchsorted(self._stamps, at[np.isnan(metres)])  # without odometry in between
+            ways[np.clip(lost - 1, 0, len(ways) - 1)] = np.nan
+            joined[:-1] |= ways <= FEW * _median(np.linalg.norm(np.diff(self._poses[:, :3, 3], axis=0), axis=1))
         return joined
 
     def _compare(self, last: Trajectory | None) -> tuple[Bools, Bools]:
