@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,7 @@ class Corrections:
     def __init__(self, rows: Sequence[KeyframeRow], sessions: dict[int, F64 | None]) -> None:
         self._rows, self._sessions = rows, sessions
         self.corrected: dict[int, F64] = {}  # by id, where a back-end has said so
+        self.numbers: Counter[int] = Counter()  # session -> how many of its keyframes those are
         self._kept: dict[int, F64] = {}  # by id, where no path tells it and T_map_odom has moved on
         self._settled: dict[int, int] = {}  # session -> the id up to which every keyframe is corrected or kept
         self._frames: dict[int, F64] = {}  # session -> T_map_path, the frame of its back-end's path
@@ -47,8 +49,10 @@ class Corrections:
 
     def place(self, id: int, T_map_base: F64) -> None:
         """Say where the keyframe `id` lies."""
+        session = self._rows[id].session
+        self.numbers[session] += id not in self.corrected
         self.corrected[id] = T_map_base
-        self._paths.pop(self._rows[id].session, None)
+        self._paths.pop(session, None)
 
     def forget_frame(self, session: int) -> None:
         """The session's place in the map has been said anew: so is that of its back-end's path, when the next comes."""
@@ -69,7 +73,9 @@ class Corrections:
             return 0
         moved = told[path.news(at[told]) | (ids[told] >= known)]
         T_map_base = T_map_path @ path.at(at[moved])
+        before = len(self.corrected)
         self.corrected.update(zip(ids[moved].tolist(), map(np.copy, T_map_base), strict=True))
+        self.numbers[session] += len(self.corrected) - before
         self._paths[session] = path, len(self._rows)
         self._follow_newest(session)
         return len(told)
@@ -88,7 +94,7 @@ class Corrections:
     def _frame(self, session: int, id: int, T_path_base: F64) -> F64 | None:
         """T_map_path of the session's back-end, whose path has the keyframe `id` at `T_path_base`; None if unknown."""
         if session not in self._frames:
-            placed = {self._rows[at].session for at in self.corrected}
+            placed = {other for other, number in self.numbers.items() if number}
             others = placed | {other for other, T in self._sessions.items() if T is not None}
             T_map_base = self.T_map_base(id) if others - {session} else T_path_base
             if T_map_base is None:

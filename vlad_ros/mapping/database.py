@@ -106,6 +106,10 @@ class KeyframeDatabase:
         """T_map_base (4, 4) of the keyframe `id` as a back-end has optimised it, None where none has."""
         return self._corrections.corrected.get(id)
 
+    def number_corrected(self, session: int) -> int:
+        """How many keyframes of a session a back-end has optimised."""
+        return self._corrections.numbers[session]
+
     def T_map_base(self, id: int) -> F64 | None:
         """(4, 4) pose of the keyframe `id` in the map: the back-end's where there is one, else by its odometry; None
         where it has none, or its session's place in the map is not known."""

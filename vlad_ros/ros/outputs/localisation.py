@@ -36,7 +36,6 @@ class Localisation:
         self._confirmed = -1  # the last keyframe whose place is certain
         self._misplaced: list[range] = []
         self._last: MapPose | None = None
-        self._corrected = 0
 
     def observe(self, described: Described) -> None:
         """What a keyframe tells of the vehicle's place."""
@@ -73,13 +72,14 @@ class Localisation:
         try:
             if stamps.min() <= 0:
                 raise ValueError("a pose of the path has no stamp of its own: fill in poses[i].header.stamp")
-            self._corrected = database.correct(session, stamps, decode(numbers[:, :3], numbers[:, 3:]))
+            database.correct(session, stamps, decode(numbers[:, :3], numbers[:, 3:]))
         except ValueError as error:
             self._listener.reject("bad_path", str(error))
 
     def values(self) -> dict[str, str]:
         """What diagnostics shows of it."""
-        values = {"keyframes that the back-end has placed": str(self._corrected)}
+        placed = self._recognizer.database.number_corrected(self._recognizer.session)
+        values = {"keyframes that the back-end has placed": str(placed)}
         last = self._last
         if last is not None:
             x, y, z = np.round(last.T_map_base[:3, 3], 2)
