@@ -98,13 +98,16 @@ class Subscriptions:
     def find_keyframes(self) -> None:
         """Subscribe to `keyframes` as soon as a publisher shows which of the two types it is, and anew where its
         publishers are others by now."""
-        offers = self._keyframe_offers()
-        kind = self._offered[0] if self._offered is not None and self._offered[0] in offers else next(iter(offers), "")
-        if not offers or self._offered == (kind, offers[kind]):
+        offers, was = self._keyframe_offers(), self._offered
+        kind = was[0] if was is not None and was[0] in offers else next(iter(offers), "")
+        if not offers or was == (kind, offers[kind]):
             return
-        if self._keyframes is not None:
+        if was is not None:
             self._made.remove(self._keyframes)
             self._node.destroy_subscription(self._keyframes)
+            self._offered = None
+            if was[0] != kind:
+                return  # until the next call: DDS refuses a second type on a topic that has just been let go
         self._offered = kind, offers[kind]
         is_path, qos = KEYFRAME_TYPES[kind] is Path, heard(100, offers[kind])
         callback = self._on_path if is_path else self._on_keyframe
@@ -113,7 +116,7 @@ class Subscriptions:
     def _keyframe_offers(self) -> dict[str, bool]:
         """The types that publishers have on `keyframes`, and whether all of a type's publishers are reliable."""
         offers: dict[str, bool] = {}
-        needed = self._keyframes is None and (self._config.keyframe_source == "topic" or self._config.node_edges)
+        needed = self._offered is None and (self._config.keyframe_source == "topic" or self._config.node_edges)
         for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("keyframes")):
             if info.topic_type in KEYFRAME_TYPES:
                 reliable = info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
