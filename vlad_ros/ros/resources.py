@@ -89,7 +89,13 @@ class Resources:
     def open(self) -> None:
         """Start the worker and let scans in."""
         self._worker = Worker(
-            self.recognizer, self._config, self.frames, self.outputs, self._listener, self._statistics
+            self.recognizer,
+            self._config,
+            self.frames,
+            self.outputs,
+            self._listener,
+            self._statistics,
+            self.inputs.may_wait,
         )
         self._worker.start()
         self._saved_at = time.monotonic()
