@@ -45,9 +45,14 @@ def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("vlad_ros"), *parts])
 
 
+def quoted(argument: str) -> list[object]:
+    """A launch argument as a Python string, whatever apostrophes and backslashes are in it."""
+    return ["r'''", LaunchConfiguration(argument), " '''.strip()"]
+
+
 def given(argument: str) -> IfCondition:
     """Whether a launch argument is not empty."""
-    return IfCondition(PythonExpression(["'", LaunchConfiguration(argument), "' != ''"]))
+    return IfCondition(PythonExpression([*quoted(argument), " != ''"]))
 
 
 def environment() -> dict[str, object]:
@@ -60,7 +65,7 @@ def environment() -> dict[str, object]:
 
 def generate_launch_description() -> LaunchDescription:
     """Arguments, parameters in the order of their weight, and the node."""
-    bev_topic = PythonExpression(["'", LaunchConfiguration("bev"), "' or 'bev'"])
+    bev_topic = PythonExpression([*quoted("bev"), " or 'bev'"])
     node = Node(
         package="vlad_ros",
         executable="vlad_node",

@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
-from vlad_ros.config import from_mapping
+from vlad_ros.settings import from_mapping
 
 T = TypeVar("T")
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, TopicOdometry
+from vlad_ros.drive.pairing import Inputs
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, TopicOdometry
 from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.stamps import SECOND
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vlad_ros.config import NodeConfig, RecognizerConfig, from_mapping
+from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.parameter_table import markdown, parameter_fields, yaml_text
+from vlad_ros.settings import from_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {field.name: field for field in parameter_fields()}

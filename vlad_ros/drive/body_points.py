@@ -13,7 +13,7 @@ from vlad_ros.cloud.decode import TIMES, Rows, decode_rows
 from vlad_ros.cloud.deskew import Motion, deskew
 from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.drive.frames import FrameError, Frames
-from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.poses import transform
 from vlad_ros.types import F32, F64
 

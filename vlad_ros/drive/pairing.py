@@ -11,134 +11,18 @@ import bisect
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from vlad_ros.cloud.decode import point_times
-from vlad_ros.cloud.deskew import Motion, Stamps, reach, read_sweep
+from vlad_ros.cloud.deskew import read_sweep
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.odometry import OdometryBuffer
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
 from vlad_ros.drive.stamp_gate import AHEAD, StampGate
 from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F64
 
-CHILDREN = 8  # frames of odometry on one topic; more are an error somewhere
 SCANS_A_SECOND = 100  # more no LiDAR makes: that many wait even where their stamps stand still
-
-
-@dataclass(eq=False)
-class PendingScan:
-    """A cloud message on its way, with what was found for it.
-
-    `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
-    transform, of the frame `child`. `is_keyframe` None: the pipeline decides. To be deskewed: `offsets` [ns] from the
-    stamp of each row of the message, None where it tells no times (or none that can be understood: `times_fault`), and
-    `motion` of `child` across them, where known.
-    """
-
-    message: Any
-    stamp: int
-    arrival: float
-    T_odom_child: F64 | None = None
-    child: str = ""
-    bev: Any = None
-    is_keyframe: bool | None = None
-    offsets: Stamps | None = None
-    motion: Motion | None = None
-    times_fault: str = ""
-
-    @property
-    def frame(self) -> str:
-        """The cloud's frame, without a leading slash."""
-        return str(self.message.header.frame_id).lstrip("/")
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """First and last stamp [ns] that odometry is wanted at."""
-        return (self.stamp, self.stamp) if self.offsets is None else reach(self.offsets, self.stamp)
-
-
-class PoseSource(Protocol):
-    """Where `T_odom_child` of a scan comes from."""
-
-    def find(self, scan: PendingScan) -> bool:
-        """Fill the scan's pose when it is known; whether waiting longer is of no use."""
-
-    def follow(self, scan: PendingScan) -> None:
-        """Fill the motion across the scan's sweep, when it is known: the waiting is over."""
-
-    def clear(self) -> None:
-        """Forget everything: the stamps have begun anew."""
-
-
-class NoOdometry:
-    """odom_source none."""
-
-    def find(self, scan: PendingScan) -> bool:
-        """Nothing to wait for."""
-        return True
-
-    def follow(self, scan: PendingScan) -> None:
-        """No motion is known."""
-
-    def clear(self) -> None:
-        """Nothing to forget."""
-
-
-class TopicOdometry:
-    """odom_source topic: interpolated between the messages on both sides, those of each child frame by themselves.
-
-    An empty child frame is the body, `base_frame` or (empty) the cloud's own frame; leading slashes do not count.
-    """
-
-    def __init__(self, base_frame: str = "") -> None:
-        self._base_frame = base_frame.lstrip("/")
-        self._buffers: dict[str, OdometryBuffer] = {}
-
-    def add(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None) -> int:
-        """Keep a message; how many were found to have a wrong stamp. ValueError unless the transform is rigid."""
-        child = child.lstrip("/")
-        if child not in self._buffers and len(self._buffers) >= CHILDREN:
-            raise ValueError(f"the odometry topic has {CHILDREN + 1} child frames: {', '.join(self._buffers)}, {child}")
-        return self._buffers.setdefault(child, OdometryBuffer()).add(stamp, T_odom_child, twist)
-
-    @property
-    def children(self) -> list[str]:
-        """The child frames heard so far."""
-        return list(self._buffers)
-
-    @property
-    def newest(self) -> int | None:
-        """Stamp of the newest message [ns], None before the first."""
-        return max((buffer.newest for buffer in self._buffers.values() if buffer.newest is not None), default=None)
-
-    def find(self, scan: PendingScan) -> bool:
-        """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it. With a pose,
-        a sweep that goes on after its stamp is waited for, too."""
-        scan.child, buffer = self._choose(scan.frame)
-        if buffer is None:
-            return False
-        scan.T_odom_child = buffer.at(scan.stamp)
-        return buffer.newest is not None and buffer.newest >= (
-            scan.stamp if scan.T_odom_child is None else scan.reach[1]
-        )
-
-    def follow(self, scan: PendingScan) -> None:
-        """From the messages around the sweep."""
-        buffer = self._choose(scan.frame)[1]
-        scan.motion = None if buffer is None else buffer.across(*scan.reach)
-
-    def _choose(self, sensor: str) -> tuple[str, OdometryBuffer | None]:
-        """The body's odometry, or the sensor's, or whatever there is (whose frame is told where it does not fit)."""
-        body = self._base_frame or sensor
-        for child in (body, sensor, "", *self._buffers):
-            if child in self._buffers:
-                return child or body, self._buffers[child]
-        return "", None
-
-    def clear(self) -> None:
-        """Forget every message."""
-        self._buffers.clear()
 
 
 class Inputs:
@@ -169,6 +53,16 @@ class Inputs:
         self._most_waiting = config.queue_size
         if config.keyframe_source == "topic":  # an announcement may come as late as keyframe_timeout
             self._most_waiting = max(config.queue_size, round(SCANS_A_SECOND * config.keyframe_timeout))
+
+    @property
+    def odometry(self) -> TopicOdometry | None:
+        """The odometry's messages, None where they do not come from a topic."""
+        return self._poses if isinstance(self._poses, TopicOdometry) else None
+
+    @property
+    def newest(self) -> int:
+        """Stamp of the newest cloud [ns], 0 before the first."""
+        return self._newest or 0
 
     def add_scan(self, scan: PendingScan) -> None:
         """Let a scan wait for what belongs to it, unless its stamp is none to be believed (`StampGate`)."""

@@ -14,7 +14,7 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from vlad_ros.config import BevConfig, from_mapping
+from vlad_ros.config import BevConfig
 from vlad_ros.mapping.corrections import Corrections, ids_of
 from vlad_ros.mapping.index import FlatIndex
 from vlad_ros.mapping.map_arrays import (
@@ -31,6 +31,7 @@ from vlad_ros.mapping.map_arrays import (
 from vlad_ros.mapping.map_file import MapError, read_map, refuse_mismatch, write_map
 from vlad_ros.mapping.recent import Recent
 from vlad_ros.poses import check_rigid
+from vlad_ros.settings import from_mapping
 from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
 
 __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]

@@ -64,3 +64,17 @@ TOPICS = {
     "node_other_session": "keyframes",
     "save_failed": "~/save_map",
 }
+
+# Those for which a cloud is not used at all.
+REFUSALS = (
+    *tuple(name for name in REASONS if name.startswith("cloud_")),
+    "unusable",
+    "zero_stamp",
+    "frame_changed",
+    "no_transform",
+    "repeated_stamp",
+    "late_stamp",
+    "wrong_stamp",
+    "bev_missing",
+    "bad_bev",
+)

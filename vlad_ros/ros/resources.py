@@ -14,7 +14,9 @@ from rclpy.lifecycle import LifecycleNode
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.drive.frames import Frames
-from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, PoseSource, TopicOdometry
+from vlad_ros.drive.pairing import Inputs
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
 from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.mapping.map_file import MapLock
 from vlad_ros.pipeline import PlaceRecognizer
@@ -22,6 +24,7 @@ from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
 from vlad_ros.ros.inputs.tf import TfOdometry, Transforms
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.diagnostics import LOSSY, SLOW_DDS, explain_silence
+from vlad_ros.ros.outputs.health import ENOUGH, explain_odometry, health
 from vlad_ros.ros.outputs.publishers import Publishers
 from vlad_ros.ros.outputs.taken import Intake, Taken
 from vlad_ros.ros.statistics import SILENCE, Statistics
@@ -157,8 +160,21 @@ class Resources:
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None and rates[0] < LOSSY * rates[1]:
             warnings.append(f"{rates[0]:.1f} of {rates[1]:.1f} clouds a second arrive; {SLOW_DDS}")
+        flow = self._statistics.flow()
+        waiting = self._worker.queue.scans() if self._worker else 0
+        warnings += health(flow, waiting, self._config, self.recognizer.config)
+        if self._config.odom_source == "topic" and flow.counts.get("used", 0) >= ENOUGH and not flow.counts["posed"]:
+            warnings += filter(None, [self._explain_odometry()])
         self._queue_tick(silence >= SILENCE)
         return warnings
+
+    def _explain_odometry(self) -> str:
+        odometry = self.inputs.odometry
+        if odometry is None:
+            return ""
+        topic, publishers = self.subscriptions.publishers("odom")
+        frames = self.frames.body, self.frames.sensor or ""
+        return explain_odometry(topic, publishers, odometry.children, frames, (odometry.newest, self.inputs.newest))
 
     def values(self) -> dict[str, str]:
         """What diagnostics shows of it."""

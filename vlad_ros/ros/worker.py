@@ -10,11 +10,13 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+
 from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.body_points import BodyPoints
 from vlad_ros.drive.frames import FrameError, Frames
-from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.loops.described import Described
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.listener import Listener
@@ -133,6 +135,7 @@ class Worker(threading.Thread):
         self._listener = listener
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
+        self._last_pose: F64 | None = None
         self.reader = BodyPoints(config, recognizer.config, frames, listener.warn, statistics.count)
         self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""), may_wait)
 
@@ -145,6 +148,7 @@ class Worker(threading.Thread):
                 self._listener.failed(traceback.format_exc())
                 if isinstance(item, Job):
                     item.refuse_or_accept(False, "internal error, see the node's log")
+            self._statistics.worked()
 
     def finish(self) -> int:
         """End after the item in hand, and answer the keyframes that still wait; the number of scans dropped."""
@@ -185,6 +189,7 @@ class Worker(threading.Thread):
             return
         finally:
             self._relay_counters()
+        self._statistics.used(pose is not None, self._moved(pose))
         stepped = time.monotonic()
         self._statistics.took("recognise" if described else "scan without keyframe", stepped - decoded)
         self._audience.publish(described)
@@ -225,6 +230,11 @@ class Worker(threading.Thread):
         except ValueError as error:
             self._listener.reject("bad_bev", str(error))
         return self._config.bev_missing == "process", None
+
+    def _moved(self, pose: F64 | None) -> float:
+        """Metres from the last scan's pose; 0 where either is not known."""
+        before, self._last_pose = self._last_pose, pose
+        return 0.0 if before is None or pose is None else float(np.linalg.norm(pose[:3, 3] - before[:3, 3]))
 
     def _relay_counters(self) -> None:
         """Tell what the pipeline has counted since the last scan."""

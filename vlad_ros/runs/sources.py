@@ -18,7 +18,9 @@ from vlad_ros.config import EvaluationConfig, NodeConfig, RecognizerConfig, RunC
 from vlad_ros.drive.body_points import BodyPoints
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.drive.frames import FrameError, Frames
-from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, TopicOdometry
+from vlad_ros.drive.pairing import Inputs
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, TopicOdometry
 from vlad_ros.files.bags import CLOUD, ODOMETRY, open_bag, read_messages
 from vlad_ros.files.sequence import load_sequence
 from vlad_ros.poses import decode_pose, decode_twist

@@ -19,7 +19,8 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image, PointCloud2
 
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import Inputs, PendingScan
+from vlad_ros.drive.pairing import Inputs
+from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.poses import decode_pose, decode_twist
 from vlad_ros.ros.inputs.path_message import read_path
 from vlad_ros.ros.listener import Listener
@@ -107,6 +108,11 @@ class Subscriptions:
     def points_publishers(self) -> list[TopicEndpointInfo]:
         """Who publishes there, of whatever type."""
         return list(self._node.get_publishers_info_by_topic(self.points_topic))
+
+    def publishers(self, topic: str) -> tuple[str, list[str]]:
+        """A topic's full name, and the nodes that publish there."""
+        name = self._node.resolve_topic_name(topic)
+        return name, [info.node_name for info in self._node.get_publishers_info_by_topic(name)]
 
     def find_keyframes(self) -> None:
         """Subscribe to `keyframes` as soon as a publisher shows which of the two types it is, and anew where its

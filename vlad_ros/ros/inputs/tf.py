@@ -11,7 +11,7 @@ from rclpy.time import Time
 
 from vlad_ros.cloud.deskew import Motion
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.poses import from_quaternion
 from vlad_ros.types import F64
 

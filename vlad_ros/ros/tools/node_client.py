@@ -90,7 +90,7 @@ class NodeClient:
 
     def is_ours(self, status: DiagnosticStatus) -> bool:
         """Whether the node tells it, not another one that is on /diagnostics, too."""
-        return bool(status.name == f"{self.name.rpartition('/')[2]}: place recognition")
+        return bool(status.name == f"{self.name.lstrip('/')}: place recognition")
 
     def counts(self) -> dict[str, int]:
         """What the node has counted, by reason, when it last said so."""
