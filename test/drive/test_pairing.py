@@ -188,7 +188,7 @@ def test_announcements_make_keyframes_and_a_newer_one_ends_the_wait() -> None:
     bench.scan(17)
     assert [(scan.stamp // TENTH, scan.is_keyframe) for scan in bench.out[2:]] == [(12, False)]
     bench.inputs.announce(12 * TENTH - SECOND // 20)
-    assert bench.counts == {"keyframe_late": 1}
+    assert bench.counts["keyframe_late"] == 1
 
 
 @pytest.mark.parametrize("queue_size", [1, 2, 10])
@@ -232,10 +232,10 @@ def test_a_node_told_again_and_again_is_not_late() -> None:
         bench.inputs.announce(10 * TENTH)
         for tenths in (16, 17):
             bench.scan(tenths)
-    assert not bench.counts
+    assert "keyframe_late" not in bench.counts
     for _ in range(3):
         bench.inputs.announce(5 * TENTH)
-    assert bench.counts == {"keyframe_late": 1}
+    assert bench.counts["keyframe_late"] == 1
 
 
 def test_an_announcement_of_the_far_future_ends_no_wait() -> None:
@@ -251,7 +251,7 @@ def test_scans_that_wait_are_bounded_where_their_stamps_stand_still() -> None:
     bench = Bench(keyframe_source="topic", keyframe_timeout=0.5, queue_size=2)
     for _ in range(200):
         bench.scan(10)
-    assert len(bench.out) == 150
+    assert bench.out == [] and bench.counts == {"repeated_stamp": 199}  # one waits, the others are none
 
 
 def test_every_scan_is_a_keyframe_where_asked_for() -> None:

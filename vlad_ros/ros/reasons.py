@@ -67,14 +67,7 @@ TOPICS = {
 
 # Those for which a cloud is not used at all.
 REFUSALS = (
-    *tuple(name for name in REASONS if name.startswith("cloud_")),
-    "unusable",
-    "zero_stamp",
-    "frame_changed",
-    "no_transform",
-    "repeated_stamp",
-    "late_stamp",
-    "wrong_stamp",
-    "bev_missing",
-    "bad_bev",
+    *(name for name in REASONS if name.startswith("cloud_")),
+    *("unusable", "zero_stamp", "frame_changed", "no_transform", "repeated_stamp", "late_stamp", "wrong_stamp"),
+    *("bev_missing", "bad_bev"),
 )

@@ -62,7 +62,7 @@ def explain_odometry(
     offset = (odometry - cloud) / SECOND
     if abs(offset) > 1.0:
         return (
-            f"the odometry's stamps are {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} the clouds': no scan "
-            "finds its pose; give both one clock (use_sim_time for both, PTP, or the driver's own option)"
+            f"the odometry's stamps are {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} the clouds': no "
+            "scan finds its pose; give both one clock (use_sim_time for both, PTP, or the driver's own option)"
         )
     return f"odometry comes on {topic}, but no scan finds its pose: it comes too late (odom_timeout) or with gaps"
