@@ -21,7 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from vlad_ros.cloud.decode import clean, decode_message
+from vlad_ros.cloud.crop import clean
+from vlad_ros.cloud.decode import decode_message
 from vlad_ros.cloud.raster import fit_ground, rasterize
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.drive.local_map import LocalMap

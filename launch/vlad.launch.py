@@ -21,14 +21,14 @@ from vlad_ros.ros.environment import DDS_PROFILE, RUNTIME
 ARGUMENTS = (
     ("points", "points", "topic of the clouds (sensor_msgs/PointCloud2)"),
     ("bev", "", "topic of the BEV rasters (sensor_msgs/Image); empty: the node makes its own"),
-    ("odom", "odom", "topic of the odometry (nav_msgs/Odometry)"),
-    ("keyframes", "keyframes", "topic of the back-end's keyframes (PoseStamped, or Path with its optimised poses)"),
-    ("base_frame", "", "body frame; empty: as in params_file, there empty: the cloud's own frame"),
-    ("map", "", "map file; empty: as in params_file"),
-    ("use_sim_time", "", "true or false; empty: as in params_file"),
+    ("odom", "odom", "topic of the odometry (nav_msgs/Odometry); without it every keyframe is a single scan"),
+    ("keyframes", "keyframes", "topic of the keyframes of a back-end (PoseStamped, or Path with its optimised poses)"),
+    ("base_frame", "", "body frame; empty: as in params_file, by default the frame of the cloud"),
+    ("map", "", "map file: loaded if it exists, written by ~/save_map; empty: as in params_file"),
+    ("use_sim_time", "", "true: time from /clock (bags, simulation); empty: as in params_file"),
     ("namespace", "", "namespace of the node"),
     ("device", "", "auto, cpu, cuda or cuda:N; empty: as in params_file"),
-    ("autostart", "true", "configure and activate by itself"),
+    ("autostart", "true", "configure and activate after start"),
 )
 # Launch argument -> parameter, set where the argument is not empty.
 PARAMETERS = (
@@ -45,9 +45,14 @@ def share(*parts: str) -> PathJoinSubstitution:
     return PathJoinSubstitution([FindPackageShare("vlad_ros"), *parts])
 
 
+def quoted(argument: str) -> list[object]:
+    """A launch argument as a Python string, whatever apostrophes and backslashes are in it."""
+    return ["r'''", LaunchConfiguration(argument), " '''.strip()"]
+
+
 def given(argument: str) -> IfCondition:
     """Whether a launch argument is not empty."""
-    return IfCondition(PythonExpression(["'", LaunchConfiguration(argument), "' != ''"]))
+    return IfCondition(PythonExpression([*quoted(argument), " != ''"]))
 
 
 def environment() -> dict[str, object]:
@@ -60,7 +65,7 @@ def environment() -> dict[str, object]:
 
 def generate_launch_description() -> LaunchDescription:
     """Arguments, parameters in the order of their weight, and the node."""
-    bev_topic = PythonExpression(["'", LaunchConfiguration("bev"), "' or 'bev'"])
+    bev_topic = PythonExpression([*quoted("bev"), " or 'bev'"])
     node = Node(
         package="vlad_ros",
         executable="vlad_node",
@@ -79,7 +84,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument(
-                "params_file", default_value=share("config", "vlad.yaml"), description="parameter file"
+                "params_file", default_value=share("config", "vlad.yaml"), description="file with parameters"
             ),
             *(
                 DeclareLaunchArgument(name, default_value=default, description=description)

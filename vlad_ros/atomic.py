@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files are written whole or not at all: beside their place first, then moved onto it."""
+"""Files and folders are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def withdrawing(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Where the block fails or is interrupted, `folder` and its parents are gone again, as far as they were not there
+    before; a folder that was there stays as it is."""
+    new = [path for path in (Path(folder), *Path(folder).parents) if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        if new:
+            shutil.rmtree(new[0], ignore_errors=True)
+        for parent in new[1:]:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def sync(path: Path) -> None:

@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
-from vlad_ros.config import from_mapping
+from vlad_ros.settings import from_mapping
 
 T = TypeVar("T")
 
@@ -21,10 +21,13 @@ def add_options(parser: argparse._ActionsContainer, kind: type, only: tuple[str,
 
 def _argument(field: dataclasses.Field[Any]) -> dict[str, Any]:
     unit, help = field.metadata["unit"], field.metadata["help"]
-    text = help if isinstance(field.default, bool) else f"{help} (default: {field.default}{' ' + unit if unit else ''})"
+    told = isinstance(field.default, bool) or field.default in ("", ())
+    text = help if told else f"{help} (default: {field.default}{' ' + unit if unit else ''})"
     argument: dict[str, Any] = {"default": field.default, "help": text.replace("%", "%%")}
     if isinstance(field.default, bool):
         return argument | {"action": argparse.BooleanOptionalAction}
+    if isinstance(field.default, tuple):
+        return argument | {"type": float, "nargs": "+", "metavar": "NUMBER"}
     argument["type"] = type(field.default)
     if choices := field.metadata["choices"]:
         argument["choices"] = choices

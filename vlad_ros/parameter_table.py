@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters as the README's table and as `config/vlad.yaml`, both made from the dataclasses.
+"""The node's parameters as the table in docs/parameters.md and as `config/vlad.yaml`, made from the dataclasses.
 
 `python -m vlad_ros.parameter_table` prints the table in Markdown, with `--yaml` the file.
 """
@@ -39,7 +39,7 @@ def value_text(value: Any) -> str:
 
 
 def markdown() -> str:
-    """The README's table."""
+    """The table in docs/parameters.md."""
     lines = ["| parameter | default | range or unit | what it does |", "|---|---|---|---|"]
     for field in parameter_fields():
         lines.append(f"| `{field.name}` | `{value_text(field.default)}` | {limits(field)} | {field.metadata['help']} |")

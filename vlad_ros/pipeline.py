@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from vlad_ros.calibration import Calibration
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.local_map import JoinedMap
-from vlad_ros.drive.scan import Place, Scan, StampGate, check_scan
+from vlad_ros.drive.scan import Place, Scan, check_scan
+from vlad_ros.drive.stamp_gate import StampGate
 from vlad_ros.drive.windows import Drive, Window
-from vlad_ros.loops.acceptance import Judge
 from vlad_ros.loops.described import Described
-from vlad_ros.loops.verification import Verifier
-from vlad_ros.mapping.database import KeyframeDatabase
+from vlad_ros.loops.memory import PlaceMemory
 from vlad_ros.model.describer import Describer, Seen
 from vlad_ros.stopwatch import Stopwatch
 from vlad_ros.types import F32, F64, LoopClosure, PathLike
@@ -23,20 +20,15 @@ from vlad_ros.types import F32, F64, LoopClosure, PathLike
 DEFAULTS = RecognizerConfig()
 
 
-class PlaceRecognizer:
-    """Recognises the places of one vehicle's drive; `counters` counts what was dropped or interrupted, and why.
-
-    `calibration` is the weights' own. With `use_bev` rasters come from outside and every keyframe is described alone
-    (by its own raster where none was given).
-    """
+class PlaceRecognizer(PlaceMemory):
+    """Recognises the places of one vehicle's drive. With `use_bev` rasters come from outside and every keyframe is
+    described alone (by its own raster where none was given)."""
 
     def __init__(
         self, describer: Describer, calibration: Calibration, config: RecognizerConfig, use_bev: bool = False
     ) -> None:
-        self.describer, self.calibration, self.config, self.use_bev = describer, calibration, config, use_bev
-        self.counters: Counter[str] = Counter()
-        self._verifier, self._stamps = Verifier(), StampGate()
-        self.clear_map()
+        super().__init__(describer, calibration, config, use_bev)
+        self._gate: StampGate[tuple[Scan, bool | None]] = StampGate()
         self._drive = self._new_drive()
 
     @classmethod
@@ -77,26 +69,34 @@ class PlaceRecognizer:
         bev: F32 | None = None,
         T_odom_base: F64 | None = None,
         is_keyframe: bool | None = None,
+        cropped: bool = False,
     ) -> list[Described]:
         """The keyframes that this scan completes, in order of their stamps, each exactly once.
 
         `points` (N, >=3) [m] in the body frame, `stamp` [ns], `bev` (C, H, W) a raster from outside, `T_odom_base`
-        (4, 4) the body's pose at the stamp; `is_keyframe` overrules the selection. A stamp that does not grow is
-        dropped, one older by more than 1 s opens a session; both are counted. ValueError, before anything changes:
-        a cloud that nothing can be made of, a transform that is not rigid, a raster that does not fit the weights.
+        (4, 4) the body's pose at the stamp; `is_keyframe` overrules the selection; `cropped`: `BodyPoints` has cropped
+        the points. What `StampGate` says of the stamp is counted: it may hold the scan until the next one. ValueError,
+        before anything changes: a cloud that nothing can be made of, a transform that is not rigid, a raster that does
+        not fit the weights.
         """
-        scan = self._check(points, stamp, bev, T_odom_base)
-        verdict = self._stamps.judge(scan.stamp)
-        done: list[Described] = []
-        if verdict != "ok":
-            self.counters[verdict] += 1
-            if verdict != "session_opened":
-                return done
-            done = self.finish()
-            self.open_session()
-            self._drive = self._new_drive()
+        scan, done = self._check(points, stamp, bev, T_odom_base, cropped), []
+        for (admitted, chosen), verdict, gap in self._gate.judge(scan.stamp, (scan, is_keyframe)):
+            if verdict != "ok":
+                self.counters[verdict] += 1
+            if verdict == "pause":
+                done += self._complete(self._drive.interrupt())
+                self.database.recent.skip_time(self.session, gap)
+            elif verdict == "session_opened":
+                done += self.finish()
+                self._go_on(admitted, gap)
+            elif verdict != "ok":
+                continue
+            done += self._advance(admitted, chosen)
+        return done
+
+    def _advance(self, scan: Scan, is_keyframe: bool | None) -> list[Described]:
         at, ended = self._drive.move(scan)  # along the drive; a jump of odometry ends the windows before it
-        done += self._complete(ended)
+        done = self._complete(ended)
         seen = self._look(scan, at, is_keyframe)
         if self._drive.joins(at):  # with its neighbours, into the local maps of the keyframes around it
             return done + self._complete(self._drive.add(at, scan.points, seen and seen.descriptor))
@@ -130,31 +130,21 @@ class PlaceRecognizer:
         watch.lap("verify")
         return Described(id, keyframe, closures, seen.bev, watch.milliseconds)
 
-    def save_map(self, path: PathLike) -> None:
-        """Save the keyframes described so far, atomically. MapError when that cannot be done."""
-        self.database.save(path)
-
-    def load_map(self, path: PathLike) -> None:
-        """Replace the map by a file's; the drive goes on as a new session of it, and keyframes still waiting for
-        their windows meet the new map. MapError, with everything left as it is, when the file cannot be used."""
-        self.database = KeyframeDatabase.load(path, **self.describer.make(self.use_bev))
+    def _go_on(self, scan: Scan, gap: int) -> None:
+        """A session after the clock was set back; unless odometry began anew, too, what was just left is excluded."""
+        before, left = self.session, self._drive
         self.open_session()
-
-    def clear_map(self) -> None:
-        """Forget every keyframe; the drive goes on as the first session of an empty map."""
-        self.database = KeyframeDatabase(**self.describer.make(self.use_bev))
-        self.open_session()
-
-    def open_session(self) -> None:
-        """What is described from now on is a session of its own, whose loops remember nothing of those before: the map
-        is another, the stamps have begun anew, or the vehicle was carried away."""
-        self.session = self.database.next_session()
-        self._judge = Judge(self._verifier, self.calibration, self.config)
+        self._drive = self._new_drive()
+        if left.at is not None and left.leads_to(scan.T_odom_base, self._gate.pace):
+            ids = self.database.ids(before)
+            self.database.recent.follow_on(self.session, ids, before, gap, left.at.travel or 0.0)
 
     def _new_drive(self) -> Drive:
         return Drive(self.config, self.describer.bev, self.counters, self.use_bev)
 
-    def _check(self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None) -> Scan:
+    def _check(
+        self, points: np.ndarray, stamp: int, bev: F32 | None, T_odom_base: F64 | None, cropped: bool = False
+    ) -> Scan:
         if bev is not None and not self.use_bev:
             raise ValueError("a BEV was given, but this recogniser makes its own (use_bev is false)")
-        return check_scan(points, stamp, bev, T_odom_base, self.config, self.describer.bev)
+        return check_scan(points, stamp, bev, T_odom_base, self.config, self.describer.bev, cropped)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 from vlad_ros.types import F64, Array
 
@@ -20,12 +21,20 @@ def check_rigid(T: F64, name: str = "T_odom_base") -> F64:
     T = np.asarray(T, np.float64)
     if T.shape != (4, 4):
         raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape}")
+    return check_all_rigid(T[None], name)[0]
+
+
+def check_all_rigid(T: F64 | Sequence[F64], name: str) -> F64:
+    """`T` as (N, 4, 4) float64; ValueError naming them, and the first that is no finite rotation and translation."""
+    T = np.asarray(T, np.float64)
+    if T.ndim != 3 or T.shape[1:] != (4, 4):
+        raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape[1:]}")
     if not np.all(np.isfinite(T)):
         raise ValueError(f"{name} is not finite")
-    R = T[:3, :3]
-    off = np.abs(R @ R.T - np.eye(3)).max()
-    if off > RIGID_TOLERANCE or np.linalg.det(R) < 0 or np.any(T[3] != (0, 0, 0, 1)):
-        raise ValueError(f"{name} is not a rigid transform:\n{T}")
+    R = T[:, :3, :3]
+    off = np.abs(R @ R.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
+    for wrong in T[(off > RIGID_TOLERANCE) | (np.linalg.det(R) < 0) | np.any(T[:, 3] != (0, 0, 0, 1), axis=1)]:
+        raise ValueError(f"{name} is not a rigid transform: {wrong.tolist()}")
     return T
 
 
@@ -59,7 +68,8 @@ def decode(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
     rows = np.atleast_2d(np.concatenate([translation, quaternion_xyzw], axis=-1))
     for row in rows[~np.isfinite(rows).all(axis=1)]:
         raise ValueError(f"the pose is not finite: position {row[:3]}, quaternion {row[3:]}")
-    norms = np.linalg.norm(rows[:, 3:], axis=1)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(rows[:, 3:], axis=1)
     for norm in norms[np.abs(norms - 1.0) > UNIT_TOLERANCE]:
         raise ValueError(f"the quaternion is not of unit length, its norm is {norm:.3g}")
     return from_quaternion(translation, quaternion_xyzw)
@@ -69,6 +79,12 @@ def decode_pose(pose: Any) -> F64:
     """T of a geometry_msgs/Pose, whether rosbags' or rclpy's. ValueError as in `decode`."""
     p, q = pose.position, pose.orientation
     return decode(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+
+
+def decode_twist(twist: Any) -> F64:
+    """(6,) velocity x y z [m/s] and turning [rad/s] of a geometry_msgs/Twist, whether rosbags' or rclpy's."""
+    v, w = twist.linear, twist.angular
+    return np.array([v.x, v.y, v.z, w.x, w.y, w.z], np.float64)
 
 
 def from_xyz_rpy(values: tuple[float, ...]) -> F64:
@@ -109,12 +125,14 @@ def rotation_angle(T: F64) -> float:
     return float(np.arccos(np.clip((np.trace(T[:3, :3]) - 1) / 2, -1.0, 1.0)))
 
 
-def interpolate(T_before: F64, T_after: F64, fraction: float) -> F64:
-    """Slerp and linear interpolation, `fraction` in [0, 1]."""
-    rotations = Rotation.from_matrix(np.stack([T_before[:3, :3], T_after[:3, :3]]))
-    T = np.eye(4)
-    T[:3, :3] = Slerp([0.0, 1.0], rotations)(fraction).as_matrix()
-    T[:3, 3] = (1 - fraction) * T_before[:3, 3] + fraction * T_after[:3, 3]
+def interpolate(T_before: F64, T_after: F64, fraction: float | F64) -> F64:
+    """Slerp and linear interpolation, `fraction` in [0, 1]; or of many, (N, 4, 4) and (N,)."""
+    share = np.asarray(fraction, np.float64)[..., None]
+    before, after = (Rotation.from_matrix(T[..., :3, :3]) for T in (T_before, T_after))
+    T = np.zeros(T_before.shape)
+    T[..., :3, :3] = (before * Rotation.from_rotvec(share * (before.inv() * after).as_rotvec())).as_matrix()
+    T[..., :3, 3] = (1 - share) * T_before[..., :3, 3] + share * T_after[..., :3, 3]
+    T[..., 3, 3] = 1.0
     return T
 
 

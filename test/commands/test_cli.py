@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bag_builder import STORAGE, messages, write
 from untrained import save_untrained
 
 from vlad_ros import __version__, cli
-from vlad_ros.config import EvaluationConfig, ImportConfig, ReplayConfig
+from vlad_ros.config import EvaluationConfig, ImportConfig, ReplayConfig, RunConfig
 from vlad_ros.files import bags
 from vlad_ros.files.sequence import Sequence, load_sequence, save_sequence
 from vlad_ros.options import add_options, from_options
@@ -66,7 +67,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"vlad {__version__}\n"
 
 
-@pytest.mark.parametrize("kind", [EvaluationConfig, ImportConfig, ReplayConfig])
+@pytest.mark.parametrize("kind", [EvaluationConfig, ImportConfig, ReplayConfig, RunConfig])
 def test_flags_are_the_configuration(kind: type) -> None:
     import argparse
 
@@ -75,9 +76,20 @@ def test_flags_are_the_configuration(kind: type) -> None:
     assert from_options(kind, parser.parse_args([])) == kind()
 
 
+def test_several_numbers_are_one_option() -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_options(parser, RunConfig)
+    words = ["--mounting-xyz-rpy", "1", "-2.5", "0", "0.1", "-0.2", "3", "--base-frame", "base_link"]
+    assert from_options(RunConfig, parser.parse_args(words)).mounting_xyz_rpy == (1.0, -2.5, 0.0, 0.1, -0.2, 3.0)
+    assert "(default: )" not in parser.format_help() and "(default: ())" not in parser.format_help()
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
+        (["import", "drive.npz", "bag", "--odom-topic", "/points"], "points_topic and odom_topic must differ"),
         (["evaluate", "nowhere.npz"], "vlad evaluate: nowhere.npz: no such sequence file"),
         (["evaluate", "nowhere.npz", "--radius", "-1"], "radius must lie in [0.01, 1000.0] m, not -1.0"),
         (["import", "nowhere.npz", "bag"], "vlad import: nowhere.npz: no such sequence file"),
@@ -91,9 +103,17 @@ def test_errors_are_one_sentence(argv: list[str], sentence: str, capsys: pytest.
 
 
 def test_replay_refuses_what_is_no_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one sentence that says what helps: no bag, one that was not closed, one whose damage only playing finds."""
     pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
-    assert cli.main(["replay", str(tmp_path)]) == 2
-    assert "not a readable rosbag2" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    whole = write(tmp_path / "open", messages()).read_bytes()
+    (tmp_path / "open" / "open.mcap").write_bytes(whole[:-500])
+    damaged = write(tmp_path / "damaged", messages(), compress=STORAGE)
+    damaged.write_bytes(damaged.read_bytes().replace(b"\x28\xb5\x2f\xfd", b"\x28\xb5\x2f\xfe"))
+    for name, words in (("none", "not a readable rosbag2"), ("open", "mcap recover"), ("damaged", "mcap recover")):
+        assert cli.main(["replay", str(tmp_path / name), "--wait", "0"]) == 2
+        error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vlad replay: ")]
+        assert len(error) == 1 and words in error[0]
 
 
 @pytest.mark.ros

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bag_builder import Message, write
 from circuit import circuit
 from real_data import data_file
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -140,6 +143,71 @@ def test_what_cannot_be_played(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(words, error), error
+
+
+@pytest.mark.parametrize("source", ["circuit.npz", "bag"])
+def test_what_a_failed_run_leaves(source: str, drive: Path, tmp_path: Path, played: Run) -> None:
+    """Nothing where nothing was; an earlier run as it was."""
+    words = ["run", str(drive / source), "--weights", str(drive / "w.safetensors"), "--device", "cpu"]
+    hopeless = [*words, "--max-range", "5", "--min-range", "6"]
+    assert cli.main([*hopeless, "-o", str(tmp_path / "new" / "run")]) == 2
+    assert list(tmp_path.iterdir()) == []
+    shutil.copytree(played.path, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert cli.main([*hopeless, "-o", str(tmp_path / "run")]) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_what_a_killed_run_has_left_is_no_obstacle(drive: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / ".unfinished").mkdir(parents=True)
+    (tmp_path / "run" / ".unfinished" / "keyframes.csv").write_text("half")
+    run = vlad_run(drive, "circuit.npz", tmp_path / "run", "--every-scan")
+    assert len(run.keyframes) == 68 and not (tmp_path / "run" / ".unfinished").exists()
+
+
+def test_what_could_not_be_used_is_said_once_and_counted(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr as it comes, in health.csv second by second, and with the numbers at the end."""
+
+    def harmed() -> Iterator[Message]:
+        sequence = circuit()
+        assert sequence.poses is not None
+        for k, stamp in enumerate(sequence.stamps_ns()):
+            odometry = odometry_message(stamp, sequence.poses[k], "odom", "base_link")
+            cloud = cloud_message(stamp, sequence.scans[k], "lidar")
+            if k in (7, 9):
+                odometry.pose.pose.orientation.w = odometry.pose.pose.orientation.z = 0.0
+            if k == 11:
+                cloud.fields = cloud.fields[1:]
+            if k == 13:
+                cloud.header.stamp.sec = -5
+            if k == 15:
+                cloud.data = np.full((cloud.width, 4), 1000.0, "<f4").reshape(-1).view(np.uint8)
+            yield "/odom", stamp, odometry
+            yield "/points", stamp, cloud
+
+    write(tmp_path / "bag", harmed())
+    words = ["run", str(tmp_path / "bag"), "-o", str(tmp_path / "run"), "--weights", str(drive / "w.safetensors")]
+    options = ["--device", "cpu", "--base-frame", "base_link", "--mounting-xyz-rpy", "0", "0", "-0.0", "0", "0", "0"]
+    assert cli.main([*words, *options, "--top-k", "3", "--verification-budget", "0"]) == 0
+    out, err = capsys.readouterr()
+    counted = {"bad_odometry": 2, "cloud_fields": 1, "zero_stamp": 1, "cloud_out_of_range": 1, "not_deskewed": 66}
+    health = read_run(tmp_path / "run").health
+    for reason, count in counted.items():
+        assert health[f"counted_{reason}"][-1] == count and health[f"counted_{reason}"][0] in (0, 1)
+        assert len(re.findall(rf"^counted    {count} {reason}: \w.*$", out, re.M)) == 1
+    for words_ in ("bad_odometry: ", "cloud_fields: ", "zero_stamp: ", "clouds are not deskewed: "):
+        assert err.count(words_) == 1
+    about = read_run(tmp_path / "run").about
+    assert about["configuration"]["run"]["mounting_xyz_rpy"] == [0.0] * 6
+    assert any(line.startswith("2 bad_odometry: ") for line in about["counted"])
+
+
+def test_frames_are_for_bags(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", str(drive / "circuit.npz"), "-o", str(tmp_path / "run"), "--base-frame", "base_link"]
+    assert cli.main(words) == 2
+    assert "are for bags" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_folder_of_somebody_else_is_not_touched(

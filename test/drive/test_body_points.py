@@ -18,7 +18,8 @@ from vlad_ros.cloud.deskew import deskew
 def bench(**changes: Any) -> tuple[Any, list[Any]]:
     """Inputs with topic odometry, and the scans that they release."""
     from vlad_ros.config import NodeConfig
-    from vlad_ros.drive.pairing import Inputs, TopicOdometry
+    from vlad_ros.drive.pairing import Inputs
+    from vlad_ros.drive.pose_source import TopicOdometry
 
     out: list[Any] = []
     return Inputs(replace(NodeConfig(), **changes), TopicOdometry(), out.append, lambda reason: None), out
@@ -32,7 +33,7 @@ def sweep(first: float, last: float, frame: str = "lidar") -> SimpleNamespace:
 
 
 def test_a_scan_waits_for_the_odometry_of_its_whole_sweep() -> None:
-    from vlad_ros.drive.pairing import PendingScan
+    from vlad_ros.drive.pending_scan import PendingScan
 
     inputs, out = bench()
     for at in (-150, -50, 50):
@@ -56,7 +57,7 @@ class Told:
     """A reader of clouds, what it has said, and what it has counted."""
 
     def __init__(self, **changes: Any) -> None:
-        from vlad_ros.config import NodeConfig
+        from vlad_ros.config import NodeConfig, RecognizerConfig
         from vlad_ros.drive.body_points import BodyPoints
         from vlad_ros.drive.frames import Frames
 
@@ -65,7 +66,9 @@ class Told:
         self.frames = Frames(self.config, None, self.said.append)
         self.frames.settle("lidar")
         self.counts: Counter[str] = Counter()
-        self.reader = BodyPoints(self.config, self.frames, self.said.append, lambda why: self.counts.update([why]))
+        self.reader = BodyPoints(
+            self.config, RecognizerConfig(), self.frames, self.said.append, lambda why: self.counts.update([why])
+        )
 
     def undistort(self, scan: Any, points: np.ndarray) -> np.ndarray:
         return self.reader._undistort(scan, points, np.arange(len(points), dtype=np.int32))
@@ -74,7 +77,7 @@ class Told:
 @pytest.mark.parametrize("child", ["base_link", "lidar"])
 def test_points_are_moved_in_the_body_frame(child: str) -> None:
     """A sensor mounted sideways on a body that turns: what is at rest is seen at one place, whoever's the odometry."""
-    from vlad_ros.drive.pairing import PendingScan
+    from vlad_ros.drive.pending_scan import PendingScan
     from vlad_ros.poses import from_xyz_rpy
 
     mounting = (1.0, 0.5, 1.2, 0.0, 0.1, 1.5)
@@ -97,12 +100,12 @@ def test_points_are_moved_in_the_body_frame(child: str) -> None:
     ("changes", "words"),
     [
         ({"odom_source": "none"}, "no odometry"),
-        ({}, "t, time, timestamp, offset_time"),
+        ({}, "t, time, timestamp, time_stamp, offset_time"),
         ({"deskew": False}, ""),
     ],
 )
 def test_why_not_is_said_once(changes: dict[str, Any], words: str) -> None:
-    from vlad_ros.drive.pairing import PendingScan
+    from vlad_ros.drive.pending_scan import PendingScan
 
     told, points = Told(**changes), np.ones((2, 4), np.float32)
     for _ in range(3):
@@ -112,7 +115,7 @@ def test_why_not_is_said_once(changes: dict[str, Any], words: str) -> None:
 
 
 def test_a_sweep_that_odometry_does_not_cover_is_counted() -> None:
-    from vlad_ros.drive.pairing import PendingScan
+    from vlad_ros.drive.pending_scan import PendingScan
 
     told, points = Told(), np.ones((2, 4), np.float32)
     for _ in range(2):
@@ -125,7 +128,8 @@ def test_a_sweep_that_odometry_does_not_cover_is_counted() -> None:
 def test_with_tf_the_sweep_is_looked_up() -> None:
     pytest.importorskip("rclpy")
     from vlad_ros.config import NodeConfig
-    from vlad_ros.drive.pairing import Inputs, PendingScan
+    from vlad_ros.drive.pairing import Inputs
+    from vlad_ros.drive.pending_scan import PendingScan
     from vlad_ros.ros.inputs.tf import TfOdometry
 
     twist = np.array([15.0, 0, 0, 0, 0, 1.0])

@@ -6,16 +6,20 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, TopicOdometry
+from vlad_ros.drive.pairing import Inputs
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, TopicOdometry
 from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.stamps import SECOND
 
 TENTH = SECOND // 10
+CLOUD = SimpleNamespace(header=SimpleNamespace(frame_id="body"))
 
 
 class Bench:
@@ -29,7 +33,7 @@ class Bench:
         self.inputs = Inputs(config, poses, self.out.append, lambda reason: self.counts.update([reason]))
 
     def scan(self, tenths: int) -> None:
-        self.inputs.add_scan(PendingScan(None, tenths * TENTH, 0.0))
+        self.inputs.add_scan(PendingScan(CLOUD, tenths * TENTH, 0.0))
 
     def pose(self, tenths: float, x: float, child: str = "body") -> None:
         self.inputs.add_odometry(round(tenths * TENTH), from_xyz_rpy((x, 0, 0, 0, 0, 0)), child)
@@ -83,7 +87,30 @@ def test_another_child_frame_is_never_interpolated_with_the_last() -> None:
     bench.pose(9.5, 0.0, "body")
     bench.scan(10)
     bench.pose(10.5, 9.0, "other")
-    assert bench.out[0].T_odom_child is None
+    bench.pose(10.6, 9.0, "other")
+    assert bench.out == []  # the body's own odometry is waited for
+    bench.pose(10.5, 3.0, "/body")  # a leading slash does not count
+    assert bench.out[0].T_odom_child[0, 3] == pytest.approx(1.5) and bench.out[0].child == "body"
+
+
+@pytest.mark.parametrize(
+    ("base", "child", "found"), [("", "", "body"), ("base", "", "base"), ("/base", "base", "base")]
+)
+def test_an_empty_child_frame_is_the_body(base: str, child: str, found: str) -> None:
+    odometry = TopicOdometry(base)
+    odometry.add(0, np.eye(4), child, None)
+    scan = PendingScan(CLOUD, 0, 0.0)
+    assert odometry.find(scan) and scan.child == found and scan.T_odom_child is not None
+
+
+def test_one_wrong_stamp_of_a_cloud_or_a_pose_costs_that_message() -> None:
+    bench = Bench(odometry=True)
+    for i in range(40):
+        bench.pose(i + 36_000 * (i == 20), float(i))
+        bench.scan(i - 36_000 * (i == 30) + 36_000 * (i == 10))
+    assert bench.stamps == [i for i in range(40) if i not in (10, 30)]
+    assert [scan.T_odom_child[0, 3] for scan in bench.out] == pytest.approx(bench.stamps)
+    assert bench.counts == {"wrong_stamp": 2, "wrong_odometry_stamp": 1}
 
 
 def test_a_bag_begun_again_lets_the_old_scans_go_and_pairs_the_new_ones() -> None:
@@ -91,9 +118,10 @@ def test_a_bag_begun_again_lets_the_old_scans_go_and_pairs_the_new_ones() -> Non
     bench.pose(1000, 0.0)
     bench.scan(1001)
     bench.scan(10)
-    assert bench.stamps == [1001]
+    assert bench.stamps == []  # one stamp alone may be wrong
     bench.pose(9.5, 1.0)
     bench.pose(10.5, 3.0)
+    bench.scan(11)
     assert bench.stamps == [1001, 10]
     assert bench.out[1].T_odom_child[0, 3] == pytest.approx(2.0)
 
@@ -163,6 +191,69 @@ def test_announcements_make_keyframes_and_a_newer_one_ends_the_wait() -> None:
     assert bench.counts == {"keyframe_late": 1}
 
 
+@pytest.mark.parametrize("queue_size", [1, 2, 10])
+def test_an_announcement_three_seconds_late_names_its_scan_whatever_the_queue_holds(queue_size: int) -> None:
+    """A LiDAR at 10 Hz, a node a second, each told three seconds later."""
+    bench = Bench(keyframe_source="topic", keyframe_timeout=4.0, queue_size=queue_size)
+    for tenths in range(10, 200):
+        bench.scan(tenths)
+        if tenths % 10 == 5 and tenths >= 45:
+            bench.inputs.announce((tenths - 30) * TENTH)
+    named = [scan.stamp // TENTH for scan in bench.out if scan.is_keyframe]
+    assert named == list(range(15, 170, 10)) and not bench.counts
+    assert bench.stamps == list(range(10, 166))  # in order, none lost, and the last node ends the wait
+
+
+def test_scans_released_together_by_a_late_announcement_all_reach_the_worker() -> None:
+    """The worker's queue holds two, and the worker is as fast as the sensor; one that stands still is another thing."""
+    from vlad_ros.ros.worker import WorkQueue
+
+    dropped: list[int] = []
+    bench = Bench(keyframe_source="topic", keyframe_timeout=4.0, queue_size=2)
+    queue = WorkQueue(2, lambda: dropped.append(1), bench.inputs.may_wait)
+    bench.inputs._release = queue.put  # type: ignore[assignment]
+    done = []
+    for tenths in range(10, 110):
+        bench.scan(tenths)
+        if tenths % 10 == 5 and tenths >= 45:
+            bench.inputs.announce((tenths - 30) * TENTH)
+        if queue.scans():
+            done.append(queue.get())
+    assert not dropped and [scan.stamp // TENTH for scan in done][:55] == list(range(10, 65))
+    for tenths in range(110, 210):
+        bench.scan(tenths)
+    assert queue.scans() <= 2 and len(dropped) > 50
+
+
+def test_a_node_told_again_and_again_is_not_late() -> None:
+    bench = Bench(keyframe_source="topic", keyframe_timeout=0.5)
+    bench.scan(10)
+    for _ in range(3):
+        bench.inputs.announce(10 * TENTH)
+        for tenths in (16, 17):
+            bench.scan(tenths)
+    assert not bench.counts
+    for _ in range(3):
+        bench.inputs.announce(5 * TENTH)
+    assert bench.counts == {"keyframe_late": 1}
+
+
+def test_an_announcement_of_the_far_future_ends_no_wait() -> None:
+    bench = Bench(keyframe_source="topic", keyframe_timeout=0.5)
+    bench.inputs.announce(100 * SECOND)
+    for tenths in (10, 11, 12):
+        bench.scan(tenths)
+    bench.inputs.announce(11 * TENTH)
+    assert [(scan.stamp // TENTH, scan.is_keyframe) for scan in bench.out] == [(10, False), (11, True)]
+
+
+def test_scans_that_wait_are_bounded_where_their_stamps_stand_still() -> None:
+    bench = Bench(keyframe_source="topic", keyframe_timeout=0.5, queue_size=2)
+    for _ in range(200):
+        bench.scan(10)
+    assert len(bench.out) == 150
+
+
 def test_every_scan_is_a_keyframe_where_asked_for() -> None:
     bench = Bench(keyframe_source="all")
     bench.scan(10)
@@ -178,7 +269,7 @@ def test_the_queue_drops_its_oldest_scan_and_never_a_job() -> None:
     dropped: list[int] = []
     queue = WorkQueue(2, lambda: dropped.append(1))
     job = Job(lambda: "done")
-    scans = [PendingScan(None, i, 0.0) for i in range(4)]
+    scans = [PendingScan(CLOUD, i, 0.0) for i in range(4)]
     for item in (scans[0], job, *scans[1:]):
         assert queue.put(item)
     assert len(dropped) == 2 and queue.scans() == 2

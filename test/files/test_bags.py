@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags against what went in, KITTI's geometry against the camera's view of a point."""
+"""Bags against what went in."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,7 @@ def test_without_poses_no_odometry_and_without_stamps_the_rate(tmp_path: Path) -
     assert odometry == []
     np.testing.assert_array_equal(np.diff([stamp_of(c) for c in clouds]), 250_000_000)
     with bags.open_bag(tmp_path / "bag") as reader:
-        assert list(reader.topics) == ["/points"]
+        assert [connection.topic for connection in reader.connections] == ["/points"]
 
 
 def test_scans_are_streamed(tmp_path: Path) -> None:
@@ -96,72 +98,6 @@ def test_what_is_no_bag_is_refused(tmp_path: Path, content: str | None) -> None:
         list(bags.read_messages(tmp_path))
 
 
-def kitti_folder(path: Path, n: int = 3, with_calibration: bool = True) -> tuple[list[np.ndarray], np.ndarray]:
-    """A KITTI odometry folder of `n` scans: the points, and T_world_camera (n, 4, 4)."""
-    (path / "velodyne").mkdir(parents=True)
-    rng = np.random.default_rng(5)
-    scans = [rng.normal(0, 20, (50, 4)).astype(np.float32) for _ in range(n)]
-    for i, scan in enumerate(scans):
-        scan.tofile(path / "velodyne" / f"{i:06d}.bin")
-    poses = np.stack([from_xyz_rpy((0.2 * i, -0.1 * i, 1.1 * i, 0.0, 0.3 * i, 0.01 * i)) for i in range(n)])
-    np.savetxt(path / "poses.txt", poses[:, :3].reshape(n, 12))
-    np.savetxt(path / "times.txt", np.arange(n) * 0.1037)
-    if with_calibration:
-        row = " ".join(str(v) for v in T_CAMERA_VELODYNE[:3].ravel())
-        (path / "calib.txt").write_text(f"P0: {'0 ' * 12}\nTr: {row}\n")
-    return scans, poses
-
-
-# A camera looks along z, right is x: velodyne's (forward, left, up) is the camera's (z, -x, -y); then a small offset.
-T_CAMERA_VELODYNE = np.array([[0.0, -1, 0, 0.01], [0, 0, -1, -0.08], [1, 0, 0, -0.27], [0, 0, 0, 1]])
-
-
-def test_kitti_poses_are_moved_to_the_lidar(tmp_path: Path) -> None:
-    """A point seen by scan i lies at the same place of the camera's world, by the camera's way and by ours."""
-    scans, T_world_camera = kitti_folder(tmp_path / "00")
-    ours = list(bags.kitti_scans(tmp_path / "00", 10.0))
-    assert len(ours) == 3
-    np.testing.assert_allclose(ours[0].T_odom_sensor, np.eye(4), atol=1e-12)
-    for i, scan in enumerate(ours):
-        np.testing.assert_array_equal(scan.points, scans[i])
-        point = np.array([12.0, 3.0, -1.0, 1.0])
-        in_world = T_world_camera[i] @ T_CAMERA_VELODYNE @ point
-        assert scan.T_odom_sensor is not None
-        np.testing.assert_allclose(T_CAMERA_VELODYNE @ scan.T_odom_sensor @ point, in_world, atol=1e-9)
-    assert np.argmax(np.abs(ours[2].T_odom_sensor[:3, 3])) == 0, "the camera's forward z is the LiDAR's x"  # type: ignore[index]
-    np.testing.assert_array_equal([s.stamp for s in ours], [10**9, 10**9 + 103_700_000, 10**9 + 207_400_000])
-
-
-def test_kitti_poses_as_the_benchmark_lays_them_out(tmp_path: Path) -> None:
-    folder = tmp_path / "sequences" / "07"
-    kitti_folder(folder)
-    (tmp_path / "poses").mkdir()
-    (folder / "poses.txt").rename(tmp_path / "poses" / "07.txt")
-    assert bags.kitti_poses(folder) is not None
-    (tmp_path / "poses" / "07.txt").unlink()
-    assert all(scan.T_odom_sensor is None for scan in bags.kitti_scans(folder, 10.0))
-
-
-def test_kitti_folders_with_faults_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no velodyne/\*\.bin"):
-        list(bags.kitti_scans(tmp_path, 10.0))
-    kitti_folder(tmp_path / "a", with_calibration=False)
-    with pytest.raises(ValueError, match=r"calib\.txt: no line 'Tr:'"):
-        list(bags.kitti_scans(tmp_path / "a", 10.0))
-    kitti_folder(tmp_path / "b")
-    (tmp_path / "b" / "times.txt").write_text("0.0\n0.1\n")
-    with pytest.raises(ValueError, match="2 times for 3 scans"):
-        list(bags.kitti_scans(tmp_path / "b", 10.0))
-    kitti_folder(tmp_path / "c")
-    (tmp_path / "c" / "velodyne" / "000001.bin").write_bytes(b"\0" * 20)
-    with pytest.raises(ValueError, match=r"000001\.bin: 5 numbers"):
-        list(bags.kitti_scans(tmp_path / "c", 10.0))
-    kitti_folder(tmp_path / "d")
-    (tmp_path / "d" / "poses.txt").write_text("1 2 3\n" * 3)
-    with pytest.raises(ValueError, match=r"poses\.txt: 3 numbers a line"):
-        list(bags.kitti_scans(tmp_path / "d", 10.0))
-
-
 def test_a_real_sequence_keeps_its_scans(tmp_path: Path) -> None:
     sequence = load_sequence(data_file("kitti00_hdl64_fullres.npz"))
     bags.write_bag(tmp_path / "bag", bags.sequence_scans(sequence, 10.0), ImportConfig())
@@ -182,3 +118,57 @@ def test_a_sequence_survives_the_file_and_the_bag(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), sequence.poses[3, :3, :3], atol=1e-9
     )
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("there", ["nothing", "parent"])
+def test_what_a_failed_writing_leaves(tmp_path: Path, storage: str, there: str) -> None:
+    """Nothing: neither the bag nor the folders made for it; what lay there before stays."""
+
+    def scans():
+        yield from bags.sequence_scans(small_sequence(), 10.0)
+        raise KeyboardInterrupt
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    path = tmp_path / ("mine" if there == "parent" else "new") / "deep" / "bag"
+    with pytest.raises(KeyboardInterrupt):
+        bags.write_bag(path, scans(), ImportConfig(storage=storage))
+    assert [file.name for file in sorted(tmp_path.rglob("*"))] == ["mine", "thesis.tex"]
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag" / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="exists already"):
+        bags.write_bag(tmp_path / "bag", scans(), ImportConfig(storage=storage))
+    assert (tmp_path / "bag" / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_full_disk(tmp_path: Path, storage: str) -> None:
+    """Played by a limit on the size of files, in a process of its own."""
+    save_sequence(tmp_path / "drive.npz", small_sequence(n=200))
+    code = (
+        "import resource, sys; from vlad_ros import cli; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    words = [
+        sys.executable,
+        "-c",
+        code,
+        "import",
+        str(tmp_path / "drive.npz"),
+        str(tmp_path / "bag"),
+        "--storage",
+        storage,
+    ]
+    done = subprocess.run(words, capture_output=True, text=True)
+    error = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and error.startswith("vlad import: ") and "Traceback" not in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["drive.npz"]
+
+
+@pytest.mark.parametrize("stamp", [-1, 2**31 * 10**9, 2**62])
+def test_stamps_that_no_message_can_carry(tmp_path: Path, stamp: int) -> None:
+    scans = [bags.StampedScan(10**9, np.ones((3, 4), np.float32)), bags.StampedScan(stamp, np.ones((3, 4), np.float32))]
+    with pytest.raises(ValueError, match=rf"scan 1: no message can carry the stamp {stamp} ns"):
+        bags.write_bag(tmp_path / "bag", scans, ImportConfig())
+    assert not (tmp_path / "bag").exists()

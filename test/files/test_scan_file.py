@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bag_builder import spoil
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vlad_ros.config import ImportConfig
 from vlad_ros.files.bags import sequence_scans, write_bag
@@ -31,6 +35,20 @@ DATA {data}
 def pcd(fields: str, data: str) -> bytes:
     """The header of one point of three floats."""
     return PCD.format(fields=fields, sizes="4 4 4", types="F F F", counts="1 1 1", n=1, data=data).encode()
+
+
+def npy(array: np.ndarray) -> bytes:
+    """What numpy saves."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npz() -> bytes:
+    """Several arrays, where one is wanted."""
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.zeros((4, 3)), b=np.zeros((4, 3)))
+    return buffer.getvalue()
 
 
 def points(seed: int = 0, n: int = 40) -> F32:
@@ -95,6 +113,14 @@ def test_pcd_files_text_and_binary(tmp_path: Path) -> None:
         ("g.npy", b"junk", "not a readable array"),
         ("h.ply", b"ply", "not a known kind of scan"),
         ("i.npz", b"PK", "not a readable .npz"),
+        ("j.npy", npy(np.array(["a", "b"])), "not a readable array"),
+        ("k.npy", npy(np.array([{}, []], object)), "not a readable array"),
+        ("l.npy", npy(np.zeros((4, 2))), "not a readable array"),
+        ("m.npy", npz(), "not a readable array"),
+        ("n.npy", npy(np.zeros((9, 3)))[:-50], "not a readable array"),
+        ("o.npy", npy(np.zeros((9, 3))).replace(b"(9, 3)", b"(9**9**9, 3)"), "not a readable array"),
+        ("p.pcd", pcd("x y z", "ascii").replace(b"COUNT 1", b"COUNT 99999999999999999999"), "not a readable PCD"),
+        ("q.bin", b"1" * 33, "33 bytes are no x y z intensity quadruples"),
     ],
 )
 def test_bad_files_are_one_sentence(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
@@ -114,3 +140,24 @@ def test_a_single_scan_has_no_index_and_a_missing_one_is_named(tmp_path: Path) -
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="not a readable rosbag2"):
         read_scan(f"{tmp_path}/folder:0")
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**31), cut=st.floats(0, 1), name=st.sampled_from(["a.pcd", "b.pcd", "c.npy", "d.bin"]))
+def test_no_damage_ends_in_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, cut: float, name: str
+) -> None:
+    """Bytes replaced or cut off, in the headers above all."""
+    cloud = points(n=3)
+    whole = {
+        "a.pcd": pcd("x y z", "ascii").replace(b"POINTS 1", b"POINTS 3") + b"1 2 3\n" * 3,
+        "b.pcd": pcd("x y z", "binary") + cloud[:1, :3].tobytes(),
+        "c.npy": npy(cloud),
+        "d.bin": cloud.tobytes(),
+    }[name]
+    path = tmp_path_factory.getbasetemp() / f"damaged_{name}"
+    path.write_bytes(spoil(whole, seed) if seed % 2 else whole[: int(cut * len(whole))])
+    try:
+        assert read_scan(path).shape[1] == 4
+    except ValueError as error:
+        assert path.name in str(error)

@@ -1,28 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README: what it promises first, its tables, and every command in it run or resolved."""
+"""The README: what it promises first; and every command of it and of the other pages, run or resolved."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from workspace import bash, copy_source
 
-from vlad_ros import parameter_table
-from vlad_ros.cli import main
+from vlad_ros.cli import build_parser, main
 from vlad_ros.files.sequence import Sequence, save_sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line.split(" # ")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line
+# Whose commands are run here; those of the tutorial need each other's results, test_tutorial runs them.
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "tutorial.md"),
 ]
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    """The fenced blocks of this kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the bash blocks, and the benches that a sentence names."""
+    lines = "".join(blocks(text, "bash")).splitlines()
+    return [line.split(" # ")[0].strip() for line in lines if line] + re.findall(r"`(python bench/[^`]+)`", text)
+
+
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page.read_text())))
+pytestmark = pytest.mark.xdist_group("readme")  # the commands share a folder, in their order
 TINY_RECIPE = """
 seed: 0
 model: {fea_size: 16, width: 8, num_clusters: 4, num_keypoints: 40}
@@ -64,15 +87,6 @@ def test_first_a_sentence_a_picture_a_command_and_what_it_prints() -> None:
     assert top.index("make demo") < 10 and any(line.startswith("```text") for line in top)
 
 
-def test_the_parameter_table_is_the_generated_one() -> None:
-    assert parameter_table.markdown() in README
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
-
-
 def test_no_placeholder_is_left() -> None:
     assert not re.search(r"^[A-Z_]{6,}$", README, re.MULTILINE)
 
@@ -87,7 +101,8 @@ def make(command: str, folder: Path) -> None:
 def vlad(command: str, folder: Path) -> None:
     words = command.split()[1:]
     if words[0] == "watch":
-        return  # test_live_views runs it beside a node
+        build_parser("watch").parse_args(words)  # test_live_views runs it beside a node
+        return
     if words[0] == "replay":
         pytest.importorskip("rclpy")
         words += ["--rate", "100", "--wait", "0"]
@@ -112,26 +127,76 @@ def launch(command: str, folder: Path) -> None:
         assert f"{name}:={topic}" in argv
 
 
+# What a robot's shell has and a bare machine has not: a workspace's prefix, and an RViz that opens its configuration.
+SHELL = f"""
+ros2() {{ [ "$*" = "pkg prefix --share vlad_ros" ] && echo "{ROOT}"; }}
+rviz2() {{ [ "$1" = -d ] && [ -f "$2" ]; }}
+"""
+# What each step must have left behind, as a command of the same shell.
+PROOFS = {
+    "mkdir": "[ -f src/vlad_ros/package.xml ]",
+    "python3": "python -c 'import sys; assert sys.prefix.endswith(\"/ws/.venv\")'",
+    "python": "[ -f install/vlad_ros/share/vlad_ros/launch/vlad.launch.py ]",
+    ".": "[ $(python -c 'import vlad_ros; print(vlad_ros.__file__)' | grep -c /ws/install/) = 1 ]",
+    "export": '[ -f "$FASTRTPS_DEFAULT_PROFILES_FILE" ]',
+    "rviz2": "true",
+}
+
+
 def robot(command: str, folder: Path) -> None:
-    """The steps on a robot: test_packaging builds with colcon and starts the installed copy."""
-    packaging = (ROOT / "test" / "project" / "test_packaging.py").read_text()
-    if "colcon" in command:
-        assert "colcon" in packaging and "build" in packaging
-    for file in re.findall(r"src/vlad_ros/(\S+)|vlad_ros\)/(\S+)", command):
-        assert (ROOT / next(filter(None, file))).exists()
+    """The steps on a robot, one after the other in a workspace, with this interpreter and what it has installed."""
+    first, *_, last = command.split()
+    place = folder / "ws" if (folder / "ws").exists() else folder
+    if first == "pip":
+        answer = bash(f"python -m pip install --dry-run --no-index -r {last}", place)
+        assert "satisfied" in answer and "Would install" not in answer
+        return
+    if first == "mkdir":
+        copy_source(folder / "clone")
+        command = command.replace("git clone <this repository>", f"cp -r {folder}/clone")
+    bash(f"{SHELL}{command} && {PROOFS[first]}", place, HOME=str(folder))
+
+
+def torchrun(command: str, folder: Path) -> None:
+    """torch's own parser and ours understand it; test_training trains with two processes."""
+    from torch.distributed.run import get_args_parser
+
+    words = get_args_parser().parse_args(command.split()[1:])
+    assert words.module and words.training_script == "vlad_ros.cli"
+    name, *rest = words.training_script_args
+    build_parser(name).parse_args([name, *rest])
+
+
+@functools.cache
+def help_of(file: str) -> str:
+    """What a script says of its arguments; run in this process, which has loaded torch already."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", [file, "--help"])
+        patch.setattr(sys, "path", [str((ROOT / file).parent), *sys.path])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / file), run_name="__main__")
+    assert stopped.value.code == 0
+    return said.getvalue()
 
 
 def script(command: str, folder: Path) -> None:
     """A bench takes minutes: that its file is there and takes these arguments, `--help` shows."""
-    words = command.split()
-    if words[1] == "-m":
+    _, file, *words = command.split()
+    if file == "-m":
         return robot(command, folder)
-    known = subprocess.run([sys.executable, ROOT / words[1], "--help"], check=True, capture_output=True, text=True)
-    for word in filter(str.isidentifier, (word.lstrip("-") for word in words[2:])):
-        assert word in known.stdout
+    known = help_of(file)
+    for word in filter(str.isidentifier, (word.lstrip("-") for word in words)):
+        assert word in known
 
 
-RUNNERS: dict[str, Callable[[str, Path], None]] = {"make": make, "vlad": vlad, "ros2": launch, "python": script}
+RUNNERS: dict[str, Callable[[str, Path], None]] = {
+    "make": make,
+    "vlad": vlad,
+    "ros2": launch,
+    "python": script,
+    "torchrun": torchrun,
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -148,5 +213,5 @@ def test_the_python_example(sequence: Path, capsys: pytest.CaptureFixture[str]) 
     drive = load_sequence(sequence / "SEQUENCE.npz")
     assert drive.poses is not None
     scans = list(zip(drive.scans, drive.stamps_ns(), drive.poses, strict=True))
-    (example,) = [block for kind, block in BLOCKS if kind == "python"]
+    (example,) = blocks(README, "python")
     exec(example, {"scans": scans})

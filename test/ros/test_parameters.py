@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One source for every parameter: the dataclasses, the declared parameters, config/vlad.yaml and the README's table."""
+"""One source for every parameter: the dataclasses, the declared parameters, config/vlad.yaml, docs/parameters.md."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from vlad_ros.config import NodeConfig, RecognizerConfig, from_mapping
+from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.parameter_table import markdown, parameter_fields, yaml_text
+from vlad_ros.settings import from_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {field.name: field for field in parameter_fields()}
@@ -37,6 +36,10 @@ def test_the_file_holds_every_default() -> None:
         assert from_mapping(kind, {name: value for name, value in values.items() if name in names}) == kind()
 
 
+def test_the_page_holds_the_table() -> None:
+    assert markdown() in (ROOT / "docs" / "parameters.md").read_text(), "put there what `vlad parameters` prints"
+
+
 def test_the_table_names_every_parameter_with_unit_and_range() -> None:
     table = markdown()
     assert all(f"| `{name}` |" in table for name in FIELDS)
@@ -45,13 +48,9 @@ def test_the_table_names_every_parameter_with_unit_and_range() -> None:
 
 
 @pytest.fixture
-def rclpy_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
+def rclpy_node() -> Iterator:
     """Makes nodes with the given overrides."""
     rclpy = pytest.importorskip("rclpy")
-    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    monkeypatch.setenv("AMENT_PREFIX_PATH", os.environ.get("AMENT_PREFIX_PATH", sys.prefix))
     context = rclpy.Context()
     made = []
 

@@ -134,6 +134,22 @@ def foreign(folder: Path) -> None:
     (folder / "run.json").write_text("[1, 2]")
 
 
+def nobody(folder: Path) -> None:
+    (folder / "run.json").write_text(json.dumps({"format": "vlad_ros run", "version": "latest"}))
+
+
+def bottomless(folder: Path) -> None:
+    (folder / "run.json").write_text("[" * 100_000)
+
+
+def binary(folder: Path) -> None:
+    (folder / "run.json").write_bytes(b"\xff\xfe\0")
+
+
+def scrambled(folder: Path) -> None:
+    (folder / "health.csv").write_bytes(b"stamp_ns,\xff\n")
+
+
 def empty(folder: Path) -> None:
     path = folder / "keyframes.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
@@ -161,6 +177,10 @@ def scribbled(folder: Path) -> None:
         (unfinished, "run.json is missing"),
         (older, "an older version"),
         (foreign, "not the record of a run"),
+        (nobody, "another version"),
+        (bottomless, "run.json: not readable"),
+        (binary, "run.json: not readable"),
+        (scrambled, "health.csv: damaged"),
         (empty, "without keyframes"),
         (cut, "cut short"),
         (renamed, "no column 'similarity'"),
@@ -180,18 +200,45 @@ def test_no_run_at_all(tmp_path: Path) -> None:
         read_run(tmp_path / "nowhere")
 
 
-def test_a_failed_write_leaves_no_finished_run(tmp_path: Path) -> None:
-    """The map cannot be saved: what an earlier run left there must not pass for this one."""
-    recorder = record(laps(1), None, {})
-    write(recorder, tmp_path / "run")
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_earlier_run(error: BaseException, tmp_path: Path) -> None:
+    """The map, the last of the files, cannot be saved: the finished run stays as it was, with what lies beside it."""
+    whole = write(record(laps(1), None, {}), tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
     def fail(path: Path) -> None:
+        raise error
+
+    recorder = record(laps(1)[:20], None, {})
+    with pytest.raises(type(error)):
+        recorder.write(tmp_path / "run", {}, RecognizerConfig(), EvaluationConfig(), fail)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert len(read_run(tmp_path / "run").keyframes) == len(whole.keyframes) == 80
+
+
+def test_a_failed_write_leaves_nothing_else(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        recorder.write(tmp_path / "run", {}, RecognizerConfig(), EvaluationConfig(), fail)
-    with pytest.raises(ValueError, match=r"run.json is missing"):
-        read_run(tmp_path / "run")
+        record(laps(1), None, {}).write(tmp_path / "a" / "run", {}, RecognizerConfig(), EvaluationConfig(), fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    """Each file of it; what lies beside them stays, and what a killed writer has left goes."""
+    write(record(laps(1), None, {}), tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / ".unfinished").mkdir()
+    (tmp_path / "run" / ".unfinished" / "keyframes.csv").write_text("half")
+    run = write(record(laps(1)[:20], None, {}), tmp_path / "run", source="other")
+    assert len(run.keyframes) == 20 and run.path == tmp_path / "run" and run.map_path.exists()
+    again = read_run(tmp_path / "run")
+    assert len(again.keyframes) == 20 and again.about["source"] == "other" and again.about["metrics"]
+    names = {"run.json", "keyframes.csv", "closures.csv", "timing.csv", "health.csv", "map.safetensors", "notes.txt"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == names
 
 
 def test_units_stand_in_the_names() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.jit import kernel
-from vlad_ros.types import F32, F64
+from vlad_ros.types import F32, F64, Bools
 
 Rows = npt.NDArray[np.int32]
 
@@ -26,7 +26,8 @@ Reason = Literal["empty", "layout", "fields", "not_finite", "out_of_range"]
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 FLOATS = (7, 8)
 INTENSITY = ("intensity", "i", "reflectivity")  # the first of these that the cloud has; with none it is 0
-TIMES = ("t", "time", "timestamp", "offset_time")  # of Ouster, Velodyne, Hesai and Livox; the first usable one
+# Of Ouster, Velodyne, Hesai, Livox and others; the first usable one
+TIMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "time_offset_ns", "t_offset", "ts")
 NO_ROWS: Rows = np.zeros(0, np.int32)
 LARGEST = 2**32 - 1  # of the message's unsigned numbers
 
@@ -50,12 +51,12 @@ class Field(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PointTimes:
-    """The per-point times of a message as they came: `values` (height * width,) of the field `name`; `whole`: integers,
-    and so nanoseconds."""
+    """The per-point times of a message as they came: `values` (height * width,) of the field `name`, and which of them
+    are of a point (N,): one with finite coordinates that are not all zero."""
 
     name: str
     values: F64
-    whole: bool
+    of_point: Bools
 
 
 def decode_message(msg: Any) -> F32:
@@ -83,12 +84,13 @@ def point_times(msg: Any) -> PointTimes | None:
     for name in TIMES:
         if name in fields:
             try:
-                view = _view(**(layout | {"wanted": {"t": name}}))
+                view = _view(**(layout | {"wanted": {"t": name, "x": "x", "y": "y", "z": "z"}}))
             except CloudError:
                 continue
             with np.errstate(over="ignore", invalid="ignore"):
                 values = view["t"].astype(np.float64).reshape(-1)
-            return PointTimes(name, values, view["t"].dtype.kind in "iu")
+                far = np.abs(view["x"]) + np.abs(view["y"]) + np.abs(view["z"])
+            return PointTimes(name, values, (np.isfinite(far) & (far > 0)).reshape(-1))
     return None
 
 
@@ -111,8 +113,8 @@ def decode(
     """The points (N, 4) float32 [m, m, m, intensity] with finite coordinates, N >= 1, row by row; a new array.
 
     Coordinates are float32 or float64, intensity is of any type, or absent: 0, as it is where it is not finite. Other
-    fields are not looked at, and neither is `row_step` where there is one row (some drivers leave it 0), nor what
-    `data` (bytes-like) holds beyond the last row. CloudError as the module says.
+    fields are not looked at, nor what `data` (bytes-like) holds beyond the last row. `row_step` is believed where the
+    rows fit into `data` by it; drivers leave it 0, or give the whole cloud's, or points. CloudError as the module says.
     """
     points = _columns(_view(fields, data, height, width, point_step, row_step, is_bigendian))
     return points[: _finite(points, NO_ROWS)]
@@ -133,9 +135,8 @@ def _view(
     point_step, row_step = _whole("point_step", point_step), _whole("row_step", row_step)
     if height * width == 0:
         raise CloudError("empty", f"the cloud is empty (width {width}, height {height}): is the sensor sending yet?")
-    if height == 1:
-        row_step = width * point_step
-    buffer = _buffer(data, height, width, point_step, row_step)
+    buffer = _bytes(data)
+    row_step = _row_step(len(buffer), height, width, point_step, row_step)
     dtype = _point_type(fields, point_step, ">" if is_bigendian else "<", wanted)
     return np.ndarray((height, width), dtype, buffer, strides=(row_step, point_step))
 
@@ -192,22 +193,30 @@ def _field(field: Field, name: str, point_step: int, coordinate: bool) -> tuple[
     return datatype, offset
 
 
-def _buffer(data: Any, height: int, width: int, point_step: int, row_step: int) -> memoryview:
-    """The bytes of `data`, read-only, long enough for all rows."""
-    if row_step < width * point_step:
-        raise CloudError(
-            "layout", f"row_step is {row_step}, but {width} points of {point_step} bytes need {width * point_step}"
-        )
+def _bytes(data: Any) -> memoryview:
+    """The bytes of `data`, read-only."""
     try:
         view = memoryview(data).toreadonly()
-        buffer = view.cast("B") if view.nbytes else memoryview(b"")
+        return view.cast("B") if view.nbytes else memoryview(b"")
     except (TypeError, ValueError, BufferError) as error:
         raise CloudError("layout", f"data must be contiguous bytes, not {type(data).__name__}") from error
-    if len(buffer) < height * row_step:
-        raise CloudError(
-            "layout", f"data holds {len(buffer)} bytes, but {height} rows of {row_step} need {height * row_step}"
-        )
-    return buffer
+
+
+def _row_step(size: int, height: int, width: int, point_step: int, row_step: int) -> int:
+    """Bytes from a row to the next one in `size` bytes of data: the first reading by which all rows fit."""
+    row = width * point_step
+    readings = [row_step, row_step * point_step, size // height]  # as told, told in points, what there is
+    if size == height * row or height == 1:
+        readings = [row]  # no padding, whatever was told
+    elif row_step < row:
+        readings.append(row)
+    for step in readings:
+        if step >= row and (height - 1) * step + row <= size:
+            return step
+    raise CloudError(
+        "layout",
+        f"data holds {size} bytes, but {height} rows of {row} need {height * row} (row_step is {row_step})",
+    )
 
 
 def _columns(view: np.ndarray) -> F32:
@@ -222,14 +231,14 @@ def _columns(view: np.ndarray) -> F32:
 
 def _finite(points: F32, rows: Rows) -> int:
     """Move the points with finite coordinates, and their `rows`, to the front; their number, at least 1."""
-    count = _compact(points, rows, 0.0, np.inf)
+    count = compact(points, rows, 0.0, np.inf)
     if count == 0:
         raise CloudError("not_finite", f"none of the {len(points)} points has finite coordinates")
     return count
 
 
 @kernel
-def _compact(points: F32, rows: Rows, nearest: float, farthest: float) -> int:
+def compact(points: F32, rows: Rows, nearest: float, farthest: float) -> int:
     """Move the finite points with nearest <= range <= farthest [m] to the front, in order, and with them `rows`, where
     there are any; returns their number."""
     low, high = nearest * nearest, farthest * farthest
@@ -247,28 +256,6 @@ def _compact(points: F32, rows: Rows, nearest: float, farthest: float) -> int:
             rows[count] = rows[k]
         count += 1
     return count
-
-
-def clean(points: np.ndarray, min_range: float, max_range: float) -> F32:
-    """The finite points (N, 4) float32 with min_range <= distance from the origin <= max_range [m]; a new array.
-
-    `points` is (N, 3), then intensity is 0, or wider, then columns beyond the fourth are dropped. CloudError when
-    there are fewer columns or nothing is left.
-    """
-    points = np.asarray(points)
-    if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind not in "fiu":
-        raise CloudError("layout", f"points must be numbers (N, 3) or wider, not {points.dtype} {points.shape}")
-    if len(points) == 0:
-        raise CloudError("empty", "the cloud is empty: is the sensor sending yet?")
-    out = np.zeros((len(points), 4), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        out[:, : min(4, points.shape[1])] = points[:, :4]
-    count = _compact(out, NO_ROWS, min_range, max_range)
-    if count == 0 and not np.isfinite(out[:, :3]).all(axis=1).any():
-        raise CloudError("not_finite", f"none of the {len(out)} points has finite coordinates")
-    if count == 0:
-        raise CloudError("out_of_range", f"none of the {len(out)} points lies {min_range:g}..{max_range:g} m away")
-    return out[:count]
 
 
 def four_columns(points: np.ndarray) -> F32:

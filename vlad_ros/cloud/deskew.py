@@ -15,6 +15,7 @@ Points and poses belong to the same frame: with ``T_odom_base`` the points are i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,11 @@ from vlad_ros.types import F64
 
 Stamps = npt.NDArray[np.int64]
 
-LONGEST_SWEEP = SECOND  # ns; also the farthest that stamp and sweep lie apart on one clock
+LONGEST_SWEEP = SECOND + SECOND // 20  # ns, 1 Hz; also the farthest that stamp and sweep lie apart on one clock
+SHORTEST_SWEEP = SECOND // 200  # ns
+UNITS = (1.0, 1e3, 1e6, 1e9)  # ns
+BULK, APART = 0.8, 3.0  # what lies more than 3 times as far from the median as four fifths do is no time of the sweep
+RARE, MARGIN = 0.002, 0.02  # nor does one of 500 decide where it begins and ends
 KNOT = SECOND // 500  # ns; between knots the matrices are linear: 60 deg/s over 100 m are 0.1 mm off
 
 
@@ -54,37 +59,70 @@ class Motion:
         return self.poses[before] @ exp(fraction[:, None] * steps[before])
 
 
-def sweep_offsets(times: PointTimes | None, stamp: int) -> Stamps | None:
-    """When each point was measured, relative to the header's `stamp` [ns]: (N,) ns; None where nothing is to be moved.
+class Sweep(NamedTuple):
+    """`offsets` (N,) [ns]: when each row of a message was measured, relative to its stamp; None where its times cannot
+    be understood, and `fault` says why: empty where it simply tells none."""
 
-    Whole numbers are nanoseconds (Ouster `t`, Livox `offset_time`); floating ones are seconds (Velodyne `time`, Hesai
-    `timestamp`), or nanoseconds (Livox `timestamp`) where as seconds the sweep would last longer than one. They are
-    relative to the stamp or absolute, whichever brings the sweep nearer to it, so that their sign and range say whether
-    the stamp is the sweep's start (0 .. 0.1 s) or end (-0.1 .. 0 s). Where both lie more than a second off, the sensor
-    has a clock of its own and the stamp is taken for the sweep's start. A point whose time is not finite stays.
+    offsets: Stamps | None
+    fault: str = ""
+
+
+def sweep_offsets(times: PointTimes | None, stamp: int) -> Stamps | None:
+    """The offsets of `read_sweep`."""
+    return read_sweep(times, stamp).offsets
+
+
+def read_sweep(times: PointTimes | None, stamp: int) -> Sweep:
+    """When each point was measured, relative to the header's `stamp` [ns].
+
+    Seconds, milliseconds, microseconds or nanoseconds, relative to the stamp or absolute: by the unit in which the
+    sweep lies at the stamp or, where it does not (a sensor's own clock; then the stamp is taken for the sweep's start),
+    by the only one in which it lasts 5 ms to 1 s. Its sign and range say whether the stamp is the sweep's start
+    (0 .. 0.1 s) or end (-0.1 .. 0 s). What lies apart from the others (zeros of invalid points, a counter that has
+    rolled over) decides nothing; such a point stays, as one does whose time is not finite.
     """
     if times is None or not len(times.values):
-        return None
-    values = times.values
-    finite = np.isfinite(values)
-    if not finite.any():
-        return None
-    known = values if finite.all() else values[finite]
-    low, high = float(known.min()), float(known.max())
-    unit = 1.0 if times.whole or high - low > 1.0 else float(SECOND)
-    if high == low or (high - low) * unit > LONGEST_SWEEP:
-        return None
-    origin = _origin(low, high, unit, stamp)
-    with np.errstate(invalid="ignore"):
-        return np.where(finite, np.rint((values - origin) * unit), 0.0).astype(np.int64)
+        return Sweep(None)
+    known = times.values[np.isfinite(times.values) & times.of_point]
+    if not len(known):
+        return Sweep(None, f"no point has a finite time (field {times.name})")
+    middle = np.median(known)
+    spread = np.quantile(np.abs(known - middle), BULK)
+    if spread == 0.0:
+        hint = ": FLOAT32 holds no time since 1970, publish FLOAT64" if abs(middle) > 2**24 else ""
+        return Sweep(None, f"the times of its points are all the same (field {times.name}){hint}")
+    bulk = known[np.abs(known - middle) <= APART * spread]
+    low, high = (float(q) for q in np.quantile(bulk, (RARE, 1.0 - RARE)))
+    margin = MARGIN * (high - low)
+    found = _unit_and_origin(low, high, stamp)
+    if found is None:
+        return Sweep(None, f"the times of its points span {high - low:g} in field {times.name}: no sweep in any unit")
+    unit, origin = found
+    inside = np.isfinite(times.values) & (times.values >= low - margin) & (times.values <= high + margin)
+    if origin is None:
+        origin = float(times.values[inside & times.of_point].min())
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Sweep(np.where(inside, np.rint((times.values - origin) * unit), 0.0).astype(np.int64))
 
 
-def _origin(low: float, high: float, unit: float, stamp: int) -> float:
-    """What the times `low` .. `high`, `unit` nanoseconds each, are at the header's stamp."""
-    candidates = (0.0, stamp / unit)  # relative, absolute
-    away = [max(low - origin, origin - high, 0.0) * unit for origin in candidates]
-    nearest = int(np.argmin(away))
-    return low if away[nearest] > LONGEST_SWEEP else candidates[nearest]
+def _unit_and_origin(low: float, high: float, stamp: int) -> tuple[float, float | None] | None:
+    """Nanoseconds per unit of the times `low` .. `high`, and what they are at the header's stamp, None where that is
+    of another clock."""
+    found: list[tuple[float, float, float]] = []
+    for unit in UNITS:
+        span = (high - low) * unit
+        if span > LONGEST_SWEEP:
+            continue
+        for origin in (0.0, stamp / unit):  # relative, absolute
+            away = max(low - origin, origin - high, 0.0) * unit
+            # A sweep at the stamp by chance: relative times in a unit that makes it too short to be one.
+            if away <= LONGEST_SWEEP and (span >= SHORTEST_SWEEP or origin):
+                found.append((away, unit, origin))
+    if found:
+        _, unit, origin = min(found)
+        return unit, origin
+    own = [unit for unit in UNITS if SHORTEST_SWEEP <= (high - low) * unit <= LONGEST_SWEEP]
+    return (own[0], None) if own else None
 
 
 def reach(offsets: Stamps, stamp: int) -> tuple[int, int]:

@@ -48,8 +48,8 @@ def _sequence(path: Path, config: ImportConfig) -> tuple[Iterator, int]:
 
 
 def _kitti(folder: Path, config: ImportConfig) -> tuple[Iterator, int]:
-    from vlad_ros.files.bags import kitti_scans
+    from vlad_ros.files.kitti import kitti_scans, scan_files
 
     if config.drift:
         raise ValueError("--drift is for sequence files; a KITTI folder is imported with its own poses")
-    return kitti_scans(folder, config.rate), len(list((folder / "velodyne").glob("*.bin")))
+    return kitti_scans(folder, config.rate), len(scan_files(folder))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,30 +29,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play, write, and print the numbers."""
+    from vlad_ros.atomic import withdrawing
     from vlad_ros.pipeline import PlaceRecognizer
     from vlad_ros.runs.player import play
     from vlad_ros.runs.sources import open_source
 
     folder = _free(Path(args.out))
     config, judge = from_options(RunConfig, args), from_options(EvaluationConfig, args)
-    source = open_source(args.source, config, judge)
-    recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, from_options(RecognizerConfig, args))
+    settings = from_options(RecognizerConfig, args)
+    source = open_source(args.source, config, judge, crop=settings)
+    recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, settings)
 
     def bar(scans: Iterator) -> Iterator:
         from tqdm import tqdm
 
         return iter(tqdm(scans, total=source.count, unit="scan", file=sys.stderr, disable=None))
 
-    print(text(play(recognizer, source, folder, config, judge, bar).about))
+    with withdrawing(folder):
+        folder.mkdir(parents=True, exist_ok=True)  # rather than find out after the drive that it cannot be
+        print(text(play(recognizer, source, folder, config, judge, bar).about))
     return 0
 
 
 def _free(folder: Path) -> Path:
     """A folder that nothing of value lies in."""
+    from vlad_ros.runs.writer import UNFINISHED
+
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder with -o")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "keyframes.csv").exists():
+    others = [path for path in folder.iterdir() if path.name != UNFINISHED] if folder.exists() else []
+    if others and not (folder / "keyframes.csv").exists():
         raise ValueError(f"{folder} is not empty and not an earlier run's; name another folder with -o")
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} cannot be written to; name another folder with -o")
     return folder
 
 
@@ -63,6 +73,7 @@ def text(about: dict[str, Any]) -> str:
         f"protocol   {about['protocol']}",
         f"keyframes  {value['keyframes']}; {value['candidates']} candidates, {value['accepted']} edges accepted",
     ]
+    lines += [f"counted    {words}" for words in about["counted"]]
     if "precision" not in value:
         return "\n".join(lines)
     for name, of in (

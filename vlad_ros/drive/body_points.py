@@ -8,37 +8,50 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vlad_ros.cloud.crop import crop_rows, missing_returns, outside
 from vlad_ros.cloud.decode import TIMES, Rows, decode_rows
 from vlad_ros.cloud.deskew import Motion, deskew
-from vlad_ros.config import NodeConfig
+from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.drive.frames import FrameError, Frames
-from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.poses import transform
 from vlad_ros.types import F32, F64
 
 
 class BodyPoints:
-    """Decodes, mounts and deskews the clouds of one drive; `state` says for people what is done about motion.
+    """Decodes, crops, mounts and deskews the clouds of one drive; `state` says for people what is done about motion.
 
     `count(reason)` hears what is missing, `warn(sentence)` the same in words, once each.
     """
 
     def __init__(
-        self, config: NodeConfig, frames: Frames, warn: Callable[[str], None], count: Callable[[str], object]
+        self,
+        config: NodeConfig,
+        recognizer: RecognizerConfig,
+        frames: Frames,
+        warn: Callable[[str], None],
+        count: Callable[[str], object],
     ) -> None:
-        self._config, self._frames, self._warn, self._count = config, frames, warn, count
+        self._config, self._recognizer = config, recognizer
+        self._frames, self._warn, self._count = frames, warn, count
         self._said: set[str] = set()
         self.state = "" if config.deskew else "off"
         self.deskewed_in = 0.0  # s; how long the last scan took to be deskewed, 0 where it was not
 
     def points(self, scan: PendingScan) -> F32:
         """The cloud (N, 4) in the body frame, as it would have been measured at its stamp where times and odometry
-        say how. CloudError or FrameError when it cannot be used."""
-        frame = scan.message.header.frame_id
-        self._frames.check(frame)
+        say how; cropped about the sensor, and without the vehicle's own body. CloudError or FrameError when it cannot
+        be used."""
+        self._frames.check(scan.frame)
         points, rows = decode_rows(scan.message)
-        self._frames.settle(frame)
+        self._frames.settle(scan.frame)
+        self._look_for_missing_returns(points)
+        # Before anything moves them: a zero return is at the sensor, wherever that is and however it moves.
+        points, rows = crop_rows(points, rows, self._recognizer.min_range, self._recognizer.max_range)
         points = transform(points, self._frames.T_base_sensor) if self._frames.moves else points
+        if self._recognizer.body_box:
+            kept = outside(points, self._recognizer.body_box)
+            points, rows = points[kept], rows[kept]
         self.deskewed_in = 0.0
         return self._undistort(scan, points, rows)
 
@@ -54,6 +67,9 @@ class BodyPoints:
             return points
         if self._config.odom_source == "none":
             return self._leave(points, "there is no odometry (odom_source none)")
+        if scan.times_fault:
+            self._count("bad_times")
+            return self._leave(points, scan.times_fault)
         if scan.offsets is None:
             return self._leave(points, f"they tell no times of their points (a field {', '.join(TIMES)})")
         if scan.motion is None:
@@ -69,6 +85,15 @@ class BodyPoints:
         first, last = (1e-6 * (at - scan.stamp) for at in scan.reach)
         self.state = f"on, points {first:.0f} .. {last:.0f} ms from the stamp"
         return np.asarray(moved, np.float32)
+
+    def _look_for_missing_returns(self, points: F32) -> None:
+        """Said once, counted each time."""
+        sentence = missing_returns(points)
+        if sentence:
+            self._count("missing_returns")
+            if "missing_returns" not in self._said:
+                self._said.add("missing_returns")
+                self._warn(sentence)
 
     def _leave(self, points: F32, why: str) -> F32:
         self.state = f"off, {why}"

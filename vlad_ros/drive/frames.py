@@ -23,13 +23,14 @@ class FrameError(ValueError):
 
 
 class Frames:
-    """The frames of one run. The first readable cloud says which frame the sensor's is; `find` asks TF, where there is
-    one."""
+    """The frames of one run, without leading slashes. The first readable cloud says which frame the sensor's is;
+    `find` asks TF, where there is one."""
 
     def __init__(self, config: NodeConfig, find: Find | None, warn: Callable[[str], None]) -> None:
         if config.mounting_xyz_rpy and not config.base_frame:
             raise ValueError("mounting_xyz_rpy says where the sensor is in base_frame, but base_frame is empty")
         self._config = config
+        self._base = config.base_frame.lstrip("/")
         self._find = find
         self._warn = warn
         self.sensor: str | None = None
@@ -38,7 +39,7 @@ class Frames:
     @property
     def body(self) -> str:
         """The frame of everything that is published."""
-        return self._config.base_frame or self.sensor or ""
+        return self._base or self.sensor or ""
 
     @property
     def moves(self) -> bool:
@@ -54,7 +55,7 @@ class Frames:
         """A readable cloud came from `frame`; the first time, find T_base_sensor. FrameError when TF cannot say yet."""
         if self.sensor is not None:
             return
-        base, mounting = self._config.base_frame, self._config.mounting_xyz_rpy
+        base, mounting = self._base, self._config.mounting_xyz_rpy
         if mounting:
             self.T_base_sensor = from_xyz_rpy(mounting)
         elif base and base != frame:

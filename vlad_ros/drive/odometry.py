@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import bisect
-import math
 
 import numpy as np
 
 from vlad_ros.cloud.deskew import LONGEST_SWEEP, Motion
-from vlad_ros.poses import check_rigid, exp, interpolate, inverse
+from vlad_ros.drive.jumps import FASTEST, FASTEST_TURN, breaks
+from vlad_ros.drive.stamp_gate import StampGate
+from vlad_ros.poses import check_rigid, exp, interpolate
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
 HISTORY = 30_000_000_000  # ns; far longer than any scan waits for its pose
-RESTART = SECOND  # a message older than the newest by more than this is a clock or bag begun anew
-FASTEST, FASTEST_TURN = 60.0, 4 * math.pi  # m/s, rad/s; what is faster between two messages is a jump
-JITTER, JITTER_TURN = 0.05, 0.02  # m, rad; however near in time the messages are
+GAP = SECOND  # without a message; across it nothing is interpolated
+BEFORE = 8  # messages that tell whether the next one jumps
 
 
 class OdometryBuffer:
@@ -26,6 +26,7 @@ class OdometryBuffer:
         self._stamps: list[int] = []
         self._poses: list[F64] = []
         self._twists: list[F64 | None] = []
+        self._gate: StampGate[tuple[int, F64, F64 | None]] = StampGate()
 
     def __len__(self) -> int:
         return len(self._stamps)
@@ -35,28 +36,41 @@ class OdometryBuffer:
         """Stamp of the newest message [ns], None before the first."""
         return self._stamps[-1] if self._stamps else None
 
-    def add(self, stamp: int, T_odom_base: F64, twist: F64 | None = None) -> None:
-        """Keep a message. One for a stamp already known replaces it; ValueError unless `T_odom_base` is rigid.
+    def add(self, stamp: int, T_odom_base: F64, twist: F64 | None = None) -> int:
+        """Keep a message; how many were found to have a wrong stamp. One for a stamp already known replaces it;
+        ValueError unless `T_odom_base` is rigid.
 
-        A message older than the newest by more than 1 s begins a new history (a bag played again). `twist` (6,): x y z
-        [m/s] and turning [rad/s] in the base frame; all zero, as many publish it, is unknown, and so is one that is
-        not finite or faster than any vehicle.
+        A clock set back (a bag played again) begins a new history; a single message with a wrong stamp is left out:
+        `StampGate` tells them apart with the next message. `twist` (6,): x y z [m/s] and turning [rad/s] in the base
+        frame; all zero, as many publish it, is unknown, and so is one that is not finite or faster than any vehicle.
         """
-        T = check_rigid(T_odom_base)
-        if self._stamps and stamp < self._stamps[-1] - RESTART:
-            self.clear()
+        wrong, message = 0, (stamp, check_rigid(T_odom_base), _known(twist))
+        for (known, T, turning), verdict, _ in self._gate.judge(stamp, message):
+            if verdict == "session_opened":
+                self._forget()
+            if verdict == "wrong_stamp":
+                wrong += 1
+            else:
+                self._insert(known, T, turning)
+        return wrong
+
+    def _insert(self, stamp: int, T: F64, twist: F64 | None) -> None:
         at = bisect.bisect_left(self._stamps, stamp)
         if at < len(self._stamps) and self._stamps[at] == stamp:
-            self._poses[at], self._twists[at] = T, _known(twist)
+            self._poses[at], self._twists[at] = T, twist
             return
         self._stamps.insert(at, stamp)
         self._poses.insert(at, T)
-        self._twists.insert(at, _known(twist))
+        self._twists.insert(at, twist)
         old = bisect.bisect_left(self._stamps, self._stamps[-1] - HISTORY)
         del self._stamps[:old], self._poses[:old], self._twists[:old]
 
     def clear(self) -> None:
         """Forget every message."""
+        self._forget()
+        self._gate = StampGate()
+
+    def _forget(self) -> None:
         self._stamps.clear()
         self._poses.clear()
         self._twists.clear()
@@ -67,18 +81,21 @@ class OdometryBuffer:
 
     def at(self, stamp: int) -> F64 | None:
         """T_odom_base at `stamp` [ns]: the message of that very stamp, or slerp and linear interpolation between the
-        messages on both sides; None outside of them."""
+        messages on both sides; None outside of them, and where a gap of more than 1 s or a jump lies between."""
         if not self.covers(stamp):
             return None
         after = bisect.bisect_left(self._stamps, stamp)
         if self._stamps[after] == stamp:
             return self._poses[after]
         before = after - 1
+        if not self._leads(before, after):
+            return None
         fraction = (stamp - self._stamps[before]) / (self._stamps[after] - self._stamps[before])
         return interpolate(self._poses[before], self._poses[after], fraction)
 
     def across(self, first: int, last: int) -> Motion | None:
-        """The motion from `first` to `last` [ns]; None where the messages do not cover it or jump within.
+        """The motion from `first` to `last` [ns]; None where the messages do not cover it, jump, or leave a
+        gap of more than 1 s within.
 
         Only where they do not reach, the twist of the nearest message carries on from there, if it is known and the
         gap is shorter than a sweep.
@@ -89,7 +106,7 @@ class OdometryBuffer:
         end = bisect.bisect_left(self._stamps, last) + 1
         stamps = self._stamps[begin:end]
         poses: list[F64 | None] = list(self._poses[begin:end])
-        if _jumps(np.array(stamps), np.stack(self._poses[begin:end])):
+        if not self._leads(begin, begin + len(stamps) - 1):
             return None
         if first < stamps[0]:
             stamps, poses = [first, *stamps], [self._carry_on(0, first), *poses]
@@ -97,6 +114,14 @@ class OdometryBuffer:
             stamps, poses = [*stamps, last], [*poses, self._carry_on(-1, last)]
         known = [pose for pose in poses if pose is not None]
         return Motion(np.array(stamps, np.int64), np.stack(known)) if len(known) == len(poses) else None
+
+    def _leads(self, first: int, last: int) -> bool:
+        """Whether odometry leads from the message `first` to the message `last`."""
+        begin = max(first - BEFORE, 0)
+        stamps = np.array(self._stamps[begin : last + 1], np.int64)
+        parted = breaks(stamps, np.stack(self._poses[begin : last + 1]))
+        parted[1:] |= np.diff(stamps) > GAP
+        return not parted[first - begin + 1 :].any()
 
     def _carry_on(self, index: int, stamp: int) -> F64 | None:
         """The pose at `stamp` by the twist of the oldest (0) or newest (-1) message."""
@@ -113,12 +138,3 @@ def _known(twist: F64 | None) -> F64 | None:
     if np.linalg.norm(twist[:3]) > FASTEST or np.linalg.norm(twist[3:]) > FASTEST_TURN:
         return None
     return np.asarray(twist, np.float64)
-
-
-def _jumps(stamps: np.ndarray, poses: F64) -> bool:
-    """Whether no vehicle moves so from one of the messages to the next."""
-    seconds = np.diff(stamps) / SECOND
-    steps = inverse(poses[:-1]) @ poses[1:]
-    cosines = np.clip((np.trace(steps[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1.0, 1.0)
-    too_far = np.linalg.norm(steps[:, :3, 3], axis=1) > JITTER + FASTEST * seconds
-    return bool(np.any(too_far | (np.arccos(cosines) > JITTER_TURN + FASTEST_TURN * seconds)))

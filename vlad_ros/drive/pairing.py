@@ -11,98 +11,18 @@ import bisect
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from vlad_ros.cloud.decode import point_times
-from vlad_ros.cloud.deskew import Motion, Stamps, reach, sweep_offsets
+from vlad_ros.cloud.deskew import read_sweep
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.odometry import RESTART, OdometryBuffer
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
+from vlad_ros.drive.stamp_gate import AHEAD, StampGate
 from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F64
 
-
-@dataclass(eq=False)
-class PendingScan:
-    """A cloud message on its way, with what was found for it.
-
-    `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
-    transform, of the frame `child`. `is_keyframe` None: the pipeline decides. To be deskewed: `offsets` [ns] from the
-    stamp of each row of the message, None where it tells no times, and `motion` of `child` across them, where known.
-    """
-
-    message: Any
-    stamp: int
-    arrival: float
-    T_odom_child: F64 | None = None
-    child: str = ""
-    bev: Any = None
-    is_keyframe: bool | None = None
-    offsets: Stamps | None = None
-    motion: Motion | None = None
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """First and last stamp [ns] that odometry is wanted at."""
-        return (self.stamp, self.stamp) if self.offsets is None else reach(self.offsets, self.stamp)
-
-
-class PoseSource(Protocol):
-    """Where `T_odom_child` of a scan comes from."""
-
-    def find(self, scan: PendingScan) -> bool:
-        """Fill the scan's pose when it is known; whether waiting longer is of no use."""
-
-    def follow(self, scan: PendingScan) -> None:
-        """Fill the motion across the scan's sweep, when it is known: the waiting is over."""
-
-    def clear(self) -> None:
-        """Forget everything: the stamps have begun anew."""
-
-
-class NoOdometry:
-    """odom_source none."""
-
-    def find(self, scan: PendingScan) -> bool:
-        """Nothing to wait for."""
-        return True
-
-    def follow(self, scan: PendingScan) -> None:
-        """No motion is known."""
-
-    def clear(self) -> None:
-        """Nothing to forget."""
-
-
-class TopicOdometry:
-    """odom_source topic: interpolated between the messages on both sides."""
-
-    def __init__(self) -> None:
-        self._buffer = OdometryBuffer()
-        self._child = ""
-
-    def add(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None) -> None:
-        """Keep a message; another child frame begins a new history. ValueError unless the transform is rigid."""
-        if child != self._child:
-            self._buffer.clear()
-            self._child = child
-        self._buffer.add(stamp, T_odom_child, twist)
-
-    def find(self, scan: PendingScan) -> bool:
-        """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it. With a pose,
-        a sweep that goes on after its stamp is waited for, too."""
-        scan.T_odom_child = self._buffer.at(scan.stamp)
-        scan.child = self._child
-        newest = self._buffer.newest
-        return newest is not None and newest >= (scan.stamp if scan.T_odom_child is None else scan.reach[1])
-
-    def follow(self, scan: PendingScan) -> None:
-        """From the messages around the sweep."""
-        scan.motion = self._buffer.across(*scan.reach)
-
-    def clear(self) -> None:
-        """Forget every message."""
-        self._buffer.clear()
+SCANS_A_SECOND = 100  # more no LiDAR makes: that many wait even where their stamps stand still
 
 
 class Inputs:
@@ -125,53 +45,81 @@ class Inputs:
         self._lock = threading.RLock()
         self._waiting: deque[PendingScan] = deque()
         self._bevs: list[tuple[int, Any]] = []
-        self._announced: list[int] = []
+        self._gate: StampGate[PendingScan] = StampGate()
+        self._announced: list[int] = []  # those that no scan released so far is later than
+        self._known: set[int] = set()  # all that was announced: a Path tells its nodes again and again
         self._newest: int | None = None
         self._released: int | None = None
+        self._most_waiting = config.queue_size
+        if config.keyframe_source == "topic":  # an announcement may come as late as keyframe_timeout
+            self._most_waiting = max(config.queue_size, round(SCANS_A_SECOND * config.keyframe_timeout))
+
+    @property
+    def odometry(self) -> TopicOdometry | None:
+        """The odometry's messages, None where they do not come from a topic."""
+        return self._poses if isinstance(self._poses, TopicOdometry) else None
+
+    @property
+    def newest(self) -> int:
+        """Stamp of the newest cloud [ns], 0 before the first."""
+        return self._newest or 0
 
     def add_scan(self, scan: PendingScan) -> None:
-        """Let a scan wait for what belongs to it. One older than the newest by more than 1 s begins a new time."""
+        """Let a scan wait for what belongs to it, unless its stamp is none to be believed (`StampGate`)."""
         with self._lock:
-            if self._newest is not None and scan.stamp < self._newest - RESTART:
-                self._begin_anew()
-            self._newest = scan.stamp if self._newest is None else max(self._newest, scan.stamp)
-            if self._config.deskew and not isinstance(self._poses, NoOdometry):
-                scan.offsets = sweep_offsets(point_times(scan.message), scan.stamp)
-            if self._config.keyframe_source == "all":
-                scan.is_keyframe = True
-            self._waiting.append(scan)
-            self.pump()
-            while len(self._waiting) > self._config.queue_size:
-                self._let_go(self._waiting.popleft())
+            for admitted, verdict, _ in self._gate.judge(scan.stamp, scan):
+                if verdict == "session_opened":
+                    self._begin_anew()
+                if verdict in ("ok", "pause", "session_opened"):
+                    self._admit(admitted)
+                else:
+                    self._count(verdict)
+
+    def _admit(self, scan: PendingScan) -> None:
+        self._newest = scan.stamp
+        if self._config.deskew and not isinstance(self._poses, NoOdometry):
+            scan.offsets, scan.times_fault = read_sweep(point_times(scan.message), scan.stamp)
+        if self._config.keyframe_source == "all":
+            scan.is_keyframe = True
+        self._waiting.append(scan)
+        self.pump()
+        while len(self._waiting) > self._most_waiting:
+            self._let_go(self._waiting.popleft())
 
     def add_odometry(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None = None) -> None:
         """A message of odom_source topic, as in `OdometryBuffer.add`. ValueError unless the transform is rigid."""
         with self._lock:
             if isinstance(self._poses, TopicOdometry):
-                self._poses.add(stamp, T_odom_child, child, twist)
+                for _ in range(self._poses.add(stamp, T_odom_child, child, twist)):
+                    self._count("wrong_odometry_stamp")
             self.pump()
 
     def add_bev(self, stamp: int, image: Any) -> None:
-        """A BEV message; at most `queue_size` wait for their clouds."""
+        """A BEV message; as many wait for their clouds as clouds may wait."""
         with self._lock:
             self._bevs.append((stamp, image))
             self._bevs.sort(key=lambda entry: entry[0])
             self.pump()
-            while len(self._bevs) > self._config.queue_size:
+            while len(self._bevs) > self._most_waiting:
                 self._bevs.pop(0)
                 self._count("bev_unpaired")
 
     def announce(self, stamp: int) -> None:
         """The back-end calls the scan of this stamp a keyframe; counted as late when that scan has already gone."""
         with self._lock:
-            tolerance = nanoseconds(self._config.keyframe_tolerance)
-            if self._released is not None and stamp + tolerance < self._released:
+            if stamp in self._known:
+                return
+            self._known.add(stamp)
+            if self._released is not None and stamp + nanoseconds(self._config.keyframe_tolerance) < self._released:
                 self._count("keyframe_late")
                 return
-            if stamp not in self._announced:
-                bisect.insort(self._announced, stamp)
-                del self._announced[: -self._config.queue_size * 10]
+            bisect.insort(self._announced, stamp)
             self.pump()
+
+    def may_wait(self, scan: PendingScan) -> bool:
+        """Whether a scan that was released with many others, because their announcement came late, is young enough to
+        wait for the worker, too."""
+        return self._config.keyframe_source == "topic" and not self._late(scan, self._config.keyframe_timeout)
 
     def pump(self) -> None:
         """Release the scans whose waiting is over."""
@@ -187,22 +135,31 @@ class Inputs:
                 self._ready(self._waiting[0])
                 self._let_go(self._waiting.popleft())
 
+    @property
+    def waiting(self) -> int:
+        """How many scans wait for what belongs to them."""
+        with self._lock:
+            return len(self._waiting)
+
     def clear(self) -> int:
         """Drop everything; the number of scans that were waiting."""
         with self._lock:
-            dropped = len(self._waiting)
+            dropped = len(self._waiting) + len(self._gate.release())
+            self._gate = StampGate()
             self._waiting.clear()
             self._bevs.clear()
-            self._announced.clear()
             self._poses.clear()
-            self._newest = self._released = None
+            self._forget()
             return dropped
 
     def _begin_anew(self) -> None:
         self.release_all()
         self._bevs.clear()
+        self._forget()
+
+    def _forget(self) -> None:
         self._announced.clear()
-        self._poses.clear()
+        self._known.clear()
         self._newest = self._released = None
 
     def _let_go(self, scan: PendingScan) -> None:
@@ -212,6 +169,8 @@ class Inputs:
             self._poses.follow(scan)
         self._bevs = [entry for entry in self._bevs if entry[1] is not scan.bev]
         self._released = scan.stamp if self._released is None else max(self._released, scan.stamp)
+        tolerance = nanoseconds(self._config.keyframe_tolerance)
+        del self._announced[: bisect.bisect_left(self._announced, self._released - tolerance)]
         self._release(scan)
 
     def _ready(self, scan: PendingScan) -> bool:
@@ -243,7 +202,9 @@ class Inputs:
         tolerance = nanoseconds(self._config.keyframe_tolerance)
         at = bisect.bisect_left(self._announced, scan.stamp - tolerance)
         scan.is_keyframe = at < len(self._announced) and self._announced[at] <= scan.stamp + tolerance
-        return scan.is_keyframe or at < len(self._announced)
+        if scan.is_keyframe or at == len(self._announced) or self._newest is None:
+            return bool(scan.is_keyframe)
+        return self._announced[at] <= self._newest + AHEAD  # a stamp of the future says nothing about this scan
 
     def _drop_unpaired(self) -> None:
         """BEVs too old for any scan that waits or is to come."""

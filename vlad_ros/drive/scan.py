@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan as the drive takes it: cleaned, with its stamp and its pose; and which stamps are let in."""
+"""A scan as the drive takes it: cleaned, with its stamp and its pose."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlad_ros.cloud.decode import CloudError, clean
+from vlad_ros.cloud.crop import clean, outside
+from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.poses import check_rigid
-from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64
-
-LATE = SECOND  # a stamp older than the newest by more is a clock or bag begun anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +41,14 @@ def check_scan(
     T_odom_base: F64 | None,
     config: RecognizerConfig,
     bev: BevConfig,
+    cropped: bool = False,
 ) -> Scan:
-    """A scan of checked input, its points cropped to the ranges of `config`.
+    """A scan of checked input, its points cropped as `config` says unless they are `cropped` (`BodyPoints`).
 
     CloudError (a ValueError) for a cloud that nothing can be made of, ValueError for a stamp that is no integer of 63
     bits, a transform that is not rigid, or a raster that is not finite or not of the size and channels of `bev`.
     """
-    points = crop(points, config, bev)
+    points = crop(points, config, bev, cropped)
     if not isinstance(stamp, (int, np.integer)) or not 0 <= stamp < 2**63:
         raise ValueError(f"stamp must be an integer number of nanoseconds, not {stamp!r}")
     if raster is not None:
@@ -60,26 +59,15 @@ def check_scan(
     return Scan(points, int(stamp), raster, None if T_odom_base is None else check_rigid(T_odom_base))
 
 
-def crop(points: np.ndarray, config: RecognizerConfig, bev: BevConfig) -> F32:
-    """The finite points (N, 4) between `min_range` and `max_range` of their origin; CloudError where none lies in the
-    raster."""
-    points = clean(points, config.min_range, config.max_range)
+def crop(points: np.ndarray, config: RecognizerConfig, bev: BevConfig, cropped: bool = False) -> F32:
+    """The finite points (N, 4) between `min_range` and `max_range` of their origin and outside of `body_box`, or all of
+    them where they are `cropped`; CloudError where none lies in the raster."""
+    if cropped:
+        points = clean(points, 0.0, np.inf)
+    else:
+        points = clean(points, config.min_range, config.max_range)
+        points = points[outside(points, config.body_box)]
     half = bev.extent / 2
     if not np.any((np.abs(points[:, 0]) < half) & (np.abs(points[:, 1]) < half)):
         raise CloudError("out_of_range", f"none of the points lies in the raster, {half:g} m to each side")
     return points
-
-
-class StampGate:
-    """Lets stamps pass that grow, and tells what the others are."""
-
-    def __init__(self) -> None:
-        self._newest: int | None = None
-
-    def judge(self, stamp: int) -> str:
-        """ "ok", "repeated_stamp" (as the newest), "late_stamp" (up to 1 s older) or "session_opened" (older yet)."""
-        newest = self._newest
-        if newest is not None and newest - LATE <= stamp <= newest:
-            return "repeated_stamp" if stamp == newest else "late_stamp"
-        self._newest = stamp
-        return "ok" if newest is None or stamp > newest else "session_opened"

@@ -3,22 +3,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from vlad_ros.poses import inverse, rotation_angle
+from vlad_ros.drive.jumps import Continuity
 from vlad_ros.types import F64
 
 ANCHOR = 0.1  # m; the noise of a standing vehicle's odometry is no travel
-JUMP_DISTANCE = 2.0  # m between neighbouring scans
-JUMP_ANGLE = math.radians(30.0)
-
-
-def jumped(T_odom_before: F64, T_odom_after: F64) -> bool:
-    """Whether odometry does not lead from one scan's pose to the next one's."""
-    step = inverse(T_odom_before) @ T_odom_after
-    return bool(np.linalg.norm(step[:3, 3]) > JUMP_DISTANCE or rotation_angle(step) > JUMP_ANGLE)
 
 
 def path_length(poses: F64) -> F64:
@@ -32,22 +22,20 @@ class Track:
 
     def __init__(self) -> None:
         self.travel = 0.0
-        self._previous: F64 | None = None  # of the scan before, None where that had no pose
+        self._continuity = Continuity()
         self._anchor: F64 | None = None
 
-    def interruption(self, T_odom_base: F64 | None) -> str | None:
-        """What parts the next scan from the last ones: "no_odometry" once there was some, "odometry_jump", or
-        nothing."""
+    def interruption(self, stamp: int, T_odom_base: F64 | None) -> str | None:
+        """What parts the next scan, at `stamp` [ns], from the last ones: "no_odometry" once there was some,
+        "odometry_jump", or nothing. Asked once about each scan."""
         if T_odom_base is None:
+            self._continuity.clear()
             return None if self._anchor is None else "no_odometry"
-        if self._previous is None:
-            return None
-        return "odometry_jump" if jumped(self._previous, T_odom_base) else None
+        return "odometry_jump" if self._continuity.breaks_at(stamp, T_odom_base) else None
 
     def move(self, T_odom_base: F64 | None) -> float | None:
         """Travel at the next scan, None without a pose. Counted from anchor to anchor, each more than 0.1 m from the
         last, so that jitter does not add up. Across missing poses and jumps it counts the straight line."""
-        self._previous = T_odom_base
         if T_odom_base is None:
             return None
         if self._anchor is None:

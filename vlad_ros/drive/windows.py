@@ -14,7 +14,7 @@ from vlad_ros.drive.keyframe_selection import KeyframeSelector
 from vlad_ros.drive.local_map import JoinedMap, LocalMap
 from vlad_ros.drive.scan import Place, Scan
 from vlad_ros.drive.travel import Track
-from vlad_ros.types import F32
+from vlad_ros.types import F32, F64
 
 
 class Window(NamedTuple):
@@ -46,6 +46,7 @@ class Drive:
         self._config, self._counters = config, counters
         self._single_scans = single_scans or config.accumulation_m == 0.0
         self.selector = KeyframeSelector(config)
+        self.at: Place | None = None  # of the newest scan
         self._track = Track()
         self._local_map = LocalMap(config, bev)
         self._waiting: deque[_Waiting] = deque()
@@ -58,12 +59,26 @@ class Drive:
     def move(self, scan: Scan) -> tuple[Place, list[Window]]:
         """Where the next scan lies along the drive, and the keyframes whose windows end before it."""
         closed: list[Window] = []
-        interruption = self._track.interruption(scan.T_odom_base)
+        interruption = self._track.interruption(scan.stamp, scan.T_odom_base)
         if interruption is not None:
             self._counters[interruption] += 1
-            closed = self.close()
-            self._local_map.break_window()
-        return Place(scan.stamp, scan.T_odom_base, self._track.move(scan.T_odom_base)), closed
+            closed = self.interrupt()
+        self.at = Place(scan.stamp, scan.T_odom_base, self._track.move(scan.T_odom_base))
+        return self.at, closed
+
+    def interrupt(self) -> list[Window]:
+        """Nothing that comes is joined with what came; the keyframes whose windows end here."""
+        closed = self.close()
+        self._local_map.break_window()
+        return closed
+
+    def leads_to(self, T_odom_base: F64 | None, after: int) -> bool:
+        """Whether odometry goes on with this pose `after` [ns] the newest scan; where either has none, nothing says
+        that it does not."""
+        at = self.at
+        if at is None or at.T_odom_base is None or T_odom_base is None:
+            return True
+        return self._track.interruption(at.stamp + max(after, 1), T_odom_base) is None
 
     def joins(self, at: Place) -> bool:
         """Whether a scan is joined with its neighbours; otherwise it is described alone, and `add` is not for it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from vlad_ros.cloud.decode import clean
+from vlad_ros.cloud.crop import clean
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.drive.local_map import LocalMap

@@ -1,28 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rosbag2 files without ROS: sequences and KITTI odometry folders in, clouds and odometry out."""
+"""rosbag2 files without ROS: scans and odometry in, messages out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from vlad_ros.atomic import withdrawing
 from vlad_ros.config import ImportConfig
 from vlad_ros.files.sequence import Sequence
-from vlad_ros.poses import inverse, to_quaternion
-from vlad_ros.stamps import SECOND, nanoseconds
+from vlad_ros.files.storage import Bag
+from vlad_ros.poses import to_quaternion
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64
 
 FIELDS = ("x", "y", "z", "intensity")
 FLOAT32 = 7  # sensor_msgs/PointField.FLOAT32
 CLOUD, ODOMETRY = "sensor_msgs/msg/PointCloud2", "nav_msgs/msg/Odometry"
+
+LATEST = 2**31 * SECOND  # ns; a message's seconds have 31 bits
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
@@ -43,80 +50,21 @@ def sequence_scans(sequence: Sequence, rate: float, T_odom_sensor: F64 | None = 
         yield StampedScan(stamp, sequence.scans[i], None if poses is None else poses[i])
 
 
-def kitti_scans(folder: str | os.PathLike[str], rate: float) -> Iterator[StampedScan]:
-    """The scans of a KITTI odometry folder: velodyne/*.bin and, where present, times.txt, poses.txt and calib.txt.
-
-    `poses.txt` (or the benchmark's ``../../poses/<sequence>.txt``) holds T_world_camera; with `Tr` = T_camera_velodyne
-    of calib.txt the sensor's pose is ``inverse(Tr) T_world_camera Tr``, in a map that is the first scan's frame. Stamps
-    start one second after zero, for a stamp of zero means "unknown" in ROS. ValueError names what does not fit.
-    """
-    folder = Path(folder)
-    files = sorted((folder / "velodyne").glob("*.bin"))
-    if not files:
-        raise ValueError(f"{folder}: no velodyne/*.bin in it, not a KITTI odometry folder")
-    poses, seconds = kitti_poses(folder), _numbers(folder / "times.txt")
-    for name, values in (("poses", poses), ("times", seconds)):
-        if values is not None and len(values) < len(files):
-            raise ValueError(f"{folder}: {len(values)} {name} for {len(files)} scans")
-    times = np.arange(len(files)) / rate if seconds is None else seconds[:, 0]
-    for i, file in enumerate(files):
-        numbers = np.fromfile(file, "<f4")
-        if len(numbers) % 4:
-            raise ValueError(f"{file}: {len(numbers)} numbers are no x y z reflectance quadruples")
-        pose = None if poses is None else poses[i]
-        yield StampedScan(SECOND + nanoseconds(times[i]), numbers.reshape(-1, 4), pose)
-
-
-def kitti_poses(folder: Path) -> F64 | None:
-    """T_map_velodyne (S, 4, 4) of a KITTI odometry folder, or None without poses; ValueError without `Tr`."""
-    path = folder / "poses.txt"
-    if not path.exists():
-        path = folder.resolve().parent.parent / "poses" / f"{folder.resolve().name}.txt"
-    rows = _numbers(path)
-    if rows is None:
-        return None
-    calibration = folder / "calib.txt"
-    lines = calibration.read_text().splitlines() if calibration.exists() else []
-    Tr = next((line.split()[1:] for line in lines if line.startswith("Tr")), None)
-    if Tr is None or len(Tr) != 12:
-        raise ValueError(
-            f"{calibration}: no line 'Tr:' with 12 numbers; the camera's poses cannot be moved to the LiDAR"
-        )
-    T_camera_velodyne = _matrices(np.array([Tr], float), calibration)[0]
-    return inverse(T_camera_velodyne) @ _matrices(rows, path) @ T_camera_velodyne
-
-
-def _numbers(path: Path) -> F64 | None:
-    """(rows, columns) of a text file, None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        return np.loadtxt(path, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _matrices(rows: F64, path: Path) -> F64:
-    """(S, 4, 4) of (S, 12) row-major 3x4 matrices."""
-    if rows.shape[1] != 12:
-        raise ValueError(f"{path}: {rows.shape[1]} numbers a line where a 3x4 matrix has 12")
-    out = np.tile(np.eye(4), (len(rows), 1, 1))
-    out[:, :3] = rows.reshape(-1, 3, 4)
-    return out
-
-
 def write_bag(path: str | os.PathLike[str], scans: Iterable[StampedScan], config: ImportConfig) -> int:
     """Write the scans as PointCloud2 and, where they have poses, Odometry at the same stamps; the number of scans.
 
-    Streams: one scan is held at a time. An existing `path` is a ValueError, nothing is overwritten.
+    Streams: one scan is held at a time. An existing `path` is a ValueError, nothing is overwritten; where writing fails
+    or is interrupted, nothing stays. ValueError for a stamp that no message can carry, OSError as writing raises it.
     """
     plugin = StoragePlugin.MCAP if config.storage == "mcap" else StoragePlugin.SQLITE3
     count = 0
     try:
-        with Writer(Path(path), version=9, storage_plugin=plugin) as writer:
+        with withdrawing(path), Writer(Path(path), version=9, storage_plugin=plugin) as writer:
             clouds = writer.add_connection(config.points_topic, CLOUD, typestore=TYPES)
             odometry = None
-            for count, scan in enumerate(scans, 1):  # noqa: B007
+            for count, scan in enumerate(scans, 1):
+                if not 0 <= scan.stamp < LATEST:
+                    raise ValueError(f"scan {count - 1}: no message can carry the stamp {scan.stamp} ns (0 .. 2**31 s)")
                 if scan.T_odom_sensor is not None:
                     odometry = odometry or writer.add_connection(config.odom_topic, ODOMETRY, typestore=TYPES)
                     message = odometry_message(scan.stamp, scan.T_odom_sensor, config.odom_frame, config.frame)
@@ -125,6 +73,8 @@ def write_bag(path: str | os.PathLike[str], scans: Iterable[StampedScan], config
                 writer.write(clouds, scan.stamp, TYPES.serialize_cdr(cloud, CLOUD))
     except WriterError as error:
         raise ValueError(str(error)) from error
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from error
     return count
 
 
@@ -170,24 +120,39 @@ def odometry_message(stamp: int, T_odom_base: F64, frame: str, child_frame: str)
 
 
 @contextmanager
-def open_bag(path: str | os.PathLike[str]) -> Iterator[Reader]:
-    """A reader of the bag, closed at the end; ValueError where `path` is no rosbag2."""
-    try:
-        reader = Reader(Path(path))
-        reader.open()
-    except (ReaderError, FileNotFoundError) as error:
-        raise ValueError(f"{path}: not a readable rosbag2 ({error})") from error
-    try:
-        yield reader
-    finally:
-        reader.close()
+def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
+    """The bag, closed at the end; BagError (a ValueError) says what `path` is instead, and the remedy."""
+    with closing(Bag(path)) as bag:
+        yield bag
 
 
-def read_messages(path: str | os.PathLike[str], topics: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """(topic, deserialised message) in the order of the bag; of all topics, or of those named."""
-    with open_bag(path) as reader:
-        chosen = [c for c in reader.connections if not topics or c.topic in topics]
-        if not chosen:  # rosbags reads "no connections" as all of them
-            return
-        for connection, _, raw in reader.messages(connections=chosen):
-            yield connection.topic, TYPES.deserialize_cdr(raw, connection.msgtype)
+def deserialise(data: bytes, kind: str) -> Any:
+    """A message of the type `kind`; ValueError where the bytes are none."""
+    try:
+        return TYPES.deserialize_cdr(data, kind)
+    except SerdeError as error:
+        raise ValueError(f"not a readable {kind} ({error})") from error
+
+
+def read_messages(
+    path: str | os.PathLike[str],
+    topics: Mapping[str, str] | None = None,
+    failed: Callable[[str, str], object] | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """(topic, message) in the order of the bag; of all topics, or of those in `topics`, whose types it says.
+
+    What cannot be read is passed over, and `failed` is told: the topic, empty where the file is damaged, and why.
+    Without `failed` it is a ValueError.
+    """
+    damaged = None if failed is None else partial(failed, "")
+    with open_bag(path) as bag:
+        chosen = [c for c in bag.connections if topics is None or topics.get(c.topic) == c.msgtype]
+        for connection, _, data in bag.messages(chosen, damaged):
+            try:
+                message = deserialise(data, connection.msgtype)
+            except ValueError as error:
+                if failed is None:
+                    raise
+                failed(connection.topic, str(error))
+                continue
+            yield connection.topic, message

@@ -14,7 +14,6 @@ from vlad_ros.cloud.decode import DATATYPES, decode, four_columns
 from vlad_ros.types import F32
 
 SOURCES = "SEQUENCE.npz:INDEX, BAG:INDEX, a .pcd, .bin (KITTI: float32 x y z intensity) or .npy (N, >=3) file"
-CLOUD = "sensor_msgs/msg/PointCloud2"
 PCD_TYPES = {"I": "i", "U": "u", "F": "f"}
 
 
@@ -51,34 +50,32 @@ def _from_sequence(path: Path, index: int | None) -> F32:
 def _from_bag(path: Path, index: int | None) -> F32:
     """The cloud `index` of a bag, its topics together in the order of the bag."""
     from vlad_ros.cloud.decode import decode_message
-    from vlad_ros.files.bags import TYPES, open_bag
+    from vlad_ros.files.bags import CLOUD, deserialise, open_bag
 
-    folder = path if path.is_dir() else path.parent
     if index is None:
         raise ValueError(f"{path} is a bag, say which scan of it: {path}:0 is the first")
-    with open_bag(folder) as reader:
-        clouds = [connection for connection in reader.connections if connection.msgtype == CLOUD]
+    with open_bag(path) as bag:
+        clouds = [connection for connection in bag.connections if connection.msgtype == CLOUD]
         if not clouds:
             raise ValueError(f"{path}: no PointCloud2 topic in this bag")
         count = 0
-        for connection, _, raw in reader.messages(connections=clouds):
+        for connection, _, data in bag.messages(clouds):
             if count == index:
-                return decode_message(TYPES.deserialize_cdr(raw, connection.msgtype))
+                return decode_message(deserialise(data, connection.msgtype))
             count += 1
     raise ValueError(f"{path} holds {count} clouds, there is no cloud {index}: {path}:0 to {path}:{count - 1}")
 
 
 def _from_bin(path: Path) -> F32:
-    numbers = np.fromfile(path, "<f4")
-    if len(numbers) == 0 or len(numbers) % 4:
-        raise ValueError(f"{path}: {len(numbers)} numbers are no x y z intensity quadruples of float32")
-    return numbers.reshape(-1, 4)
+    from vlad_ros.files.kitti import read_bin
+
+    return read_bin(path)
 
 
 def _from_npy(path: Path) -> F32:
     try:
-        return four_columns(np.load(path, allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
+        return four_columns(np.asarray(np.load(path, allow_pickle=False)))
+    except Exception as error:  # whatever a damaged file makes numpy run into
         raise ValueError(f"{path}: not a readable array of points ({error})") from error
 
 
@@ -104,7 +101,7 @@ def _from_pcd(path: Path) -> F32:
         ]
         step = offsets[-1]
         return decode(fields, data, height=1, width=points, point_step=step, row_step=step * points, is_bigendian=False)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{path}: not a readable PCD file ({error})") from error
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vlad_ros.atomic import replacing
+from vlad_ros.poses import check_rigid
 from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F32, F64
 
@@ -58,23 +58,67 @@ def load_sequence(path: str | os.PathLike[str]) -> Sequence:
             arrays = {key: data[key] for key in data.files}
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such sequence file") from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # whatever a damaged file makes numpy, zipfile and zlib run into
         raise ValueError(f"{path}: not a readable .npz sequence ({error})") from error
     missing = [key for key in ("xyz", "scale", "offsets") if key not in arrays]
     if missing:
         raise ValueError(f"{path}: not a sequence file, {', '.join(missing)} missing")
-    offsets = arrays["offsets"]
-    if len(offsets) < 1 or offsets[0] != 0 or np.any(np.diff(offsets) < 0) or offsets[-1] != len(arrays["xyz"]):
-        raise ValueError(f"{path}: offsets do not cover the {len(arrays['xyz'])} points")
+    try:
+        return _sequence(path.stem, arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _sequence(name: str, arrays: dict[str, np.ndarray]) -> Sequence:
+    """The sequence of a file's arrays, checked."""
+    xyz, offsets, scale = (arrays[key] for key in ("xyz", "offsets", "scale"))
+    _expect("xyz", xyz, (None, 3), "iuf")
+    _expect("offsets", offsets, (None,), "iu")
+    if scale.size != 1 or scale.dtype.kind not in "iuf" or not np.isfinite(scale).all():
+        raise ValueError(f"scale must be one number of metres, not {scale.dtype} {scale.shape}")
+    if len(offsets) < 1 or offsets[0] != 0 or np.any(np.diff(offsets) < 0) or offsets[-1] != len(xyz):
+        raise ValueError(f"offsets do not cover the {len(xyz)} points")
+    count = len(offsets) - 1
     for key in ("poses", "stamps"):
-        if key in arrays and len(arrays[key]) != len(offsets) - 1:
-            raise ValueError(f"{path}: {len(arrays[key])} {key} for {len(offsets) - 1} scans")
-    points = np.zeros((len(arrays["xyz"]), 4), np.float32)
-    points[:, :3] = arrays["xyz"].astype(np.float32) * np.float32(arrays["scale"])
+        if key in arrays and len(np.atleast_1d(arrays[key])) != count:
+            raise ValueError(f"{len(np.atleast_1d(arrays[key]))} {key} for {count} scans")
+    points = np.zeros((len(xyz), 4), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        points[:, :3] = xyz.astype(np.float32) * np.float32(scale)
     if "intensity" in arrays:
+        _expect("intensity", arrays["intensity"], (len(xyz),), "iuf")
         points[:, 3] = arrays["intensity"]
     scans = [points[a:b] for a, b in itertools.pairwise(offsets)]
-    return Sequence(path.stem, scans, arrays.get("poses"), arrays.get("stamps"))
+    return Sequence(name, scans, _poses(arrays.get("poses"), count), _stamps(arrays.get("stamps"), count))
+
+
+def _expect(name: str, array: np.ndarray, shape: tuple[int | None, ...], kinds: str) -> None:
+    """ValueError unless `array` has the shape (None: any) and is of these kinds."""
+    fits = array.ndim == len(shape) and all(want in (None, is_) for want, is_ in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype.kind not in kinds:
+        raise ValueError(
+            f"{name} must be numbers of shape {shape}, not {array.dtype} {array.shape}".replace("None", "N")
+        )
+
+
+def _poses(poses: np.ndarray | None, count: int) -> F64 | None:
+    """(count, 4, 4), rigid."""
+    if poses is None:
+        return None
+    _expect("poses", poses, (count, 4, 4), "iuf")
+    for i, T in enumerate(poses):
+        check_rigid(T, f"pose {i}")
+    return np.asarray(poses, np.float64)
+
+
+def _stamps(stamps: np.ndarray | None, count: int) -> F64 | None:
+    """(count,) seconds that messages can carry."""
+    if stamps is None:
+        return None
+    _expect("stamps", stamps, (count,), "iuf")
+    for i in np.flatnonzero(~((stamps >= 0) & (stamps < 2**31))):
+        raise ValueError(f"stamp {i} must be seconds from 0 to 2**31, not {stamps[i]}")
+    return np.asarray(stamps, np.float64)
 
 
 def save_sequence(path: str | os.PathLike[str], sequence: Sequence, scale: float = 0.005) -> None:

@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 
 from vlad_ros.covariance_conventions import adjoint, symmetric
-from vlad_ros.drive.odometry import RESTART, OdometryBuffer
-from vlad_ros.drive.travel import jumped
+from vlad_ros.drive.jumps import Continuity
+from vlad_ros.drive.odometry import GAP, OdometryBuffer
+from vlad_ros.drive.stamp_gate import LATE
 from vlad_ros.poses import inverse, rotation_angle
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 
 REACH = SECOND // 2  # to the nearest node
-GAP = SECOND  # without a pose; across it odometry is not believed
 WAITING = 1000  # edges whose nodes are not known yet; the oldest is given up
 
 # A standard deviation of odometry over a way of less than a second: a floor, and a share of the way.
@@ -86,8 +86,10 @@ class NodeEdges:
     def _begin_anew(self) -> None:
         """The stamps went back: what they meant until now is over."""
         self._odometry = OdometryBuffer()
-        self._last: Pose | None = None
+        self._last: int | None = None  # stamp of the last pose
+        self._continuity = Continuity()
         self._breaks: list[int] = []
+        self._known: set[int] = set()  # all that was announced: to `_announced` until odometry comes there
         self._announced: list[int] = []
         self._nodes: list[Pose] = []
         self._given.clear()
@@ -95,39 +97,37 @@ class NodeEdges:
 
     def move(self, stamp: int, T_odom_base: F64 | None) -> None:
         """Where the body was at a scan; None without odometry."""
-        last = self._last
-        if last is not None and stamp < last.stamp - RESTART:
+        if self._last is not None and stamp < self._last - LATE:
             self._begin_anew()
-            last = None
-        if last is not None and self._is_broken(last, stamp, T_odom_base):
+        if T_odom_base is None:
+            self._continuity.clear()
+            return
+        after_gap = self._last is not None and stamp - self._last > GAP
+        if self._continuity.breaks_at(stamp, T_odom_base) or after_gap:
             self._settle()
             self._odometry.clear()
             self._breaks.append(stamp)
-        if T_odom_base is not None:
-            self._odometry.add(stamp, T_odom_base)
-            self._last = Pose(stamp, T_odom_base, len(self._breaks))
+        self._odometry.add(stamp, T_odom_base)
+        self._last = stamp
         self._settle()
 
-    def _is_broken(self, last: Pose, stamp: int, T_odom_base: F64 | None) -> bool:
-        """Whether odometry does not lead from the last pose to this one."""
-        if T_odom_base is None or last.T_odom_base is None:
-            return False
-        return jumped(last.T_odom_base, T_odom_base) or stamp - last.stamp > GAP
-
-    def announce(self, stamp: int) -> None:
-        """The back-end has a node at this stamp; one already known changes nothing."""
-        at = bisect.bisect_left(self._nodes, stamp, key=lambda node: node.stamp)
-        known = at < len(self._nodes) and self._nodes[at].stamp == stamp
-        if not known and stamp not in self._announced:
-            bisect.insort(self._announced, stamp)
+    def announce(self, *stamps: int) -> None:
+        """The back-end has nodes at these stamps; those already known change nothing."""
+        news = set(stamps).difference(self._known)
+        if news:
+            self._known |= news
+            self._announced = sorted([*self._announced, *news])
             self._settle()
 
     def _settle(self) -> None:
         """Find the poses of the nodes that odometry has come to."""
         newest = self._odometry.newest
-        while newest is not None and self._announced and self._announced[0] <= newest:
-            stamp = self._announced.pop(0)
+        if newest is None:
+            return
+        come = bisect.bisect_right(self._announced, newest)
+        for stamp in self._announced[:come]:
             bisect.insort(self._nodes, self._at(stamp, self._odometry.at(stamp)), key=lambda node: node.stamp)
+        del self._announced[:come]
 
     def _at(self, stamp: int, T_odom_base: F64 | None) -> Pose:
         return Pose(stamp, T_odom_base, bisect.bisect_right(self._breaks, stamp))

@@ -52,7 +52,7 @@ class MapLock:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.realpath(path))  # one map, whatever path leads to it
         lock_path = self.path.with_name(self.path.name + ".lock")
         try:
             self._file = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

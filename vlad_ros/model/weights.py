@@ -18,8 +18,9 @@ from torch import Tensor
 
 from vlad_ros.atomic import replacing
 from vlad_ros.calibration import Calibration
-from vlad_ros.config import BevConfig, ModelConfig, from_mapping
+from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
+from vlad_ros.settings import from_mapping
 from vlad_ros.types import PathLike
 
 FORMAT = "vlad_ros weights 2"

@@ -193,9 +193,10 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         if resources is not None and self._state == "active":
             warnings = resources.watch()
         values = self.statistics.values() | (resources.values() if resources is not None else {})
-        health = status(self.get_name(), self._state, warnings, values)
+        health = status(self.get_fully_qualified_name().lstrip("/"), self._state, warnings, values)
         if resources is not None:
             resources.outputs.say(health.message, bool(warnings))
+            resources.taken.look()
         array = DiagnosticArray(status=[health])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -18,10 +18,15 @@ REASONS = {
     "no_transform": "there is no transform from the cloud's frame to base_frame",
     "repeated_stamp": "the stamp is the last one's",
     "late_stamp": "the stamp is older than the last one's",
+    "wrong_stamp": "the stamp is seconds from those before and after it; that message is not used",
+    "wrong_odometry_stamp": "the stamp is seconds from those before and after it; that message is not used",
+    "pause": "no cloud came for a while; the session goes on",
     "session_opened": "the stamps went back (a bag restarted?); a new session begins, the map is kept",
     "no_odometry": "no odometry around the stamp; the scan is used without a pose",
     "odometry_jump": "the odometry has jumped; local maps end there",
     "not_deskewed": "the odometry does not cover the sweep, and has no twist; the scan is used as it came",
+    "bad_times": "the times of the points cannot be understood; the scan is used as it came",
+    "missing_returns": "the sensor draws its missing returns at its range limit; set max_range below it",
     "bad_odometry": "the odometry message is not a pose",
     "odometry_frame": "the odometry's child_frame_id is neither the body nor the cloud's frame; set base_frame to it",
     "bad_bev": "the BEV image cannot be used",
@@ -42,6 +47,9 @@ REASONS = {
 TOPICS = {
     "no_odometry": "odom",
     "odometry_jump": "odom",
+    "wrong_odometry_stamp": "odom",
+    "bad_times": "the times of the points cannot be understood; the scan is used as it came",
+    "missing_returns": "the sensor draws its missing returns at its range limit; set max_range below it",
     "bad_odometry": "odom",
     "odometry_frame": "odom",
     "bad_bev": "bev",
@@ -56,3 +64,17 @@ TOPICS = {
     "node_other_session": "keyframes",
     "save_failed": "~/save_map",
 }
+
+# Those for which a cloud is not used at all.
+REFUSALS = (
+    *tuple(name for name in REASONS if name.startswith("cloud_")),
+    "unusable",
+    "zero_stamp",
+    "frame_changed",
+    "no_transform",
+    "repeated_stamp",
+    "late_stamp",
+    "wrong_stamp",
+    "bev_missing",
+    "bad_bev",
+)

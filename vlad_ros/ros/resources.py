@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ from rclpy.lifecycle import LifecycleNode
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.drive.frames import Frames
-from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, PoseSource, TopicOdometry
+from vlad_ros.drive.pairing import Inputs
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
 from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.mapping.map_file import MapLock
 from vlad_ros.pipeline import PlaceRecognizer
@@ -22,7 +24,9 @@ from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
 from vlad_ros.ros.inputs.tf import TfOdometry, Transforms
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.diagnostics import LOSSY, SLOW_DDS, explain_silence
+from vlad_ros.ros.outputs.health import ENOUGH, explain_odometry, health
 from vlad_ros.ros.outputs.publishers import Publishers
+from vlad_ros.ros.outputs.taken import Intake, Taken
 from vlad_ros.ros.statistics import SILENCE, Statistics
 from vlad_ros.ros.worker import Job, Worker
 
@@ -61,7 +65,7 @@ class Resources:
             self.frames = Frames(config, None if transforms is None else transforms.find, listener.warn)
             poses: PoseSource = NoOdometry()
             if config.odom_source == "topic":
-                poses = TopicOdometry()
+                poses = TopicOdometry(config.base_frame)
             elif config.odom_source == "tf" and transforms is not None:
                 poses = TfOdometry(transforms, config)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
@@ -72,6 +76,8 @@ class Resources:
                 node, config, self.inputs, self.outputs, listener, statistics, self._later
             )
             undo.callback(self.subscriptions.close)
+            self.taken = Taken(node, self._intakes)
+            undo.callback(self.taken.close)
             self._undo = undo.pop_all()
 
     def _transforms(self, node: LifecycleNode) -> Transforms | None:
@@ -86,7 +92,13 @@ class Resources:
     def open(self) -> None:
         """Start the worker and let scans in."""
         self._worker = Worker(
-            self.recognizer, self._config, self.frames, self.outputs, self._listener, self._statistics
+            self.recognizer,
+            self._config,
+            self.frames,
+            self.outputs,
+            self._listener,
+            self._statistics,
+            self.inputs.may_wait,
         )
         self._worker.start()
         self._saved_at = time.monotonic()
@@ -116,7 +128,7 @@ class Resources:
             self._save()
         self._undo.close()
         device = self.recognizer.describer.device
-        del self.recognizer, self.outputs, self.subscriptions, self.inputs
+        del self.recognizer, self.outputs, self.subscriptions, self.inputs, self.taken
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -148,8 +160,21 @@ class Resources:
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None and rates[0] < LOSSY * rates[1]:
             warnings.append(f"{rates[0]:.1f} of {rates[1]:.1f} clouds a second arrive; {SLOW_DDS}")
+        flow = self._statistics.flow()
+        waiting = self._worker.queue.scans() if self._worker else 0
+        warnings += health(flow, waiting, self._config, self.recognizer.config)
+        if self._config.odom_source == "topic" and flow.counts.get("used", 0) >= ENOUGH and not flow.counts["posed"]:
+            warnings += filter(None, [self._explain_odometry()])
         self._queue_tick(silence >= SILENCE)
         return warnings
+
+    def _explain_odometry(self) -> str:
+        odometry = self.inputs.odometry
+        if odometry is None:
+            return ""
+        topic, publishers = self.subscriptions.publishers("odom")
+        frames = self.frames.body, self.frames.sensor or ""
+        return explain_odometry(topic, publishers, odometry.children, frames, (odometry.newest, self.inputs.newest))
 
     def values(self) -> dict[str, str]:
         """What diagnostics shows of it."""
@@ -168,6 +193,12 @@ class Resources:
         if rates is not None:
             values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"
         return values
+
+    def _intakes(self) -> Iterator[Intake]:
+        """How far the inputs are. Scans that only wait for what belongs to them are let go by those that come next."""
+        queued = self._worker.queue.scans() if self._worker else 0
+        free = self._config.queue_size - queued - self.inputs.waiting
+        return self.subscriptions.intakes(max(free, 0 if queued else 1))
 
     def _queue_tick(self, silent: bool) -> None:
         worker = self._worker

@@ -10,11 +10,13 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+
 from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.body_points import BodyPoints
 from vlad_ros.drive.frames import FrameError, Frames
-from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.loops.described import Described
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.listener import Listener
@@ -55,11 +57,14 @@ class Job:
 
 
 class WorkQueue:
-    """First in, first out; at most `size` scans, the oldest is dropped; jobs never are."""
+    """First in, first out; at most `size` scans, the oldest is dropped unless it `may_wait`; jobs never are."""
 
-    def __init__(self, size: int, dropped: Callable[[], None]) -> None:
+    def __init__(
+        self, size: int, dropped: Callable[[], None], may_wait: Callable[[PendingScan], bool] = lambda scan: False
+    ) -> None:
         self._size = size
         self._dropped = dropped
+        self._may_wait = may_wait
         self._items: deque[PendingScan | Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -70,8 +75,11 @@ class WorkQueue:
             if self._closed:
                 return False
             self._items.append(item)
-            if self.scans() > self._size:
-                self._items.remove(next(i for i in self._items if isinstance(i, PendingScan)))
+            while self.scans() > self._size:
+                oldest = next(i for i in self._items if isinstance(i, PendingScan))
+                if self._may_wait(oldest):
+                    break
+                self._items.remove(oldest)
                 self._dropped()
             self._changed.notify()
             return True
@@ -118,6 +126,7 @@ class Worker(threading.Thread):
         audience: Audience,
         listener: Listener,
         statistics: Statistics,
+        may_wait: Callable[[PendingScan], bool],
     ) -> None:
         super().__init__(name="vlad_worker", daemon=True)
         self._recognizer = recognizer
@@ -126,8 +135,9 @@ class Worker(threading.Thread):
         self._listener = listener
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
-        self.reader = BodyPoints(config, frames, listener.warn, statistics.count)
-        self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""))
+        self._last_pose: F64 | None = None
+        self.reader = BodyPoints(config, recognizer.config, frames, listener.warn, statistics.count)
+        self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""), may_wait)
 
     def run(self) -> None:
         """The thread's loop; an error of the program itself costs one scan, never the loop."""
@@ -138,6 +148,7 @@ class Worker(threading.Thread):
                 self._listener.failed(traceback.format_exc())
                 if isinstance(item, Job):
                     item.refuse_or_accept(False, "internal error, see the node's log")
+            self._statistics.worked()
 
     def finish(self) -> int:
         """End after the item in hand, and answer the keyframes that still wait; the number of scans dropped."""
@@ -169,7 +180,7 @@ class Worker(threading.Thread):
         decoded = time.monotonic()
         self._statistics.took("decode", decoded - started)
         try:
-            described = self._recognizer.step(points, scan.stamp, raster, pose, scan.is_keyframe)
+            described = self._recognizer.step(points, scan.stamp, raster, pose, scan.is_keyframe, cropped=True)
         except CloudError as error:
             self._listener.reject(f"cloud_{error.reason}", str(error))
             return
@@ -178,6 +189,7 @@ class Worker(threading.Thread):
             return
         finally:
             self._relay_counters()
+        self._statistics.used(pose is not None, self._moved(pose))
         stepped = time.monotonic()
         self._statistics.took("recognise" if described else "scan without keyframe", stepped - decoded)
         self._audience.publish(described)
@@ -218,6 +230,11 @@ class Worker(threading.Thread):
         except ValueError as error:
             self._listener.reject("bad_bev", str(error))
         return self._config.bev_missing == "process", None
+
+    def _moved(self, pose: F64 | None) -> float:
+        """Metres from the last scan's pose; 0 where either is not known."""
+        before, self._last_pose = self._last_pose, pose
+        return 0.0 if before is None or pose is None else float(np.linalg.norm(pose[:3, 3] - before[:3, 3]))
 
     def _relay_counters(self) -> None:
         """Tell what the pipeline has counted since the last scan."""

@@ -8,12 +8,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import EvaluationConfig, RunConfig
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, RIGHT_METRES
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.provenance import commit
-from vlad_ros.runs.sources import PlayedScan, Source
+from vlad_ros.runs.sources import PlayedScan, Source, reason_of
 from vlad_ros.runs.tables import Run
 from vlad_ros.runs.writer import RunRecorder
 from vlad_ros.types import F64
@@ -36,10 +35,9 @@ def play(
     Scans that nothing can be made of are counted. ValueError when not one keyframe comes of the drive.
     """
     recorder = RunRecorder()
-    counters = _step(recognizer, source, config, recorder, bar)
+    counted = told(_step(recognizer, source, config, recorder, bar), source)
     if not len(recorder):
-        reasons = ", ".join(f"{name}: {count}" for name, count in counters.items()) or "it holds no scans"
-        raise ValueError(f"{source.name}: not one keyframe came of it ({reasons})")
+        raise ValueError(f"{source.name}: not one keyframe came of it ({', '.join(counted) or 'it holds no scans'})")
     about = {
         "source": source.name,
         "protocol": protocol(source, recognizer, judge),
@@ -47,6 +45,7 @@ def play(
         "calibration": recognizer.calibration.as_dict(),
         "commit": commit(),
         "seed": judge.seed,
+        "counted": counted,
         "configuration": {
             "run": dataclasses.asdict(config),
             "recognizer": dataclasses.asdict(recognizer.config),
@@ -63,25 +62,35 @@ def _step(
 ) -> Counter[str]:
     """Play and record; returns what has been counted by the recogniser, the source and here."""
     truth: dict[int, F64 | None] = {}
-    unusable: Counter[str] = Counter()
     is_keyframe = True if config.every_scan else None
     stamp = number = 0
     for number, scan in enumerate(bar(source.scans), 1):
         stamp = scan.stamp
         truth[stamp] = scan.T_world_base
         try:
-            done = recognizer.step(scan.points, stamp, T_odom_base=scan.T_odom_base, is_keyframe=is_keyframe)
-        except CloudError as error:
-            unusable[error.reason] += 1
+            done = recognizer.step(
+                scan.points, stamp, T_odom_base=scan.T_odom_base, is_keyframe=is_keyframe, cropped=scan.cropped
+            )
+        except ValueError as error:
+            source.counters[reason_of(error)] += 1
+            source.why.setdefault(reason_of(error), str(error))
             continue
         for described in done:
             recorder.add(described, truth[described.keyframe.stamp])
-        recorder.tick(stamp, number, recognizer.counters + source.counters + unusable)
+        recorder.tick(stamp, number, recognizer.counters + source.counters)
     for described in recognizer.finish():
         recorder.add(described, truth[described.keyframe.stamp])
-    counters = recognizer.counters + source.counters + unusable
+    counters = recognizer.counters + source.counters
     recorder.finish(stamp, number, counters)
     return counters
+
+
+def told(counters: Counter[str], source: Source) -> list[str]:
+    """What was counted, in words: how often, the reason, and the first time's why."""
+    if source.odometry == "none":
+        counters = counters - Counter(no_odometry=counters["no_odometry"])  # nobody wanted any
+    why = source.why
+    return [f"{count} {name}" + (f": {why[name]}" if name in why else "") for name, count in counters.most_common()]
 
 
 def protocol(source: Source, recognizer: PlaceRecognizer, judge: EvaluationConfig) -> str:

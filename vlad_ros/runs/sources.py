@@ -7,60 +7,118 @@ import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from vlad_ros.cloud.decode import CloudError
-from vlad_ros.config import EvaluationConfig, NodeConfig, RunConfig
+from vlad_ros.config import EvaluationConfig, NodeConfig, RecognizerConfig, RunConfig
 from vlad_ros.drive.body_points import BodyPoints
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.drive.frames import FrameError, Frames
-from vlad_ros.drive.pairing import Inputs, NoOdometry, PendingScan, TopicOdometry
+from vlad_ros.drive.pairing import Inputs
+from vlad_ros.drive.pending_scan import PendingScan
+from vlad_ros.drive.pose_source import NoOdometry, TopicOdometry
 from vlad_ros.files.bags import CLOUD, ODOMETRY, open_bag, read_messages
 from vlad_ros.files.sequence import load_sequence
-from vlad_ros.poses import decode_pose
+from vlad_ros.poses import decode_pose, decode_twist
+from vlad_ros.runs import static_transforms as static
 from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F32, F64
+
+DEFAULTS = RecognizerConfig()
+# Stamps that the pairing of clouds and odometry does not accept.
+OF_STAMPS = {
+    "wrong_stamp": "a cloud's stamp is seconds from those before and after it",
+    "wrong_odometry_stamp": "an odometry message's stamp is seconds from those before and after it",
+    "late_stamp": "a cloud's stamp is older than the last one's",
+    "repeated_stamp": "a cloud's stamp is the last one's",
+}
+# What helps, where `vlad run` has an option for it.
+REMEDIES = {
+    "odometry_frame": "name the body with --base-frame, or leave the odometry out with --no-odometry",
+    "no_transform": "say where the sensor is with --mounting-xyz-rpy",
+    "zero_stamp": "its driver must stamp the clouds",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class PlayedScan:
-    """`points` (N, 4) x y z intensity in the body frame, `stamp` [ns]; poses (4, 4), None where unknown."""
+    """`points` (N, 4) x y z intensity in the body frame, `stamp` [ns]; poses (4, 4), None where unknown.
+    `cropped`: about the sensor, and without the vehicle itself."""
 
     stamp: int
     points: F32
     T_odom_base: F64 | None = None
     T_world_base: F64 | None = None
+    cropped: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A drive to be played once: `scans`, about `count` of them; `odometry` says in words what stands in for a robot's;
-    `counters` counts what could not be read."""
+    """A drive to be played once: `scans`, about `count` of them; `odometry` says in words what stands in for a robot's.
+    While it is played `counters` counts what could not be used, by reason, and `why` keeps the first of each in words.
+    """
 
     name: str
     odometry: str
     count: int
     scans: Iterator[PlayedScan]
     counters: Counter[str]
+    why: dict[str, str] = field(default_factory=dict)
 
 
 def to_stderr(sentence: str) -> None:
-    """For people who watch a run."""
-    print(sentence, file=sys.stderr)
+    """For people who watch a run, beside its progress bar."""
+    tqdm.write(sentence, file=sys.stderr)
+
+
+class Unused:
+    """Counts what is not used by its reason, as the node does, and says the first of each."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self.counters: Counter[str] = Counter()
+        self.why: dict[str, str] = {}
+        self._warn = warn
+
+    def __call__(self, reason: str, sentence: str) -> None:
+        """One more; `sentence` says why, for people."""
+        self.counters[reason] += 1
+        if reason not in self.why:
+            self.why[reason] = f"{sentence}; {REMEDIES[reason]}" if reason in REMEDIES else sentence
+            self._warn(f"{reason}: {self.why[reason]}")
+
+    def refuse(self, error: ValueError) -> None:
+        """A scan that failed."""
+        self(reason_of(error), str(error))
+
+
+def reason_of(error: ValueError) -> str:
+    """The name under which a scan that cannot be used is counted, the same as the node's."""
+    if isinstance(error, CloudError):
+        return f"cloud_{error.reason}"
+    return error.reason if isinstance(error, FrameError) else "unusable"
 
 
 def open_source(
-    path: str | os.PathLike[str], config: RunConfig, judge: EvaluationConfig, warn: Callable[[str], None] = to_stderr
+    path: str | os.PathLike[str],
+    config: RunConfig,
+    judge: EvaluationConfig,
+    warn: Callable[[str], None] = to_stderr,
+    crop: RecognizerConfig = DEFAULTS,
 ) -> Source:
-    """A sequence (.npz) or a rosbag2; `warn` hears, once, what cannot be made of its clouds. ValueError says what is
-    wrong with it, or with what is asked of it."""
+    """A sequence (.npz) or a rosbag2, whose clouds are cropped about the sensor as `crop` says; `warn` hears, once,
+    what cannot be made of them. ValueError says what is wrong with it, or with what is asked of it."""
     path = Path(path)
-    return open_sequence(path, config, judge) if path.suffix == ".npz" else open_bag_source(path, config, warn)
+    return open_sequence(path, config, judge) if path.suffix == ".npz" else open_bag_source(path, config, warn, crop)
 
 
 def open_sequence(path: Path, config: RunConfig, judge: EvaluationConfig) -> Source:
     """A sequence, its true poses serving as odometry unless they shall drift, or there shall be none."""
+    if config.base_frame or config.mounting_xyz_rpy:
+        raise ValueError("--base-frame and --mounting-xyz-rpy are for bags; the poses of a sequence are its sensor's")
     sequence = load_sequence(path)
     poses, words = sequence.poses, "the true poses"
     if config.drift and not config.odometry:
@@ -81,57 +139,140 @@ def open_sequence(path: Path, config: RunConfig, judge: EvaluationConfig) -> Sou
     return Source(sequence.name, words, len(sequence), scans(), Counter())
 
 
-def open_bag_source(path: Path, config: RunConfig, warn: Callable[[str], None] = to_stderr) -> Source:
-    """A bag's clouds with the odometry interpolated to their stamps, as the node does. ValueError names the topics that
-    the bag has where it lacks the one that is asked for; there is nothing to judge by."""
+def open_bag_source(
+    path: Path, config: RunConfig, warn: Callable[[str], None] = to_stderr, crop: RecognizerConfig = DEFAULTS
+) -> Source:
+    """A bag's clouds with the odometry interpolated to their stamps, as the node does; what one of its messages lacks
+    costs that message. ValueError names the topics that the bag has where it lacks the one that is asked for; there is
+    nothing to judge by."""
     if config.drift:
         raise ValueError("--drift is for sequence files; a bag is played with its own odometry")
-    with open_bag(path) as reader:
-        known = {c.topic: (c.msgtype, c.msgcount) for c in reader.connections}
-    topics = [config.points_topic] + ([config.odom_topic] if config.odometry else [])
-    for topic, kind in zip(topics, (CLOUD, ODOMETRY), strict=False):
-        if known.get(topic, ("", 0))[0] != kind:
-            there = ", ".join(name for name, (type, _) in known.items() if type == kind) or "none"
-            remedy = "" if kind == CLOUD else ", or leave it out with --no-odometry"
-            raise ValueError(f"{path}: no topic {topic} of type {kind} in this bag; there are: {there}{remedy}")
-    counters: Counter[str] = Counter()
+    with open_bag(path) as bag:
+        connections = bag.connections
+    topics = {config.points_topic: CLOUD} | ({config.odom_topic: ODOMETRY} if config.odometry else {})
+    for topic, kind in topics.items():
+        _check_topic(path, topic, kind, connections)
+    unused = Unused(warn)
+    transforms = _transforms(path, connections, unused) if config.base_frame else None
+    drive = _BagDrive(config, crop, transforms, unused, warn)
+    count = sum(c.msgcount for c in connections if (c.topic, c.msgtype) == (config.points_topic, CLOUD))
     words = f"the bag's {config.odom_topic}" if config.odometry else "none"
-    scans = _bag_scans(path, config, topics, counters, warn)
-    return Source(path.name, words, known[config.points_topic][1], scans, counters)
+    return Source(path.name, words, count, drive.play(path, topics), unused.counters, unused.why)
 
 
-def _bag_scans(
-    path: Path, config: RunConfig, topics: list[str], counters: Counter[str], warn: Callable[[str], None]
-) -> Iterator[PlayedScan]:
-    """Clouds in the order of the bag, each held until its odometry is there; unreadable ones are counted."""
-    # Nothing is late offline: a scan waits for odometry as long as the bag goes on, but for a bounded number of others.
-    source = "topic" if config.odometry else "none"
-    node = NodeConfig(queue_size=100, odom_timeout=10.0, deskew=config.deskew, odom_source=source)
-    released: deque[PendingScan] = deque()
-    odometry = TopicOdometry() if config.odometry else NoOdometry()
-    inputs = Inputs(node, odometry, released.append, lambda reason: None)
-    reader = BodyPoints(node, Frames(node, None, warn), warn, lambda reason: counters.update([reason]))
-    for topic, message in read_messages(path, tuple(topics)):
-        if topic == config.points_topic:
-            inputs.add_scan(PendingScan(message, stamp_of(message), 0.0))
-        else:
-            inputs.add_odometry(stamp_of(message), decode_pose(message.pose.pose), message.child_frame_id)
-        yield from _read(released, reader, counters)
-    inputs.release_all()
-    yield from _read(released, reader, counters)
+def _check_topic(path: Path, topic: str, kind: str, connections: list[Any]) -> None:
+    """ValueError unless the bag has the topic."""
+    known = [(c.topic, c.msgtype) for c in connections]
+    if (topic, kind) in known:
+        return
+    there = ", ".join(name for name, of in known if of == kind) or "none"
+    other = "".join(f" ({topic} is a {of})" for name, of in known if name == topic)
+    remedy = "" if kind == CLOUD else ", or leave it out with --no-odometry"
+    raise ValueError(f"{path}: no topic {topic} of type {kind} in this bag{other}; there are: {there}{remedy}")
 
 
-def _read(released: deque[PendingScan], reader: BodyPoints, counters: Counter[str]) -> Iterator[PlayedScan]:
-    while released:
-        scan = released.popleft()
+def _transforms(path: Path, connections: list[Any], unused: Unused) -> static.StaticTransforms | None:
+    """What the whole bag says on /tf_static, None where it has no such topic."""
+    if (static.TOPIC, static.TYPE) not in [(c.topic, c.msgtype) for c in connections]:
+        return None
+
+    def failed(topic: str, why: str) -> None:
+        if topic:  # damage of the file is told when the drive is played
+            unused("bad_transform", why)
+
+    transforms = static.StaticTransforms()
+    for _, message in read_messages(path, {static.TOPIC: static.TYPE}, failed):
+        for stamped in message.transforms:
+            try:
+                transforms.add(stamped)
+            except ValueError as error:
+                unused("bad_transform", str(error))
+    return transforms
+
+
+class _BagDrive:
+    """The way of a bag's messages, as in the node: wait for odometry, decode, mount, deskew."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        crop: RecognizerConfig,
+        transforms: static.StaticTransforms | None,
+        unused: Unused,
+        warn: Callable[[str], None],
+    ) -> None:
+        # Nothing is late offline: a scan waits for odometry as long as the bag goes on, but for a bounded number of
+        # others.
+        node = NodeConfig(
+            queue_size=100,
+            odom_timeout=10.0,
+            deskew=config.deskew,
+            odom_source="topic" if config.odometry else "none",
+            base_frame=config.base_frame,
+            mounting_xyz_rpy=config.mounting_xyz_rpy,
+        )
+        self._config, self._unused = config, unused
+        self._released: deque[PendingScan] = deque()
+        odometry = TopicOdometry(config.base_frame) if config.odometry else NoOdometry()
+        self._inputs = Inputs(node, odometry, self._released.append, lambda why: unused(why, OF_STAMPS.get(why, why)))
+        frames = Frames(node, None if transforms is None else transforms.find, warn)
+        self._missing: set[str] = set()  # of the scan in hand
+        self._reader = BodyPoints(node, crop, frames, warn, self._missing.add)
+
+    def play(self, path: Path, topics: dict[str, str]) -> Iterator[PlayedScan]:
+        """Clouds in the order of the bag, each held until its odometry is there."""
+        for topic, message in read_messages(path, topics, self._failed):
+            self._take(topic, message)
+            yield from self._ready()
+        self._inputs.release_all()
+        yield from self._ready()
+        for _ in range(self._inputs.clear()):  # held to the end: no other stamp agreed with it
+            self._unused("wrong_stamp", OF_STAMPS["wrong_stamp"])
+
+    def _failed(self, topic: str, why: str) -> None:
+        reasons = {self._config.points_topic: "cloud_unreadable", self._config.odom_topic: "bad_odometry"}
+        self._unused(reasons[topic] if topic else "bag_damaged", why)
+
+    def _take(self, topic: str, message: Any) -> None:
+        """Let a message meet the others."""
+        stamp = stamp_of(message)
+        if topic == self._config.points_topic:
+            if stamp <= 0:
+                self._unused("zero_stamp", f"a cloud's stamp is {stamp} ns")
+                return
+            self._inputs.add_scan(PendingScan(message, stamp, 0.0))
+            return
         try:
-            points = reader.points(scan)
-            yield PlayedScan(scan.stamp, points, reader.pose(scan))
-        except CloudError as error:
-            counters[error.reason] += 1
-        except FrameError as error:
-            raise ValueError(
-                f"the odometry's child_frame_id is {scan.child!r}, the clouds' frame {scan.message.header.frame_id!r}: "
-                "vlad run knows no TF, so play this bag to the node (vlad replay), or leave its odometry out with "
-                "--no-odometry"
-            ) from error
+            if stamp <= 0:
+                raise ValueError(f"its stamp is {stamp} ns")
+            T, twist = decode_pose(message.pose.pose), decode_twist(message.twist.twist)
+            self._inputs.add_odometry(stamp, T, message.child_frame_id, twist)
+        except ValueError as error:
+            self._unused("bad_odometry", f"a message on {topic} is no pose: {error}")
+
+    def _ready(self) -> Iterator[PlayedScan]:
+        """The scans whose waiting is over, those that can be used."""
+        while self._released:
+            scan = self._released.popleft()
+            try:
+                points = self._points(scan)
+            except ValueError as error:
+                self._unused.refuse(error)
+                continue
+            try:
+                pose = self._reader.pose(scan)
+            except ValueError as error:
+                self._unused.refuse(error)
+                pose = None
+            yield PlayedScan(scan.stamp, points, pose, cropped=True)
+
+    def _points(self, scan: PendingScan) -> F32:
+        """The cloud (N, 4) in the body frame; what was not done about motion is counted (the reader has said it)."""
+        self._missing.clear()
+        points = self._reader.points(scan)
+        if self._config.deskew and self._config.odometry and not self._reader.deskewed_in:
+            self._missing.add("not_deskewed")
+        for reason in self._missing:
+            self._unused.counters[reason] += 1
+            self._unused.why.setdefault(reason, f"deskewing {self._reader.state}")
+        return points

@@ -159,15 +159,14 @@ def _about(path: Path) -> dict[str, Any]:
         about = json.loads((path / ABOUT).read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no run, or an unfinished one: {ABOUT} is missing; {AGAIN}") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise ValueError(f"{path / ABOUT}: not readable ({error}); {AGAIN}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(f"{path / ABOUT}: not the record of a run; name a folder that vlad run has written")
-    if about.get("version") != VERSION:
-        age = "an older" if about.get("version", 0) < VERSION else "a newer"
-        raise ValueError(
-            f"{path}: a run of {age} version ({about.get('version')}; this program reads {VERSION}); {AGAIN}"
-        )
+    version = about.get("version", 0)
+    if version != VERSION:
+        age = ("an older" if version < VERSION else "a newer") if isinstance(version, int) else "another"
+        raise ValueError(f"{path}: a run of {age} version ({version}; this program reads {VERSION}); {AGAIN}")
     return about
 
 
@@ -180,6 +179,8 @@ def _table(path: Path) -> dict[str, tuple[str, ...]]:
             lines = list(rows)
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent}: a damaged run, {path.name} is missing; {AGAIN}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from error
     if any(len(line) != len(names) for line in lines):
         raise ValueError(f"{path}: damaged, a row is cut short; {AGAIN}")
     columns = zip(*lines, strict=True) if lines else [()] * len(names)

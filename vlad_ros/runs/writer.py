@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vlad_ros.atomic import replacing
+from vlad_ros.atomic import withdrawing
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
 from vlad_ros.evaluation import edges
 from vlad_ros.loops.described import Described
@@ -25,7 +26,8 @@ from vlad_ros.runs import tables as run
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Keyframe, LoopClosure
 
-ABSENT = ""  # the cell of an unknown number
+ABSENT = ""  # the cell of a number that is not known
+UNFINISHED = ".unfinished"  # folder within the run's, of what is being written
 
 
 class RunRecorder:
@@ -80,13 +82,32 @@ class RunRecorder:
         judge: EvaluationConfig,
         save_map: Callable[[Path], None],
     ) -> run.Run:
-        """Write the run into `folder`, each file whole or not at all and run.json last, and read it back.
+        """Write the run into `folder` and read it back. Until all of it is written an earlier run there stays whole,
+        and for good where that fails; a folder that was not there is gone then.
 
         `about`: what was played and how; format, version and metrics are added. ValueError without keyframes.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / run.ABOUT).unlink(missing_ok=True)  # from here on the folder is not a finished run
+        with withdrawing(folder):
+            (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
+            try:
+                written = self._write(folder / UNFINISHED, about, config, judge, save_map)
+                (folder / run.ABOUT).unlink(missing_ok=True)  # from here on the folder is not a finished run
+                for file in sorted((folder / UNFINISHED).iterdir(), key=lambda file: file.name == run.ABOUT):
+                    os.replace(file, folder / file.name)
+            finally:
+                shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+            return dataclasses.replace(written, path=folder)
+
+    def _write(
+        self,
+        folder: Path,
+        about: dict[str, Any],
+        config: RecognizerConfig,
+        judge: EvaluationConfig,
+        save_map: Callable[[Path], None],
+    ) -> run.Run:
+        """Write every file of the run, and read it back."""
         _write_table(folder / "keyframes.csv", run.KEYFRAME_COLUMNS, self._keyframe_rows(config, judge))
         _write_table(folder / "closures.csv", run.CLOSURE_COLUMNS, map(self._closure_row, self._closures))
         stages = list(dict.fromkeys(stage for row in self._timing for stage in row))
@@ -100,11 +121,10 @@ class RunRecorder:
         _write_table(folder / "health.csv", counted, ([row.get(name, 0) for name in counted] for row in self._health))
         save_map(folder / run.MAP)
         document = {"format": run.FORMAT, "version": run.VERSION, **about}
-        finished = run.read_tables(folder, document)
-        document["metrics"] = metrics.summarise(finished.keyframes, finished.closures, finished.has_truth)
-        with replacing(folder / run.ABOUT) as temporary:
-            temporary.write_text(json.dumps(document, indent=2) + "\n")
-        return finished
+        written = run.read_tables(folder, document)
+        document["metrics"] = metrics.summarise(written.keyframes, written.closures, written.has_truth)
+        (folder / run.ABOUT).write_text(json.dumps(document, indent=2) + "\n")
+        return written
 
     def _keyframe_rows(self, config: RecognizerConfig, judge: EvaluationConfig) -> Iterable[list[Any]]:
         seen_before = self._revisits(config, judge)
@@ -167,7 +187,7 @@ def _pose(T: F64 | None) -> list[Any]:
 
 
 def _write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+    with open(path, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(names)
         table.writerows(rows)

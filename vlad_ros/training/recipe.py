@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from vlad_ros.config import BevConfig, Checked, ModelConfig, from_mapping, option
+from vlad_ros.config import BevConfig, ModelConfig
+from vlad_ros.settings import Checked, from_mapping, option
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -14,12 +15,14 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vlad_ros.config import NodeConfig, RecognizerConfig, from_mapping
+from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.parameter_table import Field, limits, parameter_fields
+from vlad_ros.settings import from_mapping
 
 # Parameters that rclpy declares for every node.
 RCLPY_NAMES = ("use_sim_time", "start_type_description_service")
 RCLPY_PREFIXES = ("qos_overrides.",)
+PATHS = ("weights", "map_path")
 
 
 class ParameterError(ValueError):
@@ -128,6 +131,7 @@ def _values(node: Node) -> dict[str, Any]:
 
 
 def _configurations(values: dict[str, Any]) -> tuple[NodeConfig, RecognizerConfig]:
+    values = values | {name: os.path.expanduser(values[name]) for name in PATHS}
     kinds = (NodeConfig, RecognizerConfig)
     parts = [{field.name: values[field.name] for field in dataclasses.fields(kind)} for kind in kinds]
     return from_mapping(NodeConfig, parts[0]), from_mapping(RecognizerConfig, parts[1])

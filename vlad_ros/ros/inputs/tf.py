@@ -11,7 +11,7 @@ from rclpy.time import Time
 
 from vlad_ros.cloud.deskew import Motion
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.pairing import PendingScan
+from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.poses import from_quaternion
 from vlad_ros.types import F64
 
@@ -70,7 +70,7 @@ class TfOdometry:
 
     def find(self, scan: PendingScan) -> bool:
         """Found or not; TF interpolates and never extrapolates."""
-        scan.child = self._config.base_frame or scan.message.header.frame_id
+        scan.child = self._config.base_frame.lstrip("/") or scan.frame
         scan.T_odom_child = self._find(scan, scan.stamp)
         return scan.T_odom_child is not None and (scan.offsets is None or self._find(scan, scan.reach[1]) is not None)
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which stamps are believed: one that is far from where it should be waits until the next one says which is right."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from vlad_ros.stamps import SECOND
+
+LATE = SECOND  # a stamp older than the newest by at most so much is only late; one farther back is held
+AHEAD = SECOND  # a stamp ahead of the drive's pace by more is held
+STEPS = 21  # that the pace is the median of
+
+Item = TypeVar("Item")
+Verdict = Literal["ok", "repeated_stamp", "late_stamp", "wrong_stamp", "pause", "session_opened"]
+
+
+class Judged(NamedTuple, Generic[Item]):
+    """`item` goes on with "ok", after a "pause", or as the first of a new session ("session_opened"); with another
+    verdict it is dropped. `gap` [ns]: how much later than by the drive's pace it comes; negative: the clock went back
+    by so much."""
+
+    item: Item
+    verdict: Verdict
+    gap: int = 0
+
+
+class StampGate(Generic[Item]):
+    """Judges stamped items in the order of their arrival.
+
+    A stamp more than 1 s back, or ahead of the pace by more than 1 s, is held until the next one: where that goes on
+    from the old stamps the held one was wrong, where it goes on from the held one there was a pause (ahead), or a clock
+    has been set back. So one wrong stamp costs one item, whatever it is off by.
+    """
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+        self._held: tuple[int, Item] | None = None
+        self._steps: deque[int] = deque(maxlen=STEPS)
+
+    @property
+    def pace(self) -> int:
+        """The usual step between stamps [ns]; 0 while it is not known."""
+        return round(statistics.median(self._steps)) if self._steps else 0
+
+    def judge(self, stamp: int, item: Item) -> list[Judged[Item]]:
+        """What is known now: of this item, of the one held before it, of both, or (while it is held) of none."""
+        newest, held = self._newest, self._held
+        if newest is None:
+            self._newest = stamp
+            return [Judged(item, "ok")]
+        if held is not None and self._confirms(stamp, held[0], newest):
+            verdict: Verdict = "pause" if held[0] > newest else "session_opened"
+            gap = held[0] - newest - self.pace
+            if stamp - held[0] > 2 * self.pace + AHEAD:  # a slower sensor from here on
+                self._steps.clear()
+            self._steps.append(stamp - held[0])
+            self._newest, self._held = stamp, None
+            return [Judged(held[1], verdict, gap), Judged(item, "ok")]
+        if held is not None and 0 <= held[0] - stamp <= LATE and not self._follows(stamp, newest):
+            return [Judged(item, "repeated_stamp" if stamp == held[0] else "late_stamp")]
+        wrong = [] if held is None else [Judged(held[1], "wrong_stamp")]
+        self._held = None
+        if newest - LATE <= stamp <= newest:
+            return [*wrong, Judged(item, "repeated_stamp" if stamp == newest else "late_stamp")]
+        if not self._follows(stamp, newest):
+            self._held = stamp, item
+            return list(wrong)
+        self._steps.append(stamp - newest)
+        self._newest = stamp
+        return [*wrong, Judged(item, "ok")]
+
+    def release(self) -> list[Judged[Item]]:
+        """Nothing more will come: what is held is dropped."""
+        held, self._held = self._held, None
+        return [] if held is None else [Judged(held[1], "wrong_stamp")]
+
+    def _follows(self, stamp: int, before: int, pace: int = 0) -> bool:
+        """Whether a stamp goes on from another; with an item lost or held in between, too."""
+        return before < stamp <= before + 2 * max(self.pace, pace) + AHEAD
+
+    def _confirms(self, stamp: int, held: int, newest: int) -> bool:
+        """Whether a stamp goes on from the held one, at the old pace or at the slower one that the held one shows."""
+        return not self._follows(stamp, newest) and self._follows(stamp, held, held - newest)
