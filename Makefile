@@ -20,6 +20,9 @@ endif
 # Two test processes beside each other, each with its own ROS domain and its share of the cores (test/conftest.py).
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# With Kilted only what differs between distributions is run: rclpy, messages, QoS, lifecycle, parameters and replay.
+KILTED_TESTS := -m "ros and not slow" $(foreach topic,adapters live_views messages node_input node_lifecycle \
+  node_topics parameters replay*,$(wildcard test/ros/test_$(topic).py))
 
 .PHONY: demo slam test robot-test proof lint bench env env-kilted clean
 
