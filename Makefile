@@ -17,7 +17,11 @@ export VLAD_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo slam test lint bench env env-kilted clean
+# Two test processes beside each other, each with its own ROS domain and its share of the cores (test/conftest.py).
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: demo slam test robot-test proof lint bench env env-kilted clean
 
 demo: $(VENV)/.installed
 	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/vlad demo $(DEMO_ARGS)
@@ -26,14 +30,25 @@ slam: $(VENV)/.installed
 	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/python examples/slam.py $(SLAM_ARGS)
 
 test: lint $(KILTED)/.installed
-	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/python -m pytest $(TEST_ARGS)
-	$(ROS) AMENT_PREFIX_PATH=$(abspath $(KILTED)) $(KILTED)/bin/python -m pytest -m "ros and not slow" $(TEST_ARGS)
+	$(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/python $(PYTEST) $(TEST_ARGS)
+	$(ROS) AMENT_PREFIX_PATH=$(abspath $(KILTED)) $(KILTED)/bin/python $(PYTEST) $(KILTED_TESTS) $(TEST_ARGS)
+
+# What only a robot can test (test/ros/test_robot.py), with its ROS and its Python: first source the workspace there.
+robot-test:
+	@test -n "$(ROS_DISTRO)" || { echo "no ROS distribution in this shell: . install/setup.bash first"; exit 1; }
+	$(PYTHON) -m pytest -m robot $(TEST_ARGS)
+
+# The long campaigns as a whole (kills, damaged files, mutations) and what needs the network; hours, and nothing beside.
+proof: $(VENV)/.installed
+	VLAD_PROOF=1 $(ROS) AMENT_PREFIX_PATH=$(abspath $(VENV)) $(VENV)/bin/python -m pytest -m "proof or campaign" \
+	  --timeout 7200 $(TEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/vermin -q -t=3.10- --no-tips --violations --exclude long vlad_ros test bench examples launch setup.py
 
 bench: $(VENV)/.installed
 	$(VENV)/bin/python bench/latency.py $(BENCH_ARGS)

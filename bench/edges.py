@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The edges that the shipped weights announce: how many are right, how far off, and what they cost.
 
-    python bench/edges.py --rows simulated     # held-out drives, and worlds made to fool
+    python bench/edges.py --rows simulated     # held-out drives, and aliased worlds
     python bench/edges.py --rows dev           # real rows that may be looked at freely
     python bench/edges.py --rows reported      # once for each released set of weights
 
@@ -31,7 +31,7 @@ from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.evaluation import metrics
 from vlad_ros.evaluation import results as report
-from vlad_ros.evaluation.drives import aliasing_drives, judging_drives
+from vlad_ros.evaluation.drives import aliased_drives, judging_drives
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, edge_error
 from vlad_ros.evaluation.protocols import NO_HIT, Outcome, sparse_split
 from vlad_ros.files.sequence import Sequence, load_sequence
@@ -65,10 +65,10 @@ ROWS = {
     "simulated": [
         Row("simulated drives", 5.0, gap=25, drift=0.02),
         Row("simulated drives", 5.0, gap=25),
-        Row("made to fool, no loops", 5.0, gap=25, drift=0.02, seeds=4),  # 20 drives
-        Row("made to fool, no loops", 5.0, gap=25),
-        Row("made to fool, loops", 5.0, gap=25, drift=0.02),
-        Row("made to fool, loops", 5.0, gap=25),
+        Row("aliased worlds, no loops", 5.0, gap=25, drift=0.02, seeds=4),  # 20 drives
+        Row("aliased worlds, no loops", 5.0, gap=25),
+        Row("aliased worlds, loops", 5.0, gap=25, drift=0.02),
+        Row("aliased worlds, loops", 5.0, gap=25),
     ],
     "dev": [
         Row("loop_mid360", 5.0, gap=56, drift=0.01),
@@ -89,9 +89,9 @@ def drives(row: Row) -> Iterator[Sequence]:
     """The row's sequences."""
     if row.sequence == "simulated drives":
         yield from judging_drives()
-    elif row.sequence.startswith("made to fool"):
+    elif row.sequence.startswith("aliased worlds"):
         for seed in range(row.seeds):
-            yield from aliasing_drives(seed, loops=row.sequence.endswith(", loops"))
+            yield from aliased_drives(seed, loops=row.sequence.endswith(", loops"))
     else:
         yield load_sequence(Path(os.environ["VLAD_DATA"]) / f"{row.sequence}.npz")
 

@@ -171,7 +171,7 @@ def write(folder: Path, results: list[tuple[Row, Task, dict[str, Outcome]]], tab
                 rows.writerow([row.sequence, task.label, name, json.dumps(numbers)])
                 document = report.document(row.config, task, numbers, row.sequence, None, None) | {"descriptor": name}
                 label = f"{number}_{row.sequence}_{name.lower().replace(' ', '_')}"
-                report.write_run(folder / label, document, task, outcome)
+                report.write_evaluation(folder / label, document, task, outcome)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from vlad_ros.evaluation.task import make_task
 from vlad_ros.files.sequence import load_sequence
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import load_weights
+from vlad_ros.poses import turn
 from vlad_ros.types import F32
 
 SEQUENCES = ("loop_mid360", "mulran_riverside_a_os1_64", "campus_velodyne32", "hall_indoor_360")
@@ -32,20 +33,12 @@ ANGLES = 36
 REVISITS, CONFIG = "loop_mid360", EvaluationConfig(gap=56, radius=5.0)
 
 
-def turned(points: F32, angle: float) -> F32:
-    """Points turned about z by `angle` [rad]."""
-    c, s = np.cos(angle), np.sin(angle)
-    out = points.copy()
-    out[:, :2] = points[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
-    return out
-
-
 def cosines(network: PlaceNetwork, scans: list[F32]) -> F32:
     """(len(scans), ANGLES - 1): each scan's descriptor against those of its turned copies."""
     angles = 2 * np.pi * np.arange(ANGLES) / ANGLES
     rows = []
     for scan in tqdm(scans, unit="scan", leave=False, disable=None):
-        found = network_descriptors(network, (turned(scan, angle) for angle in angles))["fusion"]
+        found = network_descriptors(network, (turn(scan, angle) for angle in angles))["fusion"]
         rows.append(found[1:] @ found[0])
     return np.array(rows)
 
@@ -56,7 +49,7 @@ def recalls(network: PlaceNetwork, path: Path) -> tuple[float, float, int]:
     rng = np.random.default_rng(0)
     bar = {"unit": "scan", "leave": False, "disable": None}
     maps = network_descriptors(network, tqdm(task.queries, **bar))["fusion"]
-    queries = (turned(scan, rng.uniform(-np.pi, np.pi)) for scan in tqdm(task.queries, **bar))
+    queries = (turn(scan, rng.uniform(-np.pi, np.pi)) for scan in tqdm(task.queries, **bar))
     asked = network_descriptors(network, queries)["fusion"]
     outcomes = [task.judge(rows @ maps.T) for rows in (maps, asked)]
     plain, under_yaw = (float(metrics.summarise(outcome)["recall@1"]) for outcome in outcomes)  # type: ignore[arg-type]

@@ -24,18 +24,18 @@ from vlad_ros.commands import demo_drive as demo
 from vlad_ros.drive.travel import path_length
 from vlad_ros.files.sequence import Sequence, save_sequence
 from vlad_ros.runs.tables import Run, read_run
-from vlad_ros.simulation.aliasing import fooling_drive
+from vlad_ros.simulation.aliased_drives import aliased_drive
 from vlad_ros.simulation.sensors import spinning
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent / "test"))
+sys.path.insert(0, str(DOCS.parent / "test/helpers"))
 from browser import chromium, open_page  # noqa: E402
 
 SEED = 1
 ELSEWHERE = 40.0  # m
 DRIVES: dict[str, Callable[[], Sequence]] = {
     "town": lambda: demo.simulate(SEED),  # the same way again, and back in the opposite direction
-    "blocks": lambda: at_town_speed(fooling_drive("blocks", SEED, sensor=spinning(32, 450), loops=False, length=400.0)),
+    "blocks": lambda: at_town_speed(aliased_drive("blocks", SEED, sensor=spinning(32, 450), loops=False, length=400.0)),
 }
 
 

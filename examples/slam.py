@@ -131,9 +131,7 @@ def loops_of_the_node(bag: Path, folder: Path, weights: str | None, rate: float)
             covariance = from_upper_triangle(np.array([row[name] for name in COVARIANCE]))
             loops.append(Loop(stamps_of(row)[1], stamp, transform_of(row), covariance))
 
-    parameters: dict[str, str | int] = {"queue_size": 1000}  # no scan is dropped where the computer is slow
-    if weights:
-        parameters["weights"] = str(Path(weights).resolve())
+    parameters = {"weights": str(Path(weights).resolve())} if weights else {}
     _, lost = listen(bag, folder, hear, parameters, rate, tqdm.write)
     if lost:
         print(f"{lost} messages were lost: close other programs, or play more slowly (--rate 0.5)", file=sys.stderr)

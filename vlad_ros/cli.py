@@ -20,12 +20,12 @@ COMMANDS = {
     "run": ("run", "play a drive through the recogniser, without ROS, and keep what it found in a folder"),
     "export": ("export", "write a run's pose graph for g2o or GTSAM"),
     "train": ("train", "train the weights on simulated drives"),
-    "calibrate": ("calibrate", "make loops' evidence a probability, on simulated drives"),
+    "calibrate": ("calibrate", "fit the probability of loops to their evidence, on simulated drives"),
     "plot": ("plot", "draw a scan's assignment, two descriptors, the heads, or why a loop was accepted or refused"),
     "report": ("report", "make one HTML file of a run or an evaluation, to be opened without a network"),
     "map": ("map", "look into a map file, thin it out, or describe it anew"),
     "parameters": ("parameters", "print the table of the node's parameters"),
-    "info": ("info", "print what a weights file says about itself"),
+    "info": ("info", "print the metadata of a weights file"),
 }
 
 

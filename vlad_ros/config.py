@@ -267,6 +267,7 @@ class ReplayConfig(Checked):
     """How `vlad replay` plays a bag."""
 
     rate: float = option(1.0, "speed, as a multiple of the recorded one", "", 0.01, 1000.0)
+    lossless: bool = option(False, "as fast as the node takes the messages, not at the recorded pace")
     wait: float = option(10.0, "longest wait for subscribers", "s", 0.0, 600.0)
     clock_rate: float = option(100.0, "messages on /clock per second of wall time", "1/s", 1.0, 1000.0)
     depth: int = option(100, "queue depth of each publisher, for slow subscribers", "", 1, 10000)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Array
 
 SMALL_ANGLE = 1e-4  # rad; below it series are more exact than quotients
 RIGID_TOLERANCE = 1e-3
@@ -20,12 +21,20 @@ def check_rigid(T: F64, name: str = "T_odom_base") -> F64:
     T = np.asarray(T, np.float64)
     if T.shape != (4, 4):
         raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape}")
+    return check_all_rigid(T[None], name)[0]
+
+
+def check_all_rigid(T: F64 | Sequence[F64], name: str) -> F64:
+    """`T` as (N, 4, 4) float64; ValueError naming them, and the first that is no finite rotation and translation."""
+    T = np.asarray(T, np.float64)
+    if T.ndim != 3 or T.shape[1:] != (4, 4):
+        raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape[1:]}")
     if not np.all(np.isfinite(T)):
         raise ValueError(f"{name} is not finite")
-    R = T[:3, :3]
-    off = np.abs(R @ R.T - np.eye(3)).max()
-    if off > RIGID_TOLERANCE or np.linalg.det(R) < 0 or np.any(T[3] != (0, 0, 0, 1)):
-        raise ValueError(f"{name} is not a rigid transform: {T.tolist()}")
+    R = T[:, :3, :3]
+    off = np.abs(R @ R.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
+    for wrong in T[(off > RIGID_TOLERANCE) | (np.linalg.det(R) < 0) | np.any(T[:, 3] != (0, 0, 0, 1), axis=1)]:
+        raise ValueError(f"{name} is not a rigid transform: {wrong.tolist()}")
     return T
 
 
@@ -34,6 +43,14 @@ def transform(points: np.ndarray, T: F64) -> np.ndarray:
     moved = points.copy()
     moved[:, :3] = points[:, :3] @ T[:3, :3].T.astype(points.dtype) + T[:3, 3].astype(points.dtype)
     return moved
+
+
+def turn(points: np.ndarray, angle: float) -> np.ndarray:
+    """`points` (N, >=2) turned about z by `angle` [rad]; a new array of the same dtype."""
+    c, s = np.cos(angle), np.sin(angle)
+    turned = points.copy()
+    turned[:, :2] = points[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
+    return turned
 
 
 def from_quaternion(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
@@ -98,17 +115,24 @@ def yaw(T: F64) -> float:
     return float(np.arctan2(T[1, 0], T[0, 0]))
 
 
+def wrap(angle: Array) -> Array:
+    """`angle` [rad], one or an array, in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
 def rotation_angle(T: F64) -> float:
     """Angle [rad] of the rotation of `T`."""
     return float(np.arccos(np.clip((np.trace(T[:3, :3]) - 1) / 2, -1.0, 1.0)))
 
 
-def interpolate(T_before: F64, T_after: F64, fraction: float) -> F64:
-    """Slerp and linear interpolation, `fraction` in [0, 1]."""
-    rotations = Rotation.from_matrix(np.stack([T_before[:3, :3], T_after[:3, :3]]))
-    T = np.eye(4)
-    T[:3, :3] = Slerp([0.0, 1.0], rotations)(fraction).as_matrix()
-    T[:3, 3] = (1 - fraction) * T_before[:3, 3] + fraction * T_after[:3, 3]
+def interpolate(T_before: F64, T_after: F64, fraction: float | F64) -> F64:
+    """Slerp and linear interpolation, `fraction` in [0, 1]; or of many, (N, 4, 4) and (N,)."""
+    share = np.asarray(fraction, np.float64)[..., None]
+    before, after = (Rotation.from_matrix(T[..., :3, :3]) for T in (T_before, T_after))
+    T = np.zeros(T_before.shape)
+    T[..., :3, :3] = (before * Rotation.from_rotvec(share * (before.inv() * after).as_rotvec())).as_matrix()
+    T[..., :3, 3] = (1 - share) * T_before[..., :3, 3] + share * T_after[..., :3, 3]
+    T[..., 3, 3] = 1.0
     return T
 
 

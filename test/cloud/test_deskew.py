@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sweeps import FLOAT32, FLOAT64, MS, SECOND, STAMP, UINT32, cloud, moving
 
 from vlad_ros.cloud.decode import CloudError, PointTimes, decode_message, decode_rows, point_times
-from vlad_ros.cloud.deskew import Motion, deskew, reach, sweep_offsets
+from vlad_ros.cloud.deskew import Motion, deskew, reach, read_sweep, sweep_offsets
 from vlad_ros.drive.odometry import OdometryBuffer
 from vlad_ros.poses import exp, inverse, log
 
@@ -92,6 +92,68 @@ def test_simulated_clocks_start_near_zero(stamp: int) -> None:
             assert np.abs(sweep_offsets(times, stamp) - expected).max() <= 1
 
 
+UNITS = {"s": 1e-9, "ms": 1e-6, "us": 1e-3, "ns": 1.0}  # per nanosecond
+
+
+def swept(values: np.ndarray, of_point: np.ndarray | None = None) -> PointTimes:
+    return PointTimes("t", np.asarray(values, np.float64), np.ones(len(values), bool) if of_point is None else of_point)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("rate", [1, 2, 5, 10, 20, 50])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_every_unit_and_rate_is_understood(unit: str, rate: int, absolute: bool) -> None:
+    for sign in (1, -1):
+        true = sign * np.linspace(0, 0.999 * SECOND / rate, 500)
+        values = (true + absolute * STAMP) * UNITS[unit]
+        offsets = sweep_offsets(swept(values), STAMP)
+        # A double holds the microseconds of seconds since 1970.
+        assert offsets is not None and np.abs(offsets - true).max() < 1_000
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("bad", ["one", "zeros", "nan", "rolled over", "a tenth zeros"])
+def test_bad_values_never_switch_deskewing_off(unit: str, absolute: bool, bad: str) -> None:
+    true = np.linspace(0, 0.0999 * SECOND, 1000)
+    values = (true + absolute * STAMP) * UNITS[unit]
+    wrong, value = {
+        "one": (np.array([500]), 3.6e9 * UNITS[unit]),
+        "zeros": (np.arange(30), 0.0),
+        "nan": (np.arange(0, 1000, 3), np.nan),
+        "rolled over": (np.array([7]), 2**32 - 40_000.0),
+        "a tenth zeros": (np.arange(0, 1000, 10), 0.0),
+    }[bad]
+    values[wrong] = value
+    offsets = sweep_offsets(swept(values), STAMP)
+    good = np.setdiff1d(np.arange(1000), wrong)
+    assert offsets is not None and np.abs(offsets - true)[good].max() < 1_000
+    assert np.abs(offsets[wrong]).max() <= 0.1 * SECOND
+
+
+def test_most_points_may_be_missing() -> None:
+    """Zeros for the times of points that are none, though they are the most."""
+    values = STAMP + np.linspace(0, 0.0999 * SECOND, 1000)
+    of_point = np.random.default_rng(0).random(1000) < 0.3
+    values[~of_point] = 0.0
+    offsets = sweep_offsets(swept(values, of_point), STAMP)
+    assert offsets is not None and np.ptp(offsets[of_point]) > 0.09 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full(100, np.nan), "no point has a finite time"),
+        (np.zeros(100), "all the same"),
+        (np.full(100, np.float32(1.7e9)), "FLOAT32"),
+        (np.linspace(0, 3.0, 100), "span 2.9"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(values: np.ndarray, words: str) -> None:
+    offsets, fault = read_sweep(swept(values), STAMP)
+    assert offsets is None and words in fault
+
+
 def test_times_that_say_nothing() -> None:
     none = [
         None,
@@ -153,7 +215,7 @@ def test_the_twist_serves_only_where_the_messages_do_not_reach() -> None:
     motion = buffer.across(STAMP - 80 * MS, STAMP + 180 * MS)
     for at in (-80, -10, 25, 75, 130, 180):
         assert np.allclose(motion.at(np.array([STAMP + at * MS]))[0], moving(turning, at * 1e-3), atol=1e-9)
-    assert buffer.across(STAMP, STAMP + 1101 * MS) is None  # no sweep is so long
+    assert buffer.across(STAMP, STAMP + 1200 * MS) is None  # no sweep is so long
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_points_are_moved_in_the_body_frame(child: str) -> None:
     ("changes", "words"),
     [
         ({"odom_source": "none"}, "no odometry"),
-        ({}, "t, time, timestamp, offset_time"),
+        ({}, "t, time, timestamp, time_stamp, offset_time"),
         ({"deskew": False}, ""),
     ],
 )

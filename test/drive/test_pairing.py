@@ -189,6 +189,69 @@ def test_announcements_make_keyframes_and_a_newer_one_ends_the_wait() -> None:
     assert bench.counts == {"keyframe_late": 1}
 
 
+@pytest.mark.parametrize("queue_size", [1, 2, 10])
+def test_an_announcement_three_seconds_late_names_its_scan_whatever_the_queue_holds(queue_size: int) -> None:
+    """A LiDAR at 10 Hz, a node a second, each told three seconds later."""
+    bench = Bench(keyframe_source="topic", keyframe_timeout=4.0, queue_size=queue_size)
+    for tenths in range(10, 200):
+        bench.scan(tenths)
+        if tenths % 10 == 5 and tenths >= 45:
+            bench.inputs.announce((tenths - 30) * TENTH)
+    named = [scan.stamp // TENTH for scan in bench.out if scan.is_keyframe]
+    assert named == list(range(15, 170, 10)) and not bench.counts
+    assert bench.stamps == list(range(10, 166))  # in order, none lost, and the last node ends the wait
+
+
+def test_scans_released_together_by_a_late_announcement_all_reach_the_worker() -> None:
+    """The worker's queue holds two, and the worker is as fast as the sensor; one that stands still is another thing."""
+    from vlad_ros.ros.worker import WorkQueue
+
+    dropped: list[int] = []
+    bench = Bench(keyframe_source="topic", keyframe_timeout=4.0, queue_size=2)
+    queue = WorkQueue(2, lambda: dropped.append(1), bench.inputs.may_wait)
+    bench.inputs._release = queue.put  # type: ignore[assignment]
+    done = []
+    for tenths in range(10, 110):
+        bench.scan(tenths)
+        if tenths % 10 == 5 and tenths >= 45:
+            bench.inputs.announce((tenths - 30) * TENTH)
+        if queue.scans():
+            done.append(queue.get())
+    assert not dropped and [scan.stamp // TENTH for scan in done][:55] == list(range(10, 65))
+    for tenths in range(110, 210):
+        bench.scan(tenths)
+    assert queue.scans() <= 2 and len(dropped) > 50
+
+
+def test_a_node_told_again_and_again_is_not_late() -> None:
+    bench = Bench(keyframe_source="topic", keyframe_timeout=0.5)
+    bench.scan(10)
+    for _ in range(3):
+        bench.inputs.announce(10 * TENTH)
+        for tenths in (16, 17):
+            bench.scan(tenths)
+    assert not bench.counts
+    for _ in range(3):
+        bench.inputs.announce(5 * TENTH)
+    assert bench.counts == {"keyframe_late": 1}
+
+
+def test_an_announcement_of_the_far_future_ends_no_wait() -> None:
+    bench = Bench(keyframe_source="topic", keyframe_timeout=0.5)
+    bench.inputs.announce(100 * SECOND)
+    for tenths in (10, 11, 12):
+        bench.scan(tenths)
+    bench.inputs.announce(11 * TENTH)
+    assert [(scan.stamp // TENTH, scan.is_keyframe) for scan in bench.out] == [(10, False), (11, True)]
+
+
+def test_scans_that_wait_are_bounded_where_their_stamps_stand_still() -> None:
+    bench = Bench(keyframe_source="topic", keyframe_timeout=0.5, queue_size=2)
+    for _ in range(200):
+        bench.scan(10)
+    assert len(bench.out) == 150
+
+
 def test_every_scan_is_a_keyframe_where_asked_for() -> None:
     bench = Bench(keyframe_source="all")
     bench.scan(10)

@@ -92,6 +92,28 @@ def test_an_edge_waits_for_its_nodes_and_they_for_odometry(edges: NodeEdges) -> 
     assert edge.query_stamp == 60_050 * MS
 
 
+def test_a_path_of_nodes_told_again_and_again_is_news_once(edges: NodeEdges, withheld: Counter[str]) -> None:
+    """Whole paths that grow, in any order, with what is known already: as one announcement after the other."""
+    one_by_one = NodeEdges(lambda reason: withheld.update([reason]))
+    for stamp in range(0, 60 * SECOND, 100 * MS):
+        one_by_one.move(stamp, odometry(stamp))
+    nodes = [stamp + 30 * MS for stamp in range(0, 62 * SECOND, 700 * MS)]
+    for stamp in nodes:
+        one_by_one.announce(stamp)
+    rng = np.random.default_rng(0)
+    for end in (1, 20, 20, 50, len(nodes)):
+        edges.announce(*rng.permutation(nodes[:end]).tolist())
+    edges.announce()
+    found = []
+    for each in (edges, one_by_one):
+        for query in range(50_000, 60_000, 500):
+            add(each, loop(query * MS, 40 * SECOND))
+        for stamp in range(60 * SECOND, 62 * SECOND, 100 * MS):
+            each.move(stamp, odometry(stamp))
+        found.append([(edge.query_stamp, edge.match_stamp) for edge in each.take()])
+    assert found[0] == found[1] and len(found[0]) > 10
+
+
 def test_half_a_second_is_near_and_more_is_far(edges: NodeEdges, withheld: Counter[str]) -> None:
     for stamp in (40 * SECOND, 49_500 * MS, 52 * SECOND):
         edges.announce(stamp)

@@ -11,7 +11,6 @@ from vlad_ros.types import Geometry, Keyframe
 
 DIM = 8
 MAKE = {"model_hash": "0" * 64, "bev": BevConfig()}  # an all-zero hash must not be taken for the blank checksum
-SECOND = 10**9
 
 
 def unit(rng: np.random.Generator, dim: int = DIM) -> np.ndarray:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import array
 import contextlib
-import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,17 +31,11 @@ from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
 from vlad_ros.ros.tools.node_client import NodeClient
 from vlad_ros.ros.tools.node_process import NodeProcess
+from vlad_ros.stamps import SECOND
 
 MS = 1_000_000
-SECOND = 1_000_000_000
 FLOAT32 = PointField.FLOAT32
 XYZI = tuple(PointField(name=name, offset=4 * i, datatype=FLOAT32, count=1) for i, name in enumerate("xyzi"))
-
-# Every test process is a ROS world of its own.
-os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="vlad_ros_log_"))
 
 
 def untrained_weights(path: Path) -> Path:
@@ -131,7 +123,14 @@ class Robot(NodeClient):
         """Until the node hears us."""
         publishers = [self._points] + [self._odom] * odom + [self._bev] * bev
         wait_for(lambda: all(p.get_subscription_count() for p in publishers), "the node does not subscribe")
-        time.sleep(1.5 if bev else 0.3)  # discovery is not quite symmetric; rasters are large
+        self.meet()
+
+    def meet(self) -> None:
+        """Until the node knows every publisher and subscription that this end has made so far.
+
+        Discovery is not symmetric, but in order: a service that answers a new client has met all that was there before.
+        """
+        self.state()
 
     def wait_report(self) -> None:
         """Until diagnostics have told everything that has happened so far."""
@@ -185,7 +184,7 @@ class Robot(NodeClient):
         return bool(result.successful), str(result.reason)
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 120.0) -> None:
     """Until `condition` holds; AssertionError with `what` where it does not come true."""
     end = time.monotonic() + timeout
     while not condition():
@@ -216,7 +215,7 @@ def live_node(
     with Robot(points=points) as robot, NodeProcess(argv, {"PYTHONFAULTHANDLER": "1"}, log) as process:
         if active:
             try:
-                robot.wait_active(process, 180.0)  # a fresh clone compiles first
+                robot.wait_active(process, 240.0)  # a fresh clone compiles first
             except RuntimeError:
                 process.process.send_signal(signal.SIGABRT)  # a node that hangs shows where
                 process.process.wait(10)

@@ -12,9 +12,9 @@ from vlad_ros.loops.described import Described
 from vlad_ros.model.describer import Describer, Seen
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import inverse, transform
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import POINT_SCALE, Geometry
 
-SECOND = 10**9
 BEV = BevConfig(extent=40.0, resolution=1.0)
 WORLD = np.random.default_rng(0).uniform([-60, -20, 0, 0], [60, 20, 5, 1], (2500, 4)).astype(np.float32)
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.linalg import expm
 
+from vlad_ros.stamps import SECOND
+
 MS = 1_000_000
-SECOND = 1_000_000_000
 STAMP = 1_700_000_000 * SECOND + 123_456_789
 FLOAT32, FLOAT64, UINT32 = 7, 8, 6
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from loops import accepted_loop
-from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
+from sweeps import moving
 
 from vlad_ros.config import EvaluationConfig, RecognizerConfig
 from vlad_ros.drive.travel import path_length
@@ -21,9 +21,9 @@ from vlad_ros.loops.described import Described
 from vlad_ros.poses import inverse
 from vlad_ros.runs.tables import Run
 from vlad_ros.runs.writer import RunRecorder
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Evidence, Keyframe, LoopClosure, RejectReason
 
-SECOND = 1_000_000_000
 CONFIGURATION: dict[str, Any] = {
     "recognizer": {"min_probability": 0.9, "top_k": 3},
     "judge": {"radius": 5.0},
@@ -53,16 +53,8 @@ def drifting(poses: F64, seed: int) -> F64:
         step = inverse(poses[k - 1]) @ poses[k]
         length = float(np.linalg.norm(step[:3, 3]))
         off = rng.normal(0.0, 0.02 * length, 3)
-        odometry[k] = odometry[k - 1] @ exp(np.array([*off, 0.0, 0.0, np.radians(0.03 * length)])) @ step
+        odometry[k] = odometry[k - 1] @ moving(np.array([*off, 0.0, 0.0, np.radians(0.03 * length)]), 1.0) @ step
     return odometry
-
-
-def exp(d: np.ndarray) -> F64:
-    """exp of x y z, roll pitch yaw (6,) in se(3), by the matrix exponential."""
-    x, y, z, roll, pitch, yaw = d
-    return np.asarray(
-        expm(np.array([[0, -yaw, pitch, x], [yaw, 0, -roll, y], [-pitch, roll, 0, z], [0, 0, 0, 0]])), np.float64
-    )
 
 
 def loop(i: int, j: int, poses: F64, rng: np.random.Generator, **changes: object) -> LoopClosure:
@@ -70,7 +62,7 @@ def loop(i: int, j: int, poses: F64, rng: np.random.Generator, **changes: object
     deviations = np.array([0.02, 0.15, 0.05, 0.002, 0.004, 0.008])
     mixing = np.linalg.qr(rng.normal(size=(6, 6)))[0] * 0.2 + np.eye(6)
     root = np.diag(deviations) @ mixing
-    T = exp(-root @ rng.normal(size=6)) @ inverse(poses[i]) @ poses[j]
+    T = moving(-root @ rng.normal(size=6), 1.0) @ inverse(poses[i]) @ poses[j]
     evidence = Evidence(0.8, 0.1, 60, 50, 0.7, 0.05, 0.2, 1.0, math.nan)
     values = {"query_id": j, "match_id": i, "similarity": 0.8, "probability": 0.97, "evidence": evidence} | changes
     return accepted_loop((j + 1) * SECOND, (i + 1) * SECOND, T, root @ root.T, **values)

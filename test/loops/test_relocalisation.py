@@ -121,6 +121,33 @@ def test_a_false_edge_beside_the_right_one_does_not_hide_it(odometry):
     assert np.allclose(again[-1].pose.T_map_base, drive.truth(35.0))
 
 
+@pytest.mark.parametrize("odometry", [False, True])
+def test_of_two_edges_the_one_that_agrees_is_believed(odometry):
+    """A more probable one to another place each time; no vehicle comes there in half a second."""
+    drive = Drive(odometry)
+    assert drive.see(40.0).pose is None
+    false = [3.0, 3.0, 57.0, 10.0, 3.0]
+    findings = [drive.see(39.0 - i, [false[i], 39.0 - i], seconds=0.5) for i in range(5)]
+    assert [finding.pose is not None for finding in findings] == [False, True, True, True, True]
+    for i in range(1, 5):
+        np.testing.assert_allclose(findings[i].pose.T_map_base, drive.truth(39.0 - i), atol=1e-9)
+    if odometry:
+        np.testing.assert_allclose(drive.database.sessions[1], T_MAP_ODOM, atol=1e-8)
+
+
+def test_what_odometry_confirms_outweighs_a_false_place_that_agrees_with_itself():
+    drive = Drive(True)
+    for i in range(3):
+        drive.see(50.0 - i)
+    drive.see(47.0, [22.0])
+    for i in range(4):  # a street that looks the same, 25 m away: more probable each time
+        finding = drive.see(46.0 - i, [21.0 - i, 46.0 - i])
+        assert finding.pose is None and not finding.carried
+    findings = [drive.see(42.0 - i) for i in range(3)]
+    assert [finding.pose is not None for finding in findings] == [False, False, True]
+    assert not any(finding.carried for finding in findings)
+
+
 def test_without_odometry_a_long_silence_begins_anew():
     drive = Drive(False)
     told = [drive.see(40.0 - i, seconds=s).pose is not None for i, s in enumerate([1, 1, 1, 5.0, 5.1, 1, 1])]

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_rows import DIM, MAKE, SECOND, geometry, keyframe, make, unit
+from map_rows import DIM, MAKE, geometry, keyframe, make, unit
 from scipy.spatial.transform import Rotation
 
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import from_xyz_rpy, inverse
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import Keyframe
 
 
@@ -237,28 +239,119 @@ def test_a_pose_is_told_only_where_the_session_lies_in_the_map():
         database.place(4, 2 * np.eye(4))
 
 
+def between(A, B, share):
+    """Slerp, written out, and linear interpolation."""
+    turn = Rotation.from_matrix(A[:3, :3].T @ B[:3, :3]).as_rotvec()
+    T = np.eye(4)
+    T[:3, :3] = A[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+    T[:3, 3] = (1 - share) * A[:3, 3] + share * B[:3, 3]
+    return T
+
+
+def told_by(path, s):
+    """The pose at second `s` of a path (second -> pose), as `Trajectory` says, by loops; None where it tells none."""
+    known = sorted(path)
+    if s in path:
+        return path[s]
+    steps = sorted(b - a for a, b in itertools.pairwise(known))
+    for a, b in itertools.pairwise(known):
+        if a < s < b and b - a <= max(1, 5 * steps[(len(steps) - 1) // 2]):
+            return between(path[a], path[b], (s - a) / (b - a))
+    return None
+
+
+def without_travel(count):
+    return [dataclasses.replace(keyframe, travel=None) for keyframe in posed(count)]
+
+
+def draw_path(data, least, most):
+    """Second -> pose; of those at an even second everyone says the same."""
+    numbers = st.lists(st.floats(-3.0, 3.0), min_size=6, max_size=6)
+    seconds = data.draw(st.lists(st.integers(least, most), min_size=1, max_size=6, unique=True))
+    return {s: from_xyz_rpy(tuple(data.draw(numbers)) if s % 2 else (s, 0, 0, 0, 0, 0.1)) for s in seconds}
+
+
 @given(data=st.data())
 @settings(max_examples=50, deadline=None)
 def test_a_path_is_interpolated_by_stamp_and_nothing_is_extrapolated(data):
-    database = make(posed(10))
-    seconds = data.draw(st.lists(st.integers(-2, 12), min_size=1, max_size=6, unique=True))
-    numbers = st.lists(st.floats(-3.0, 3.0), min_size=6, max_size=6)
-    poses = {s: from_xyz_rpy(tuple(data.draw(numbers)) if s % 2 else (s, 0, 0, 0, 0, 0.1)) for s in seconds}
-    moved = database.correct(0, [s * SECOND for s in seconds], [poses[s] for s in seconds])
-    covered = [s for s in range(10) if min(seconds) <= s <= max(seconds)]
-    assert moved == len(covered)
-    for s in range(10):
-        if s not in covered:
+    database = make(without_travel(10))
+    path = draw_path(data, -2, 12)
+    moved = database.correct(0, [s * SECOND for s in path], list(path.values()))
+    expected = [told_by(path, s) for s in range(10)]
+    assert moved == sum(T is not None for T in expected)
+    for s, T in enumerate(expected):
+        if T is None:
             assert database.corrected(s) is None
+        else:
+            assert np.allclose(database.T_map_base(s), T, atol=1e-8)
+
+
+@given(data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_path_after_path_while_the_drive_goes_on(data):
+    """Against loops that remember nothing of the last path: what a path does not tell stays, and what is later than
+    the newest corrected keyframe follows it."""
+    drive, database, T_map_odom = without_travel(20), make([]), np.eye(4)
+    expected: dict[int, np.ndarray] = {}
+    for _ in range(data.draw(st.integers(1, 5))):
+        for _ in range(data.draw(st.integers(0, 6))):
+            if len(database) < len(drive):
+                database.add(drive[len(database)])
+        if not len(database):
             continue
-        before, after = max(k for k in seconds if k <= s), min(k for k in seconds if k >= s)
-        share = 0.0 if after == before else (s - before) / (after - before)
-        A, B = poses[before], poses[after]
-        turn = Rotation.from_matrix(A[:3, :3].T @ B[:3, :3]).as_rotvec()  # slerp, written out
-        expected = np.eye(4)
-        expected[:3, :3] = A[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
-        expected[:3, 3] = (1 - share) * A[:3, 3] + share * B[:3, 3]
-        assert np.allclose(database.T_map_base(s), expected, atol=1e-8)
+        path = draw_path(data, -1, len(database) + 2)
+        told = {s: T for s in range(len(database)) if (T := told_by(path, s)) is not None}
+        for s in range(len(database)):
+            expected.setdefault(s, T_map_odom @ drive[s].T_odom_base)
+        assert database.correct(0, [s * SECOND for s in path], list(path.values())) == len(told)
+        expected.update(told)
+        newest = max((s for s in range(len(database)) if database.corrected(s) is not None), default=None)
+        if newest is not None:
+            T_map_odom = expected[newest] @ inverse(drive[newest].T_odom_base)
+            for s in range(newest + 1, len(database)):
+                expected[s] = T_map_odom @ drive[s].T_odom_base
+        for s in range(len(database)):
+            assert np.allclose(database.T_map_base(s), expected[s], atol=1e-7), s
+
+
+def test_one_changed_stretch_leaves_all_others_as_they_were(tmp_path):
+    database = make(posed(40))
+    whole = [from_xyz_rpy((i, 0.1 * i, 0.0, 0.0, 0.0, 0.0)) for i in range(30)]
+    assert database.correct(0, [i * SECOND for i in range(30)], whole) == 30
+    before = [database.T_map_base(id) for id in range(40)]
+    moved = [T @ from_xyz_rpy((0.0, 0.5, 0.0, 0.0, 0.0, 0.1)) for T in whole[10:15]]
+    assert database.correct(0, [i * SECOND for i in range(10, 15)], moved) == 5
+    for id in range(40):
+        assert np.array_equal(database.T_map_base(id), moved[id - 10] if 10 <= id < 15 else before[id])
+    assert database.correct(0, [i * SECOND for i in range(30)], whole) == 30  # as the last but one
+    assert all(np.array_equal(database.T_map_base(id), before[id]) for id in range(40))
+
+
+def test_what_no_path_tells_stays_where_the_map_had_it_even_in_a_file(tmp_path):
+    database = make(posed(12))
+    stretch = [from_xyz_rpy((i, 2.0, 0.0, 0.0, 0.0, 0.0)) for i in (4, 5, 6)]
+    assert database.correct(0, [i * SECOND for i in (4, 5, 6)], stretch) == 3
+    for id in range(4):
+        assert np.array_equal(database.T_map_base(id), posed(12)[id].T_odom_base) and database.corrected(id) is None
+    for id in range(7, 12):  # later ones follow
+        assert np.allclose(
+            database.T_map_base(id), stretch[2] @ inverse(posed(12)[6].T_odom_base) @ posed(12)[id].T_odom_base
+        )
+    database.save(tmp_path / "corrected.map")
+    again = KeyframeDatabase.open(tmp_path / "corrected.map")
+    assert all(np.array_equal(again.T_map_base(id), database.T_map_base(id)) for id in range(12))
+
+
+def test_a_hole_in_a_path_is_left_alone_but_not_a_stop():
+    database = make(posed(60))
+    seconds = [*range(0, 10), *range(40, 50)]
+    there = [from_xyz_rpy((i, 5.0, 0.0, 0.0, 0.0, 0.0)) for i in seconds]
+    assert database.correct(0, [i * SECOND for i in seconds], there) == 20
+    for id in range(10, 40):
+        assert np.array_equal(database.T_map_base(id), posed(60)[id].T_odom_base)
+    stood = [dataclasses.replace(k, travel=float(min(i, 10) + max(i - 40, 0))) for i, k in enumerate(posed(60))]
+    database = make(stood)  # at a metre a node, and half a minute before a traffic light
+    assert database.correct(0, [i * SECOND for i in seconds], there) == 50
 
 
 def test_what_comes_after_the_path_follows_its_end_by_odometry():

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_rows import DIM, MAKE, SECOND, geometry, keyframe, make
+from map_rows import DIM, MAKE, geometry, keyframe, make
 from safetensors.numpy import load_file, save_file
 
 from vlad_ros.config import BevConfig
 from vlad_ros.mapping.database import KeyframeDatabase, MapError
 from vlad_ros.mapping.map_file import MapLock, read_map, write_map
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import Keyframe
 
 REPOSITORY = Path(__file__).resolve().parents[2]

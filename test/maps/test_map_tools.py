@@ -13,16 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from map_rows import DIM, MAKE, SECOND, geometry, keyframe, make
+from map_rows import DIM, MAKE, geometry, keyframe, make
 
 from vlad_ros import cli
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.mapping.database import KeyframeDatabase, MapError
 from vlad_ros.mapping.map_file import MapLock
-from vlad_ros.maps import tools as maps
+from vlad_ros.maps.prune import choose
+from vlad_ros.maps.rebuild import rebuild
 from vlad_ros.model.describer import Describer
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.poses import from_xyz_rpy
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import POINT_SCALE, Geometry, Keyframe
 
 
@@ -65,7 +67,7 @@ def test_info_says_what_the_map_holds(saved, capsys):
     assert "session 1     30 keyframes, 29 s, 29 m, T_map_odom unknown\n" in said
     assert "session 2     4 keyframes, 0 s, no odometry, T_map_odom unknown" in said
     each = saved.stat().st_size / 64 / 1e3
-    assert f"a keyframe    {each:.1f} kB" in said
+    assert f"per keyframe  {each:.1f} kB" in said
 
 
 def test_info_of_an_empty_map(tmp_path, capsys):
@@ -81,7 +83,7 @@ def test_info_of_an_empty_map(tmp_path, capsys):
 @settings(max_examples=50, deadline=None)
 def test_a_spacing_is_kept_and_leaves_no_hole(seed, spacing):
     database = make([*drive(seed), *drive(seed + 1, session=4)])
-    kept = maps.choose(database, spacing=spacing)
+    kept = choose(database, spacing=spacing)
     for session in (0, 4):
         ids = list(database.ids(session))
         places = {id: database.keyframe(id).T_odom_base[:3, 3] for id in ids}
@@ -97,7 +99,7 @@ def test_a_spacing_is_kept_and_leaves_no_hole(seed, spacing):
 @settings(max_examples=50, deadline=None)
 def test_a_size_is_met_and_well_spread(seed, size):
     database = make([*drive(seed), *drive(seed + 1, session=4)])
-    kept = maps.choose(database, size=size)
+    kept = choose(database, size=size)
     assert len(kept) == len(set(kept)) == min(size, 60) and kept == sorted(kept)
     sessions = [[id for id in kept if id in database.ids(session)] for session in (0, 4)]
     assert all(sessions)
@@ -113,19 +115,19 @@ def test_what_has_no_pose_is_kept_by_a_spacing_and_shared_out_by_a_size():
     rng = np.random.default_rng(5)
     mixed = [row if i % 3 else dataclasses.replace(row, T_odom_base=None, travel=None) for i, row in enumerate(drive())]
     database = make([*mixed, *(keyframe(rng, 1, i) for i in range(40))])
-    kept = maps.choose(database, spacing=5.0)
+    kept = choose(database, spacing=5.0)
     assert {id for id in range(70) if database.keyframe(id).T_odom_base is None} < set(kept)
-    kept = maps.choose(database, size=9)
+    kept = choose(database, size=9)
     assert len(kept) == 9 and any(id < 30 for id in kept) and sum(id >= 30 for id in kept) >= 2
-    ids = [id - 30 for id in maps.choose(make([keyframe(rng, 0, i) for i in range(41)]), size=5)]
+    ids = [id - 30 for id in choose(make([keyframe(rng, 0, i) for i in range(41)]), size=5)]
     assert ids == [-30, -20, -10, 0, 10]  # evenly by their order
 
 
 def test_corrected_poses_decide_where_keyframes_lie():
     database = make(drive(places=np.array([[0.0, 0, 0], [0.1, 0, 0], [0.2, 0, 0]])))
-    assert maps.choose(database, spacing=1.0) == [0]
+    assert choose(database, spacing=1.0) == [0]
     database.place(2, from_xyz_rpy((50.0, 0, 0, 0, 0, 0)))
-    assert maps.choose(database, spacing=1.0) == [0, 2]
+    assert choose(database, spacing=1.0) == [0, 2]
 
 
 def test_a_thinner_map_answers_as_the_old_one_where_it_kept_the_place(saved, tmp_path, capsys):
@@ -224,7 +226,7 @@ def test_rebuilt_keyframes_are_those_of_their_stored_clouds(describer, tmp_path)
     ]
     database = make(rows)
     database.place(1, from_xyz_rpy((9.0, 0, 0, 0, 0, 0)))
-    maps.rebuild(database, describer).save(tmp_path / "x.map")
+    rebuild(database, describer).save(tmp_path / "x.map")
     built = KeyframeDatabase.load(tmp_path / "x.map", dim=128, model_hash="1" * 64, bev=describer.bev)
     for id, row in enumerate(rows):
         whole = built.whole(id)
@@ -243,12 +245,12 @@ def test_rebuilt_keyframes_are_those_of_their_stored_clouds(describer, tmp_path)
 def test_what_cannot_be_rebuilt_is_said(describer):
     rng = np.random.default_rng(7)
     with pytest.raises(ValueError, match="1 of the map's 4 keyframes have no points"):
-        maps.rebuild(make([*drive()[:3], keyframe(rng, 1)]), describer)
+        rebuild(make([*drive()[:3], keyframe(rng, 1)]), describer)
     empty = Geometry(np.zeros((0, 2), np.float32), np.zeros((0, 6), np.int8), np.zeros((0, 3), np.int16), np.eye(4))
     with pytest.raises(ValueError, match="1 of the map's 1 keyframes"):
-        maps.rebuild(make([dataclasses.replace(keyframe(rng), geometry=empty)]), describer)
+        rebuild(make([dataclasses.replace(keyframe(rng), geometry=empty)]), describer)
     with pytest.raises(ValueError, match="rasters given from outside"):
-        maps.rebuild(KeyframeDatabase(DIM, **MAKE, kind="bev"), describer)
+        rebuild(KeyframeDatabase(DIM, **MAKE, kind="bev"), describer)
 
 
 def test_rebuild_from_the_command_line(tmp_path, describer, capsys):

@@ -144,18 +144,46 @@ def test_mean_pooling_and_noise_by_hand(inside: Insides) -> None:
 
 
 def test_steps_are_those_that_run() -> None:
-    """The last step's shape is the module's answer; every layer of the module is among the steps."""
+    """The last step's result is the module's answer; every parameter comes into one step; each is what it is called."""
     torch.manual_seed(0)
     x, weights = torch.randn(1, 11, 32), torch.rand(1, 11)
-    loupe = NetVLADLoupe(32, 4, 16).eval()
-    ran = heads.steps(loupe, x, weights)
-    assert ran[0] == heads.Step("x", "input", (1, 11, 32)) and ran[-1].shape == tuple(loupe(x, weights).shape)
-    layers = [step.name.split(":")[0] for step in ran if step.kind == "layer"]
-    assert layers == ["assignment_norm", "hidden_norm", "gating_norm"]
-    plain = NetVLAD(32, 4)
-    ran = heads.steps(plain, x.transpose(1, 2)[..., None], weights[..., None])
-    assert ran[-1].shape == (1, 128) and [s.shape for s in ran if s.name == "softmax"] == [(1, 4, 11)]
-    assert [step.name for step in ran if step.kind == "layer"] == ["conv: Conv2d", "relu: ReLU"]
+    for module, inputs, last in (
+        (NetVLADLoupe(32, 4, 16).eval(), (x, weights), "context gating"),
+        (NetVLAD(32, 4), (x.transpose(1, 2)[..., None], weights[..., None]), "normalisation"),
+    ):
+        ran = heads.steps(module, *inputs)
+        names = [name for _, name, _ in heads.STEPS]
+        assert [step.name for step in ran] == names[: names.index(last) + 1]
+        torch.testing.assert_close(ran[-1].value, module(*inputs).detach())
+        taken = [name for step in ran for name in step.parameters]
+        assert sorted(taken) == sorted(name for name, _ in module.named_parameters())
+        for step, meant in zip(ran, steps_by_hand(module, x[0].numpy(), weights[0].numpy()), strict=True):
+            value = step.value[0].detach().numpy()
+            np.testing.assert_allclose(value.reshape(meant.shape), meant, atol=1e-5, err_msg=step.name)
+
+
+def steps_by_hand(module: NetVLAD | NetVLADLoupe, x: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+    """What the steps mean for features (N, C), in numpy and in each module's own layout."""
+    loupe = isinstance(module, NetVLADLoupe)
+    own = {name: value.detach().numpy() for name, value in module.state_dict().items()}
+    scale = 1 / np.sqrt(1 + 1e-5)  # of a batch norm that has seen nothing yet
+    if loupe:
+        scores, centroids = x @ own["cluster_weights"] * scale, own["centres"][0].T
+    else:
+        scores, centroids = np.maximum(x @ own["conv.weight"][:, :, 0, 0].T + own["conv.bias"], 0), own["centroids"]
+    assignment = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    residuals = [
+        sum(weights[i] * assignment[i, k] * (x[i] - centroid) for i in range(len(x)))
+        for k, centroid in enumerate(centroids)
+    ]
+    intra = np.stack([normalised(row) for row in residuals])
+    matrices = [assignment.T, (weights[:, None] * assignment).T, np.stack(residuals), intra]
+    if not loupe:
+        return [x.T, weights, *matrices, normalised(intra.ravel())]
+    flat = normalised(intra.T.ravel())
+    projection = flat @ own["hidden"] * scale
+    gates = 1 / (1 + np.exp(-(projection @ own["gating"]) * scale))
+    return [x, weights, *(matrix.T for matrix in matrices), flat, projection, gates, projection * gates]
 
 
 def test_both_heads_side_by_side(describer: Describer, tmp_path: Path) -> None:
@@ -176,7 +204,7 @@ def test_both_heads_side_by_side(describer: Describer, tmp_path: Path) -> None:
     widths = [bar.get_width() for bar in panel(figure, "each branch").patches]
     np.testing.assert_allclose(widths, shares.contributions.T.ravel())
     texts = [text.get_text() for text in panel(figure, "NetVLADLoupe (untrained)").texts]
-    assert f"1 x {loupe_size}" in texts and "sigmoid" in texts
+    assert f"{loupe_size}" in texts and "32 x 4" in texts and "residuals to the centroids" in texts
 
 
 def test_weights_with_the_loupe_head() -> None:

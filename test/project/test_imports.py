@@ -54,5 +54,5 @@ from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 import vlad_ros.cli, vlad_ros.parameter_table
 print(PlaceRecognizer.__name__)
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=240)
     assert ended.stdout.strip() == "PlaceRecognizer", ended.stderr

@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from workspace import bash, copy_source
 
-from vlad_ros.cli import main
+from vlad_ros.cli import build_parser, main
 from vlad_ros.files.sequence import Sequence, save_sequence
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +101,8 @@ def make(command: str, folder: Path) -> None:
 def vlad(command: str, folder: Path) -> None:
     words = command.split()[1:]
     if words[0] == "watch":
-        return  # test_live_views runs it beside a node
+        build_parser("watch").parse_args(words)  # test_live_views runs it beside a node
+        return
     if words[0] == "replay":
         pytest.importorskip("rclpy")
         words += ["--rate", "100", "--wait", "0"]
@@ -120,32 +127,76 @@ def launch(command: str, folder: Path) -> None:
         assert f"{name}:={topic}" in argv
 
 
+# What a robot's shell has and a bare machine has not: a workspace's prefix, and an RViz that opens its configuration.
+SHELL = f"""
+ros2() {{ [ "$*" = "pkg prefix --share vlad_ros" ] && echo "{ROOT}"; }}
+rviz2() {{ [ "$1" = -d ] && [ -f "$2" ]; }}
+"""
+# What each step must have left behind, as a command of the same shell.
+PROOFS = {
+    "mkdir": "[ -f src/vlad_ros/package.xml ]",
+    "python3": "python -c 'import sys; assert sys.prefix.endswith(\"/ws/.venv\")'",
+    "python": "[ -f install/vlad_ros/share/vlad_ros/launch/vlad.launch.py ]",
+    ".": "[ $(python -c 'import vlad_ros; print(vlad_ros.__file__)' | grep -c /ws/install/) = 1 ]",
+    "export": '[ -f "$FASTRTPS_DEFAULT_PROFILES_FILE" ]',
+    "rviz2": "true",
+}
+
+
 def robot(command: str, folder: Path) -> None:
-    """The steps on a robot: test_packaging builds with colcon and starts the installed copy."""
-    packaging = (ROOT / "test" / "project" / "test_packaging.py").read_text()
-    if "colcon" in command:
-        assert "colcon" in packaging and "build" in packaging
-    for file in re.findall(r"src/vlad_ros/(\S+)|vlad_ros\)/(\S+)", command):
-        assert (ROOT / next(filter(None, file))).exists()
+    """The steps on a robot, one after the other in a workspace, with this interpreter and what it has installed."""
+    first, *_, last = command.split()
+    place = folder / "ws" if (folder / "ws").exists() else folder
+    if first == "pip":
+        answer = bash(f"python -m pip install --dry-run --no-index -r {last}", place)
+        assert "satisfied" in answer and "Would install" not in answer
+        return
+    if first == "mkdir":
+        copy_source(folder / "clone")
+        command = command.replace("git clone <this repository>", f"cp -r {folder}/clone")
+    bash(f"{SHELL}{command} && {PROOFS[first]}", place, HOME=str(folder))
+
+
+def torchrun(command: str, folder: Path) -> None:
+    """torch's own parser and ours understand it; test_training trains with two processes."""
+    from torch.distributed.run import get_args_parser
+
+    words = get_args_parser().parse_args(command.split()[1:])
+    assert words.module and words.training_script == "vlad_ros.cli"
+    name, *rest = words.training_script_args
+    build_parser(name).parse_args([name, *rest])
 
 
 @functools.cache
 def help_of(file: str) -> str:
-    """What a script says of its arguments."""
-    return subprocess.run([sys.executable, ROOT / file, "--help"], check=True, capture_output=True, text=True).stdout
+    """What a script says of its arguments; run in this process, which has loaded torch already."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", [file, "--help"])
+        patch.setattr(sys, "path", [str((ROOT / file).parent), *sys.path])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / file), run_name="__main__")
+    assert stopped.value.code == 0
+    return said.getvalue()
 
 
 def script(command: str, folder: Path) -> None:
     """A bench takes minutes: that its file is there and takes these arguments, `--help` shows."""
-    words = command.split()
-    if words[1] == "-m":
+    _, file, *words = command.split()
+    if file == "-m":
         return robot(command, folder)
-    known = help_of(words[1])
-    for word in filter(str.isidentifier, (word.lstrip("-") for word in words[2:])):
+    known = help_of(file)
+    for word in filter(str.isidentifier, (word.lstrip("-") for word in words)):
         assert word in known
 
 
-RUNNERS: dict[str, Callable[[str, Path], None]] = {"make": make, "vlad": vlad, "ros2": launch, "python": script}
+RUNNERS: dict[str, Callable[[str, Path], None]] = {
+    "make": make,
+    "vlad": vlad,
+    "ros2": launch,
+    "python": script,
+    "torchrun": torchrun,
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

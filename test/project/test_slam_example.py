@@ -92,7 +92,7 @@ def test_the_whole_of_it(
 
     if how == "node":
         pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
-        for name in ("ROS_DOMAIN_ID", "ROS_LOG_DIR", "ROS_AUTOMATIC_DISCOVERY_RANGE", "AMENT_PREFIX_PATH"):
+        for name in ("ROS_LOG_DIR", "ROS_AUTOMATIC_DISCOVERY_RANGE", "AMENT_PREFIX_PATH"):
             monkeypatch.setenv(name, "")  # so that what the example sets is taken back
             monkeypatch.delenv(name)
     drive = circuit()

@@ -86,7 +86,7 @@ def test_the_trajectory_is_that_of_the_run(mixed: Run) -> None:
     assert figure is not None
     xy = mixed.keyframes.T_world_base[:, :2, 3]
     traces = {trace.name: trace for trace in figure.data if trace.name}
-    np.testing.assert_allclose(np.stack([traces["way"].x, traces["way"].y], axis=1), xy)
+    np.testing.assert_allclose(np.stack([traces["trajectory"].x, traces["trajectory"].y], axis=1), xy)
     right = np.flatnonzero(mixed.closures.accepted & mixed.closures.is_right)
     drawn = traces[f"accepted, right ({len(right)})"]
     assert drawn.customdata.tolist() == right.tolist()
@@ -103,6 +103,16 @@ def test_the_working_point_lies_where_the_run_stood(mixed: Run) -> None:
     point = panel.figure.data[1]
     assert (point.x[0], point.y[0]) == (metrics["recall"], metrics["precision"])
     assert 0 < metrics["precision"] < 1 and 0 < metrics["recall"] < 1
+
+
+def test_each_section_says_its_protocol_once(mixed: Run) -> None:
+    made = report(mixed.path, 0)
+    sections = page.html(made).split("<script>")[0].split("<section")[1:]
+    shown = {part.split("<h2>")[1].split("</h2>")[0]: part for part in sections}
+    assert all(f"<th>{name.replace('_', ' ')}</th>" in shown["Numbers"] for name in made.metrics)
+    said = {"Numbers": made.protocol} | {panel.title: panel.protocol for panel in made.panels}
+    for title, protocol in said.items():
+        assert shown[title].count("Protocol: ") == 1 == shown[title].count(protocol), title
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-import ros_harness  # noqa: E402 - a ROS domain of our own
+import ros_harness  # noqa: E402
 from loops import accepted_loop  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
@@ -121,7 +121,7 @@ class World:
         self.node.create_subscription(PointCloud2, "~/node_edges", self.edges.append, QoSProfile(depth=10))
 
     def wait(self, condition: Callable[[], Any]) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end, "nothing has come"
             self.executor.spin_once(timeout_sec=0.05)

@@ -256,7 +256,7 @@ def test_the_live_pictures(live: tuple[Any, list[Any], list[Any]]) -> None:
 def test_vlad_watch_shows_the_running_node(live: tuple[Any, list[Any], list[Any]]) -> None:
     command = [sys.executable, "-m", "vlad_ros.cli", "watch", "--once", "--patience", "30"]
     shown = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"COLUMNS": "100"}, capture_output=True, text=True, check=True, timeout=60
+        command, cwd=ROOT, env=os.environ | {"COLUMNS": "100"}, capture_output=True, text=True, check=True, timeout=240
     ).stdout
     for words in ("/vlad  active", "keyframes in the map", "cloud to candidate", "clouds received", "from the stamp"):
         assert words in shown, shown
@@ -266,7 +266,5 @@ def test_vlad_watch_shows_the_running_node(live: tuple[Any, list[Any], list[Any]
 def test_vlad_watch_of_nobody() -> None:
     pytest.importorskip("rclpy")
     command = [sys.executable, "-m", "vlad_ros.cli", "watch", "--once", "--patience", "0.5", "--node", "/nobody"]
-    ended = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"ROS_DOMAIN_ID": "101"}, capture_output=True, text=True, timeout=60
-    )
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 1 and "no word from /nobody" in ended.stdout

@@ -12,8 +12,6 @@ import pytest
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from nav_msgs.msg import Path  # noqa: E402
 from sensor_msgs.msg import PointCloud2, PointField  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -21,8 +19,6 @@ from vlad_ros.config import BevConfig  # noqa: E402
 from vlad_ros.loops.relocalisation import MapPose  # noqa: E402
 from vlad_ros.poses import from_xyz_rpy, inverse, to_quaternion  # noqa: E402
 from vlad_ros.ros.outputs import messages  # noqa: E402
-from vlad_ros.ros.outputs.create_cloud import create_cloud, stand_in  # noqa: E402
-from vlad_ros.ros.outputs.markers import MarkerBoard  # noqa: E402
 from vlad_ros.stamps import from_time  # noqa: E402
 from vlad_ros.types import LoopClosure, RejectReason  # noqa: E402
 
@@ -106,20 +102,6 @@ def test_stamps_survive() -> None:
         assert from_time(messages.to_time(stamp)) == stamp
 
 
-def test_what_we_publish_is_read_by_sensor_msgs_py() -> None:
-    point_cloud2 = pytest.importorskip("sensor_msgs_py.point_cloud2")
-    message = messages.closures_message(HEADER, [BARE, BARE], no_pose)
-    rows = point_cloud2.read_points(message)
-    assert rows["match_id"].tolist() == [3, 3]
-
-
-def test_the_stand_in_agrees_with_sensor_msgs_py() -> None:
-    pytest.importorskip("sensor_msgs_py")
-    fields = [PointField(name="descriptor", offset=0, datatype=7, count=1)]
-    rows = np.arange(5, dtype="<f4").view([("descriptor", "<f4")])
-    assert create_cloud(HEADER, fields, rows) == stand_in(HEADER, fields, rows)
-
-
 def random_raster(config: BevConfig) -> np.ndarray:
     rng = np.random.default_rng(0)
     raster = (rng.random((config.channels, config.size, config.size)) < 0.3).astype(np.float32)
@@ -148,32 +130,6 @@ def test_padded_rows_and_big_endian_images_are_read() -> None:
     assert np.array_equal(messages.raster_of(message, config), raster)
 
 
-def test_markers_show_places_edges_and_are_wiped_by_a_session() -> None:
-    board = MarkerBoard()
-    board.message(HEADER)
-    assert board.message(HEADER) is None  # nothing new
-    for i in range(3):
-        board.add(0, i, from_xyz_rpy((float(i), 0, 0, 0, 0, 0)), [])
-    accepted = LoopClosure(3, 0, 0, 0, 1, 2, 0.9, accepted=True)
-    rejected = [LoopClosure(3, 1, 0, 0, 1, 2, 0.5), LoopClosure(3, 2, 0, 0, 1, 2, 0.4)]
-    board.add(0, 3, from_xyz_rpy((9.0, 0, 0, 0, 0, 0)), [accepted, *rejected])
-    wipe, *drawn = board.message(HEADER).markers
-    assert wipe.action == wipe.DELETEALL
-    assert {marker.ns: len(marker.points) for marker in drawn} == {"keyframes": 4, "accepted": 2}
-    assert [point.x for point in drawn[1].points] == [9.0, 0.0]
-    board.add(1, 4, from_xyz_rpy((5.0, 0, 0, 0, 0, 0)), [])
-    _, *drawn = board.message(HEADER).markers
-    assert [len(marker.points) for marker in drawn] == [1]
-
-
-def pose_of(stamp: int, T: np.ndarray, norm: float = 1.0) -> PoseStamped:
-    pose = PoseStamped(header=Header(stamp=messages.to_time(stamp)))
-    pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = T[:3, 3].tolist()
-    q = pose.pose.orientation
-    q.x, q.y, q.z, q.w = (norm * to_quaternion(T)).tolist()
-    return pose
-
-
 def test_a_pose_is_told_with_stamp_frame_and_covariance() -> None:
     T, covariance = from_xyz_rpy((1.0, -2.0, 0.5, 0.1, 0.2, -2.0)), np.arange(36.0).reshape(6, 6)
     message = messages.pose_message(MapPose(3, 12_000_000_034, T, covariance + covariance.T), "town")
@@ -182,19 +138,3 @@ def test_a_pose_is_told_with_stamp_frame_and_covariance() -> None:
     assert (p.x, p.y, p.z) == pytest.approx((1.0, -2.0, 0.5))
     assert (q.x, q.y, q.z, q.w) == pytest.approx(tuple(to_quaternion(T)))
     assert message.pose.covariance[1] == covariance[0, 1] + covariance[1, 0]
-
-
-def test_a_path_is_read_whole_or_refused() -> None:
-    poses = [from_xyz_rpy((float(i), 0.0, 0.0, 0.1 * i, 0.0, 0.5 * i)) for i in range(3)]
-    path = Path(poses=[pose_of(10 + i, T) for i, T in enumerate(poses)])
-    stamps, read = messages.poses_of(path)
-    assert stamps == [10, 11, 12]
-    np.testing.assert_allclose(read, poses, atol=1e-12)
-    far = from_xyz_rpy((np.nan, 0.0, 0.0, 0.0, 0.0, 0.0))
-    for bad, words in (
-        (pose_of(0, poses[0]), "stamp"),
-        (pose_of(9, far), "finite"),
-        (pose_of(9, poses[0], 0.5), "unit"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            messages.poses_of(Path(poses=[*path.poses, bad]))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def refused_with(robot: Robot, process: NodeProcess, *words: str) -> bool:
     """Whether configure is refused, and the log says all of these words."""
     assert not robot.configure()
     assert robot.state() == "unconfigured"
-    wait_for(lambda: all(word in process.tail(3) for word in words), f"{words} not in {process.tail(3)}", 5.0)
+    wait_for(lambda: all(word in process.tail(3) for word in words), f"{words} not in {process.tail(3)}")
     return True
 
 
@@ -89,13 +90,15 @@ def test_absent_gpu_is_a_configure_error(idle: tuple[Robot, NodeProcess]) -> Non
         assert robot.set("device", "cpu")[0]
 
 
-def test_unusable_frames_are_configure_errors(idle: tuple[Robot, NodeProcess]) -> None:
+def test_tf_is_refused_where_it_is_not_installed(idle: tuple[Robot, NodeProcess]) -> None:
     robot, process = idle
+    assert robot.set("odom_source", "tf")[0]
     try:
-        import tf2_ros  # noqa: F401
-    except ImportError:
-        assert robot.set("odom_source", "tf")[0]
-        assert refused_with(robot, process, "tf2_ros", "odom_source")
+        if importlib.util.find_spec("tf2_ros") is None:
+            assert refused_with(robot, process, "tf2_ros", "odom_source")
+        else:  # on a robot
+            assert robot.configure() and robot.cleanup()
+    finally:
         assert robot.set("odom_source", "topic")[0]
 
 
@@ -150,7 +153,16 @@ def test_waiting_keyframes_are_answered_once_at_deactivation(idle: tuple[Robot, 
         robot.send(odometry(stamp, 2.0 * i))
         robot.send(cloud(stamp, place(i)))
     wait_for(lambda: robot.diagnostics.get("clouds received") == "6", "the clouds do not arrive")
-    wait_for(lambda: len(robot.descriptors) >= 3, "windows that have closed are not answered")
+    reports = robot.reports
+
+    def answered() -> bool:
+        nonlocal reports
+        if robot.reports > reports:  # in silence the others would be answered, too: a cloud without points breaks it
+            reports = robot.reports
+            robot.send(cloud(20 * SECOND, place(0)[:0]))
+        return len(robot.descriptors) >= 3
+
+    wait_for(answered, "windows that have closed are not answered")
     assert len(robot.descriptors) < 6
     robot.deactivate()
     assert [stamp for stamp, _, _ in robot.descriptors] == stamps
@@ -160,14 +172,14 @@ def test_waiting_keyframes_are_answered_once_at_deactivation(idle: tuple[Robot, 
 
 def test_autostart_that_fails_ends_with_code_1(tmp_path: Path) -> None:
     argv = node_argv(autostart="true", weights=tmp_path / "absent")
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 1
     assert "no such weights" in ended.stderr + ended.stdout
 
 
 def test_wrong_overrides_end_with_code_1_and_a_hint() -> None:
     argv = node_argv(autostrt="true", top_k=0, max_range=5, odom_source="wheel")
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False)
     said = ended.stderr + ended.stdout
     assert ended.returncode == 1
     for words in ("did you mean autostart?", "top_k", "max_range", "1.0, not 1"):

@@ -106,18 +106,18 @@ def test_a_second_node_cannot_have_the_map(owner: tuple[Robot, NodeProcess, Path
         try:
             wait_for(lambda: robot.state() == "unconfigured", "the second node does not start")
             assert not robot.configure()
-            wait_for(lambda: "another node" in second.tail(3) and str(path) in second.tail(3), second.tail(3), 5.0)
+            wait_for(lambda: "another node" in second.tail(3) and str(path) in second.tail(3), second.tail(3))
 
             absent = path.parent / "absent" / "street.map"
             assert robot.set("map_path", str(absent))[0]
             assert not robot.configure()
-            wait_for(lambda: str(absent) in second.tail(3), second.tail(3), 5.0)
+            wait_for(lambda: str(absent) in second.tail(3), second.tail(3))
 
             damaged = path.parent / "damaged.map"
             damaged.write_bytes(path.read_bytes()[:-100])
             assert robot.set("map_path", str(damaged))[0]
             assert not robot.configure()
-            wait_for(lambda: str(damaged) in second.tail(3), second.tail(3), 5.0)
+            wait_for(lambda: str(damaged) in second.tail(3), second.tail(3))
         finally:
             robot.name = "/vlad"
 

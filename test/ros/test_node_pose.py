@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -61,7 +60,6 @@ class Town:
             self.robot.send(cloud(stamp, self.scans[i]))
             wait_for(lambda n=number: len(self.robot.descriptors) > before + n, "a scan is not answered")
             stamps.append(stamp)
-        time.sleep(0.3)  # the pose comes after the descriptor
         return stamps
 
     def heard(self, stamps: list[int]) -> list[int]:
@@ -109,8 +107,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         robot.wait_connected(odom=True)
         town = Town(drive.scans, drive.poses, half, robot, process)
         robot.node.create_subscription(PoseWithCovarianceStamped, "/vlad/pose", town.told.append, QoSProfile(depth=100))
-        wait_for(lambda: robot.node.count_publishers("/vlad/pose"), "no ~/pose")
-        time.sleep(0.3)
+        robot.meet()
         yield town
 
 

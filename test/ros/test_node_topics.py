@@ -95,7 +95,7 @@ def test_exactly_the_announced_scans_become_keyframes(live: tuple[Robot, NodePro
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(MarkerArray, "/vlad/markers", markers.append, latched)
     wait_for(announcer.get_subscription_count, "the node does not subscribe to keyframes")
-    time.sleep(0.3)
+    robot.meet()
 
     stamps = [100 * SECOND + i * SECOND // 2 for i in range(8)]
     for i, stamp in enumerate(stamps):

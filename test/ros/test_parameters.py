@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,13 +47,9 @@ def test_the_table_names_every_parameter_with_unit_and_range() -> None:
 
 
 @pytest.fixture
-def rclpy_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
+def rclpy_node() -> Iterator:
     """Makes nodes with the given overrides."""
     rclpy = pytest.importorskip("rclpy")
-    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    monkeypatch.setenv("AMENT_PREFIX_PATH", os.environ.get("AMENT_PREFIX_PATH", sys.prefix))
     context = rclpy.Context()
     made = []
 

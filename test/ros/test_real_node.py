@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real LiDAR through the real node: bags made from real sequences, replayed over DDS into the launched process.
 
-Every number is compared with the offline pipeline, fed from the same bag. The drive's excerpts are played faster than
-they were recorded (at 5 scans a second instead of 2.5), so that "nothing is dropped" is asked for more than life does.
+Every number is compared with the offline pipeline, fed from the same bag. Bags are played as fast as the node takes
+them, so that nothing is dropped is asked for more than life does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from untrained import save_untrained
 
 pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
 
-import ros_harness  # noqa: F401 - a ROS domain of our own
 from launched import launch_node
 
 from vlad_ros import cli
@@ -59,12 +58,12 @@ class Run:
         return rows
 
 
-def run_node(folder: Path, bag: Path, rate: float, quiet: float = 1.0, **parameters: Any) -> Run:
+def run_node(folder: Path, bag: Path, quiet: float = 1.0, **parameters: Any) -> Run:
     """Launch the node, play the bag into it, deactivate it when it has said nothing for `quiet` seconds, end it."""
     folder.mkdir()
     with NodeClient() as watch, launch_node(folder, parameters, **LAUNCH) as node:
         watch.wait_active(node)
-        report = replay.play(watch.node, bag, ReplayConfig(rate=rate), progress=False)
+        report = replay.play(watch.node, bag, ReplayConfig(lossless=True), progress=False)
         watch.wait_quiet(quiet)
         watch.deactivate()
         received = int(watch.diagnostics["clouds received"])
@@ -142,8 +141,8 @@ def drive(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Drive:
         assert cli.main(["import", str(folder / f"{name}.npz"), str(folder / name)]) == 0
     map_path = folder / "places.map"
     common = {"weights": str(weights), "map_path": str(map_path)}
-    first = run_node(folder / "first", folder / "part", 2.0, save_on_exit=True, **common)
-    second = run_node(folder / "second", folder / "again", 2.0, top_k=1000, verification_budget=0.0, **common)
+    first = run_node(folder / "first", folder / "part", save_on_exit=True, **common)
+    second = run_node(folder / "second", folder / "again", top_k=1000, verification_budget=0.0, **common)
     assert part.poses is not None
     positions = dict(zip(part.stamps_ns(), part.poses[:, :3, 3], strict=True))
     return Drive(positions, offline(folder / "part", weights), first, second, map_path, weights)
@@ -227,24 +226,23 @@ def test_a_new_process_answers_the_same_from_the_saved_map(drive: Drive) -> None
 
 
 def test_courtyard_equals_the_offline_pipeline(tmp_path: Path, weights: Path) -> None:
-    """A narrow field of view, hand-held, 2.5 scans a second recorded, 7.5 a second played."""
+    """A narrow field of view, hand-held."""
     source = data_file("courtyard_livox_avia.npz")
     assert cli.main(["import", str(source), str(tmp_path / "bag"), "--drift"]) == 0
-    run = run_node(tmp_path / "node", tmp_path / "bag", 3.0, weights=str(weights))
+    run = run_node(tmp_path / "node", tmp_path / "bag", weights=str(weights))
     expected = offline(tmp_path / "bag", weights)
     assert len(expected) > 40
     check_same(run, expected)
 
 
 def test_full_clouds_without_odometry(tmp_path: Path, weights: Path) -> None:
-    """120,000 points a scan, no poses: every scan is a keyframe because keyframe_source says so. At 5 Hz, so that a
-    busy computer loses none of them.
+    """120,000 points a scan, no poses: every scan is a keyframe because keyframe_source says so.
 
     The last scans wait for odometry, which never comes, until the node takes the silence for the end of the bag.
     """
     source = data_file("kitti00_hdl64_fullres.npz")
     assert cli.main(["import", str(source), str(tmp_path / "bag"), "--rate", "10"]) == 0
-    run = run_node(tmp_path / "node", tmp_path / "bag", 0.5, quiet=8.0, weights=str(weights), keyframe_source="all")
+    run = run_node(tmp_path / "node", tmp_path / "bag", quiet=8.0, weights=str(weights), keyframe_source="all")
     expected = offline(tmp_path / "bag", weights, is_keyframe=True)
     assert len(expected) == 16
     check_same(run, expected)

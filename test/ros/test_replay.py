@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
 pytestmark = pytest.mark.ros
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile, qos_profile_sensor_data  # noqa: E402
@@ -27,14 +28,12 @@ from vlad_ros.files import bags  # noqa: E402
 from vlad_ros.files.sequence import Sequence  # noqa: E402
 from vlad_ros.poses import from_xyz_rpy  # noqa: E402
 from vlad_ros.ros.tools import replay  # noqa: E402
-from vlad_ros.stamps import stamp_of  # noqa: E402
+from vlad_ros.ros.tools.pace import stamp_of_cdr  # noqa: E402
+from vlad_ros.stamps import SECOND, stamp_of  # noqa: E402
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+def node() -> Iterator:
     rclpy.init()
     node = rclpy.create_node("listener")
     executor = SingleThreadedExecutor()
@@ -116,6 +115,73 @@ def test_a_type_that_is_not_installed_is_left_out(node, tmp_path: Path) -> None:
     report = replay.play(node, tmp_path / "bag", ReplayConfig(wait=0.0), (), lines.append, progress=False)
     assert report.published == {"/chatter": 1}
     assert lines[0] == "/livox/lidar is left out: livox_ros_driver2/msg/CustomMsg is not installed"
+
+
+class Forgetful:
+    """A node that says what it takes, as the real one does; at its third cloud it stands still for a while, and what is
+    on its way to it is lost."""
+
+    def __init__(self, node) -> None:  # type: ignore[no-untyped-def]
+        self.taken: list[bytes] = []
+        self._still: float | None = None
+        self._word = node.create_publisher(DiagnosticArray, "/listener/_taken", 1)
+        node.create_subscription(PointCloud2, "/points", self._take, qos_profile_sensor_data, raw=True)
+        node.create_timer(0.02, self._say)
+
+    @property
+    def stands_still(self) -> bool:
+        """Neither takes nor speaks."""
+        return self._still is not None and time.monotonic() - self._still < 1.0
+
+    def _take(self, raw: bytes) -> None:
+        if not self.stands_still:
+            self.taken.append(raw)
+            if len(self.taken) == 3:
+                self._still = time.monotonic()
+
+    def _say(self) -> None:
+        if not self.stands_still:
+            stamp = stamp_of_cdr(self.taken[-1]) if self.taken else 0
+            numbers = {"taken": len(self.taken), "stamp": stamp, "room": 5}
+            values = [KeyValue(key=key, value=str(number)) for key, number in numbers.items()]
+            self._word.publish(DiagnosticArray(status=[DiagnosticStatus(name="/points", values=values)]))
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_what_was_lost_on_the_way_is_sent_again(node, tmp_path: Path, lossless: bool) -> None:  # type: ignore[no-untyped-def]
+    bag = make_bag(tmp_path / "bag")
+    taker = Forgetful(node)
+    report = replay.play(node, bag, ReplayConfig(lossless=lossless), ("/points",), progress=False)
+    assert report.published == {"/points": 20} and not report.lost.total()
+    assert report.repeated > 0
+    assert taker.taken == recorded(bag, "/points"), "each once, in order"
+
+
+def test_lossless_with_nobody_to_pace_by(node, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    bag = make_bag(tmp_path / "bag")
+    lines: list[str] = []
+    clouds: list[bytes] = []
+    node.create_subscription(PointCloud2, "/points", clouds.append, 10, raw=True)
+    config = ReplayConfig(lossless=True, rate=10.0)
+    report = replay.play(node, bag, config, ("/points",), lines.append, progress=False)
+    assert len(lines) == 1 and "nobody to pace by" in lines[0]
+    assert len(report.lateness) == 20, "at the recorded pace"
+    wait_until(lambda: len(clouds) == 20)
+    assert clouds == recorded(bag, "/points")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("times", [[0] * 5, [0, 1, 1_700_000_000 * SECOND, 1_700_000_001 * SECOND]])
+def test_odd_bag_times_do_not_hang(node, tmp_path: Path, times: list[int], storage: str) -> None:  # type: ignore[no-untyped-def]
+    scans = (bags.StampedScan(stamp, np.ones((200, 4), np.float32)) for stamp in times)
+    bags.write_bag(tmp_path / "bag", scans, ImportConfig(storage=storage))
+    lines: list[str] = []
+    heard: list[int] = []
+    node.create_subscription(PointCloud2, "/points", lambda message: heard.append(stamp_of(message)), 10)
+    replay.play(node, tmp_path / "bag", ReplayConfig(), (), lines.append, progress=False)
+    wait_until(lambda: len(heard) == len(times))
+    assert heard == times
+    assert len(lines) == 1 and "not waited for" in lines[0]
 
 
 def wait_until(condition, seconds: float = 10.0) -> None:  # type: ignore[no-untyped-def]

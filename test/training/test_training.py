@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from vlad_ros.cloud.raster import rasterize
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
+from vlad_ros.poses import turn
 from vlad_ros.simulation.views import make_views, save_views
-from vlad_ros.training.batches import Places, draw, joined, turn
+from vlad_ros.training.batches import Places, draw, joined
 from vlad_ros.training.clusters import spherical_kmeans
 from vlad_ros.training.losses import correspond, distances, graded_loss, relative, turn_loss, within
 from vlad_ros.training.objective import Objective

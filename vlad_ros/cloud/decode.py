@@ -215,8 +215,7 @@ def _row_step(size: int, height: int, width: int, point_step: int, row_step: int
             return step
     raise CloudError(
         "layout",
-        f"data holds {size} bytes, but {height} rows of {width} points of {point_step} bytes need {height * row} "
-        f"(row_step is {row_step})",
+        f"data holds {size} bytes, but {height} rows of {row} need {height * row} (row_step is {row_step})",
     )
 
 

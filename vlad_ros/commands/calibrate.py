@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad calibrate WEIGHTS`: from the evidence for a loop to its probability, fitted on simulated drives."""
+"""`vlad calibrate WEIGHTS`: fit the probability of a loop, given its evidence, on simulated drives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `vlad calibrate`."""
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="the .safetensors file to read")
     parser.add_argument("-o", "--out", type=Path, help="the file to write (default: WEIGHTS itself, atomically)")
-    parser.add_argument("--drives", type=int, default=0, help="only the first so many drives (default: all)")
-    parser.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
+    parser.add_argument("--drives", type=int, default=0, help="use only the first N drives (default: all)")
+    parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Drive, fit, check, write; prints the reliability curve. ValueError names a file that cannot be used."""
+    """Run the drives, fit, check, write, and print the reliability. ValueError names a file that cannot be used."""
     calibrate_weights(args.weights, args.out or args.weights, args.drives, args.jobs)
     return 0
 
@@ -37,6 +37,6 @@ def calibrate_weights(weights: Path, out: Path, count: int = 0, jobs: int = 0) -
     save_weights(out, network, calibration, metadata.info)
     print(f"{out}: calibrated on {(loops.drive.max() + 1)} simulated drives, {len(loops.right)} loops")
     print(f"expected calibration error {calibration.error:.3f} on {calibration.loops} loops of drives not fitted on")
-    print("  said   true   loops")
+    print("  predicted  right  loops")
     for bin in calibration.reliability:
-        print(f"  {bin.said:.3f}  {bin.true:.3f}  {bin.count}")
+        print(f"  {bin.said:<9.3f}  {bin.true:.3f}  {bin.count}")

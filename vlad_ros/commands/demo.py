@@ -13,8 +13,10 @@ from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where it writes, which town."""
-    parser.add_argument("--out", default="demo", metavar="FOLDER", help="results; replaced (default: demo)")
+    """Folder, weights, speed and seed."""
+    parser.add_argument(
+        "--out", default="demo", metavar="FOLDER", help="folder of the results, replaced (default: demo)"
+    )
     parser.add_argument("--weights", metavar="FILE", help="weights file; the shipped ones when left out")
     parser.add_argument("--rate", type=float, default=1.0, help="times the recorded speed (default: 1.0)")
     parser.add_argument("--seed", type=int, default=1, help="which town and drive (default: 1)")
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prepare(folder: Path) -> None:
-    """An empty folder of our own; a DDS domain of our own, so that no other robot hears the demo."""
+    """Empty the folder, and choose a DDS domain of this process, so that no robot nearby hears the demo."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "bag").exists():
         raise ValueError(f"{folder} is not empty and not an earlier demo's; name another folder with --out")
     shutil.rmtree(folder, ignore_errors=True)

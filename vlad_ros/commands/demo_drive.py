@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo: a simulated drive, a bag, the node as its own process, its announcements against the simulated truth."""
+"""The demo's simulated drive, as a bag for the node, and the node's loops judged by the true poses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlad_ros.files.sequence import Sequence
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
-RADIUS = 5.0  # m; a place this near to an earlier one is seen again
+RADIUS = EvaluationConfig().radius  # m; a keyframe this near to an earlier one is a revisit
 LENGTH, SPACING, SPEED = 140.0, 1.5, 6.0  # m, m, m/s
 
 
@@ -35,11 +35,11 @@ class JudgedEdge:
 
     @property
     def true(self) -> bool:
-        """Whether a back-end could add it."""
+        """Whether its error is within the limits of a right edge."""
         return is_right(self.metres, self.degrees)
 
     def sentence(self, others: int) -> str:
-        """As the demo prints it."""
+        """A line for the terminal; `others`: further accepted edges of the same keyframe."""
         more = f", and {others} more" if others else ""
         verdict = "true" if self.true else "FALSE"
         return (
@@ -49,8 +49,8 @@ class JudgedEdge:
 
 
 def simulate(seed: int) -> Sequence:
-    """Once around the blocks of a town, the same way again, and back in the opposite direction; other cars are parked
-    there each time. 32 beams, 6 m/s."""
+    """A drive around the blocks of a town, once more in the same direction and once in the opposite one, with other
+    parked cars each time. 32 beams, 6 m/s."""
     from vlad_ros.simulation.routes import make_drive
     from vlad_ros.simulation.sensors import spinning
 
@@ -96,7 +96,7 @@ class Truth:
         return JudgedEdge(query, match, probability, self.distance(query, match), *off)
 
     def is_revisit(self, query: int, keyframes: list[int]) -> bool:
-        """Whether an earlier one of the keyframes (stamps) that may be matched lies near: what recall counts."""
+        """Whether one of the earlier `keyframes` (stamps) that may be matched lies near: the denominator of recall."""
         config = RecognizerConfig()
         rows = [self.index[stamp] for stamp in (*filter(lambda stamp: stamp < query, keyframes), query)]
         found = revisits(
@@ -112,7 +112,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was announced against the truth. `edges`: all accepted ones; `best`: the most probable of each keyframe."""
+    """The node's loops against the truth. `edges`: all accepted ones; `best`: the most probable one per keyframe."""
 
     keyframes: int
     edges: list[JudgedEdge]
@@ -132,7 +132,7 @@ class Summary:
         return self.recognised / self.revisits if self.revisits else float("nan")
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Lines for the terminal."""
         true = sum(edge.true for edge in self.edges)
         return [
             f"{self.keyframes} keyframes, {self.revisits} of them at a place seen before; {self.lost} messages lost",
@@ -143,7 +143,7 @@ class Summary:
 
 
 def summarise(truth: Truth, keyframes: list[int], edges: list[JudgedEdge], lost: int) -> Summary:
-    """`keyframes`: the stamps of all descriptors that have arrived."""
+    """`keyframes`: the stamps of all descriptors received."""
     best: dict[int, JudgedEdge] = {}
     for edge in edges:
         if edge.query not in best or edge.probability > best[edge.query].probability:
@@ -154,7 +154,7 @@ def summarise(truth: Truth, keyframes: list[int], edges: list[JudgedEdge], lost:
 
 
 def write_results(folder: Path, truth: Truth, summary: Summary, weights: str, seed: int) -> None:
-    """trajectory.csv, edges.csv and metrics.json; the picture is made from these."""
+    """Write trajectory.csv, edges.csv and metrics.json, from which the picture is drawn."""
     with open(folder / "trajectory.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["stamp_ns", "x_m", "y_m"])

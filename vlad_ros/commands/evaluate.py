@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad evaluate SEQUENCE.npz`: recognition on a sequence, the protocol beside the numbers."""
+"""`vlad evaluate SEQUENCE.npz`: measure recognition on a sequence, and print the metrics with their protocol."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sequence, map, protocol, weights, and what is written."""
-    parser.add_argument("sequence", metavar="SEQUENCE.npz", help="the drive that asks")
-    parser.add_argument("--map", metavar="MAP.npz", help="another drive in the same frame that answers")
+    parser.add_argument("sequence", metavar="SEQUENCE.npz", help="the drive whose frames are queries")
+    parser.add_argument("--map", metavar="MAP.npz", help="another drive in the same frame, as the map")
     parser.add_argument("--weights", metavar="FILE", help="weights file; the shipped ones when left out")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--out", metavar="FOLDER", help="leave configuration, metrics and a CSV of the queries here")
+    parser.add_argument("--out", metavar="FOLDER", help="write configuration, metrics and a CSV of the frames here")
     add_options(parser, EvaluationConfig)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from vlad_ros.evaluation import metrics
-    from vlad_ros.evaluation import results as report
+    from vlad_ros.evaluation import metrics, results
     from vlad_ros.evaluation.task import make_task
     from vlad_ros.files.sequence import load_sequence
 
@@ -40,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     similarity, sha256 = _similarity(task, config, args.weights, args.device)
     outcome = task.judge(similarity)
     numbers = metrics.summarise(outcome, seed=config.seed)
-    document = report.document(config, task, numbers, sequence.name, other.name if other else None, sha256)
+    document = results.document(config, task, numbers, sequence.name, other.name if other else None, sha256)
     if args.out:
-        report.write_run(args.out, document, task, outcome)
+        results.write_evaluation(args.out, document, task, outcome)
     print(json.dumps(document) if args.json else _text(document))
     return 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad info [WEIGHTS]`: what a weights file says about itself."""
+"""`vlad info [WEIGHTS]`: print the metadata of a weights file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad map info | prune | rebuild`: what can be done with a map file at the desk."""
+"""`vlad map info | prune | rebuild`: look into a map file, or make a new one from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlad_ros.options import add_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One parser for each of the three."""
+    """A parser for each action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     info = actions.add_parser("info", help="print what a map holds")
     prune = actions.add_parser("prune", help="write a thinner map: evenly spread keyframes of each session")
@@ -20,30 +20,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (prune, rebuild):
         action.add_argument("-o", "--out", required=True, metavar="OUT", help="map file to write; it must not exist")
     how = prune.add_mutually_exclusive_group(required=True)
-    how.add_argument("--spacing", type=float, metavar="M", help="keyframes of a session lie at least so far apart")
-    how.add_argument("--size", type=int, metavar="N", help="so many keyframes in all")
+    how.add_argument("--spacing", type=float, metavar="M", help="least distance between two keyframes of a session")
+    how.add_argument("--size", type=int, metavar="N", help="number of keyframes to keep")
     add_options(rebuild, NodeConfig, only=("weights", "device"))
     add_options(rebuild, RecognizerConfig, only=("descriptor_size",))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it and say what was done; ValueError names what cannot be."""
-    from vlad_ros.maps import tools as maps
-
+    """Do it and print what was done; ValueError names what cannot be done."""
     if args.action == "info":
-        print(maps.text(maps.describe_map(args.map)))
+        from vlad_ros.maps.info import read_info, text
+
+        print(text(read_info(args.map)))
         return 0
-    maps.check_free(args.out)
+    from vlad_ros.maps.new_map import check_free
+
+    check_free(args.out)
     return _prune(args) if args.action == "prune" else _rebuild(args)
 
 
 def _prune(args: argparse.Namespace) -> int:
     from vlad_ros.mapping.database import KeyframeDatabase
-    from vlad_ros.maps import tools as maps
+    from vlad_ros.maps.new_map import write_new
+    from vlad_ros.maps.prune import choose, subset
 
     database = KeyframeDatabase.open(args.map)
-    ids = maps.choose(database, args.spacing, args.size)
-    maps.write_new(maps.subset(database, ids), args.out)
+    ids = choose(database, args.spacing, args.size)
+    write_new(subset(database, ids), args.out)
     print(f"{args.out}: {len(ids)} of {len(database)} keyframes of {args.map}, with ids of their own")
     return 0
 
@@ -54,15 +57,16 @@ def _rebuild(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vlad_ros.mapping.database import KeyframeDatabase
-    from vlad_ros.maps import tools as maps
+    from vlad_ros.maps.new_map import write_new
+    from vlad_ros.maps.rebuild import rebuild
     from vlad_ros.model.describer import Describer
 
     describer, _ = Describer.from_pretrained(args.weights or None, args.device, args.descriptor_size)
     database = KeyframeDatabase.open(args.map)
-    built = maps.rebuild(
+    built = rebuild(
         database, describer, lambda ids: tqdm(ids, unit="keyframe", file=sys.stderr, disable=None, delay=2.0)
     )
-    maps.write_new(built, args.out)
+    write_new(built, args.out)
     print(f"{args.out}: {len(built)} keyframes of {args.map} described anew by weights {describer.model_hash:.12}")
-    print("The stored clouds are thinned, one a keyframe: where recognition matters most, drive the route again.")
+    print("The stored clouds are thinned, one per keyframe: where recognition matters most, drive the route again.")
     return 0

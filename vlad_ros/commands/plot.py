@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad plot ...`: pictures of the descriptor, of two of them, of the heads, and of one loop closure."""
+"""`vlad plot ...`: plots of a scan's descriptor, of two descriptors, of the heads, and of one loop closure."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SCAN = "SEQUENCE.npz:INDEX, BAG:INDEX, or a .pcd, .bin (KITTI) or .npy file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One subcommand a picture."""
+    """One subcommand per picture."""
     pictures = parser.add_subparsers(dest="picture", required=True, metavar="PICTURE")
     one = _picture(pictures, "assignment", "netvlad_soft_assignment.png", "which cluster each keypoint belongs to")
     one.add_argument("scan", metavar="SCAN", help=SCAN)
-    two = _picture(pictures, "vlad", "netvlad_vlad_structure.png", "two descriptors, and what makes them alike")
+    two = _picture(pictures, "vlad", "netvlad_vlad_structure.png", "two descriptors, and what makes them similar")
     two.add_argument("scan_a", metavar="SCAN_A", help=SCAN)
-    two.add_argument("scan_b", metavar="SCAN_B", help="another one")
+    two.add_argument("scan_b", metavar="SCAN_B", help="another scan")
     both = _picture(pictures, "heads", "netvlad_variants.png", "NetVLAD beside its loupe variant, and the two branches")
     both.add_argument("scans", metavar="SCAN", nargs="*", help=f"{SCAN}; simulated ones when left out")
     why = _picture(pictures, "closure", "closure_ID.png", "why one loop was accepted or refused", network=False)
-    why.add_argument("run_folder", metavar="RUN", help="folder that vlad run has left")
+    why.add_argument("run_folder", metavar="RUN", help="folder that vlad run has written")
     why.add_argument("id", metavar="ID", type=int, help="row of closures.csv, the first one is 0")
 
 
@@ -47,7 +47,7 @@ def _picture(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw, and print what the picture says."""
+    """Draw, and print the picture's numbers."""
     draw = {"assignment": _assignment, "vlad": _vlad, "heads": _heads, "closure": _closure}[args.picture]
     path = Path(args.output or args.default_output.replace("ID", str(getattr(args, "id", ""))))
     for line in draw(args, path):
@@ -63,7 +63,7 @@ def _describer(args: argparse.Namespace) -> Describer:
 
 
 def _inside(describer: Describer, scan: F32, name: str) -> Insides:
-    """What happens inside the network; a sentence on stderr where the scan has few keypoints."""
+    """The network's intermediate results; a sentence on stderr where the scan has few keypoints."""
     from vlad_ros.plots.insides import few_keypoints, look_inside
 
     try:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, the file, and how many closures are explained in it."""
-    parser.add_argument("run_folder", metavar="RUN", help="folder that vlad run or vlad evaluate --out has left")
+    parser.add_argument("run_folder", metavar="RUN", help="folder that vlad run or vlad evaluate --out has written")
     parser.add_argument("-o", "--output", metavar="FILE.html", help="the page (default: RUN/report.html)")
-    parser.add_argument("--pictures", type=int, default=24, metavar="N", help="closures explained (default: 24)")
+    parser.add_argument(
+        "--pictures", type=int, default=24, metavar="N", help="closures to explain by a picture (default: 24)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad train`: from nothing but a recipe to a weights file; run again after an interruption, it goes on.
+"""`vlad train`: train a weights file from a recipe; run again after an interruption, it resumes.
 
 ``torchrun --nproc-per-node 4 -m vlad_ros.cli train weights.safetensors`` trains on four GPUs: each process draws
-batches of the recipe's size.
+its own batches of the recipe's size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", type=Path, help="YAML recipe (default: the one of the shipped weights)")
     parser.add_argument("--bag", type=Path, help="fine-tune on this drive: a rosbag2, or a sequence (.npz)")
     parser.add_argument("--folder", type=Path, default=Path("runs/train"), help="data, checkpoint and logs")
-    parser.add_argument("--uncalibrated", action="store_true", help="leave the calibration to vlad calibrate")
+    parser.add_argument("--uncalibrated", action="store_true", help="do not calibrate; vlad calibrate does it later")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     tuning = parser.add_argument_group("with --bag")
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, alone or as one of the processes of `torchrun`; the first of them writes."""
+    """Train, alone or as one of the processes of `torchrun`; the first process writes."""
     import torch
 
     from vlad_ros.model.describer import resolve_device
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def from_drive(args: argparse.Namespace, device: torch.device) -> int:
-    """Fine-tune on a drive, and write the weights unless they recognise less of the part held back than before."""
+    """Fine-tune on a drive, and write the weights unless they recognise less of the held-out part than before."""
     from vlad_ros.model.weights import save_weights
     from vlad_ros.runs.labelled_drive import read_drive
     from vlad_ros.training.finetune import finetune
@@ -69,7 +69,7 @@ def from_drive(args: argparse.Namespace, device: torch.device) -> int:
         )
         return 1
     save_weights(args.out, done.network, done.base.calibration, {**done.info, "commit": commit() or "unknown"})
-    print(f"{args.out}: written; their calibration is the old one, `vlad calibrate {args.out}` makes it anew")
+    print(f"{args.out}: written with the old calibration; make a new one with `vlad calibrate {args.out}`")
     return 0
 
 

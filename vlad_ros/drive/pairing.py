@@ -18,11 +18,12 @@ from vlad_ros.cloud.decode import point_times
 from vlad_ros.cloud.deskew import Motion, Stamps, reach, read_sweep
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.odometry import OdometryBuffer
-from vlad_ros.drive.stamp_gate import StampGate
+from vlad_ros.drive.stamp_gate import AHEAD, StampGate
 from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F64
 
 CHILDREN = 8  # frames of odometry on one topic; more are an error somewhere
+SCANS_A_SECOND = 100  # more no LiDAR makes: that many wait even where their stamps stand still
 
 
 @dataclass(eq=False)
@@ -160,10 +161,14 @@ class Inputs:
         self._lock = threading.RLock()
         self._waiting: deque[PendingScan] = deque()
         self._bevs: list[tuple[int, Any]] = []
-        self._announced: list[int] = []
         self._gate: StampGate[PendingScan] = StampGate()
+        self._announced: list[int] = []  # those that no scan released so far is later than
+        self._known: set[int] = set()  # all that was announced: a Path tells its nodes again and again
         self._newest: int | None = None
         self._released: int | None = None
+        self._most_waiting = config.queue_size
+        if config.keyframe_source == "topic":  # an announcement may come as late as keyframe_timeout
+            self._most_waiting = max(config.queue_size, round(SCANS_A_SECOND * config.keyframe_timeout))
 
     def add_scan(self, scan: PendingScan) -> None:
         """Let a scan wait for what belongs to it, unless its stamp is none to be believed (`StampGate`)."""
@@ -184,7 +189,7 @@ class Inputs:
             scan.is_keyframe = True
         self._waiting.append(scan)
         self.pump()
-        while len(self._waiting) > self._config.queue_size:
+        while len(self._waiting) > self._most_waiting:
             self._let_go(self._waiting.popleft())
 
     def add_odometry(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None = None) -> None:
@@ -196,26 +201,31 @@ class Inputs:
             self.pump()
 
     def add_bev(self, stamp: int, image: Any) -> None:
-        """A BEV message; at most `queue_size` wait for their clouds."""
+        """A BEV message; as many wait for their clouds as clouds may wait."""
         with self._lock:
             self._bevs.append((stamp, image))
             self._bevs.sort(key=lambda entry: entry[0])
             self.pump()
-            while len(self._bevs) > self._config.queue_size:
+            while len(self._bevs) > self._most_waiting:
                 self._bevs.pop(0)
                 self._count("bev_unpaired")
 
     def announce(self, stamp: int) -> None:
         """The back-end calls the scan of this stamp a keyframe; counted as late when that scan has already gone."""
         with self._lock:
-            tolerance = nanoseconds(self._config.keyframe_tolerance)
-            if self._released is not None and stamp + tolerance < self._released:
+            if stamp in self._known:
+                return
+            self._known.add(stamp)
+            if self._released is not None and stamp + nanoseconds(self._config.keyframe_tolerance) < self._released:
                 self._count("keyframe_late")
                 return
-            if stamp not in self._announced:
-                bisect.insort(self._announced, stamp)
-                del self._announced[: -self._config.queue_size * 10]
+            bisect.insort(self._announced, stamp)
             self.pump()
+
+    def may_wait(self, scan: PendingScan) -> bool:
+        """Whether a scan that was released with many others, because their announcement came late, is young enough to
+        wait for the worker, too."""
+        return self._config.keyframe_source == "topic" and not self._late(scan, self._config.keyframe_timeout)
 
     def pump(self) -> None:
         """Release the scans whose waiting is over."""
@@ -231,6 +241,12 @@ class Inputs:
                 self._ready(self._waiting[0])
                 self._let_go(self._waiting.popleft())
 
+    @property
+    def waiting(self) -> int:
+        """How many scans wait for what belongs to them."""
+        with self._lock:
+            return len(self._waiting)
+
     def clear(self) -> int:
         """Drop everything; the number of scans that were waiting."""
         with self._lock:
@@ -238,15 +254,18 @@ class Inputs:
             self._gate = StampGate()
             self._waiting.clear()
             self._bevs.clear()
-            self._announced.clear()
             self._poses.clear()
-            self._newest = self._released = None
+            self._forget()
             return dropped
 
     def _begin_anew(self) -> None:
         self.release_all()
         self._bevs.clear()
+        self._forget()
+
+    def _forget(self) -> None:
         self._announced.clear()
+        self._known.clear()
         self._newest = self._released = None
 
     def _let_go(self, scan: PendingScan) -> None:
@@ -256,6 +275,8 @@ class Inputs:
             self._poses.follow(scan)
         self._bevs = [entry for entry in self._bevs if entry[1] is not scan.bev]
         self._released = scan.stamp if self._released is None else max(self._released, scan.stamp)
+        tolerance = nanoseconds(self._config.keyframe_tolerance)
+        del self._announced[: bisect.bisect_left(self._announced, self._released - tolerance)]
         self._release(scan)
 
     def _ready(self, scan: PendingScan) -> bool:
@@ -287,7 +308,9 @@ class Inputs:
         tolerance = nanoseconds(self._config.keyframe_tolerance)
         at = bisect.bisect_left(self._announced, scan.stamp - tolerance)
         scan.is_keyframe = at < len(self._announced) and self._announced[at] <= scan.stamp + tolerance
-        return scan.is_keyframe or at < len(self._announced)
+        if scan.is_keyframe or at == len(self._announced) or self._newest is None:
+            return bool(scan.is_keyframe)
+        return self._announced[at] <= self._newest + AHEAD  # a stamp of the future says nothing about this scan
 
     def _drop_unpaired(self) -> None:
         """BEVs too old for any scan that waits or is to come."""

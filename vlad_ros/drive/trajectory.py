@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A back-end's path: poses by stamp, interpolated, never extrapolated."""
+"""A back-end's path: poses by stamp, interpolated, never extrapolated and never across a hole."""
 
 from __future__ import annotations
 
@@ -7,43 +7,104 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation, Slerp
 
-from vlad_ros.poses import check_rigid
+from vlad_ros.poses import check_all_rigid, interpolate
 from vlad_ros.stamps import SECOND
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Bools, Ints
+
+FEW = 5  # times the usual spacing between neighbours is still their spacing, more is a hole
 
 
 class Trajectory:
     """Poses `T` (N, 4, 4) at `stamps` (N,) integer nanoseconds, in any order; of equal stamps the last one counts.
 
-    ValueError for no poses, numbers of stamps and poses that differ, or a pose that is not rigid.
+    A path may be a part of the drive, and may have holes. It tells the poses at its own stamps, and those between two
+    neighbouring poses that belong together: they are at most max(1 s, 5 times the median spacing) apart in time.
+    Between neighbours farther apart it tells nothing, with one exception: nodes made by distance are far apart in time
+    where the vehicle stood or crawled. So neighbours belong together, too, where by `travel` (stamps (M,) in order,
+    and metres along the drive (M,), NaN where unknown) the vehicle went at most 5 times as far between them as the
+    median neighbours lie apart.
+
+    `last` is the path before this one; `news` leaves out what has not changed since. ValueError for no poses, numbers
+    of stamps and poses that differ, or a pose that is not rigid.
     """
 
-    def __init__(self, stamps: Sequence[int] | npt.NDArray[np.int64], T: Sequence[F64] | F64) -> None:
+    def __init__(
+        self,
+        stamps: Sequence[int] | npt.NDArray[np.int64],
+        T: Sequence[F64] | F64,
+        travel: tuple[Ints, F64] | None = None,
+        last: Trajectory | None = None,
+    ) -> None:
         if len(stamps) != len(T) or not len(stamps):
             raise ValueError(
                 f"a path needs as many poses as stamps, at least one: {len(T)} poses, {len(stamps)} stamps"
             )
-        poses = np.stack([check_rigid(pose, "a pose of the path") for pose in T])
         latest_first = np.asarray(stamps, np.int64)[::-1]
-        self.stamps, index = np.unique(latest_first, return_index=True)
-        self._poses = poses[::-1][index]
+        self._stamps, index = np.unique(latest_first, return_index=True)
+        self._poses = np.asarray(T, np.float64)[::-1][index]
+        same, self._news_after = self._compare(last)
+        self._news_at = ~same
+        check_all_rigid(self._poses[self._news_at], "a pose of the path")
+        self._joined = self._neighbours(travel)
 
-    def covers(self, stamp: int) -> bool:
-        """Whether `stamp` lies between the first and the last pose, both included."""
-        return bool(self.stamps[0] <= stamp <= self.stamps[-1])
+    def _neighbours(self, travel: tuple[Ints, F64] | None) -> Bools:
+        """Whether each pose (N,) and the next one belong together."""
+        joined, steps = np.zeros(len(self._stamps), np.bool_), np.diff(self._stamps)
+        if len(steps):
+            joined[:-1] = steps <= max(SECOND, FEW * _median(steps))
+        if len(steps) and travel is not None and len(travel[0]):
+            begin, (at, metres) = self._stamps[0], travel  # counted from there nothing is lost in float64
+            ways = np.diff(np.interp(self._stamps - begin, at - begin, metres, left=np.nan, right=np.nan))
+            lost = np.searchsorted(self._stamps, at[np.isnan(metres)])  # without odometry in between
+            ways[np.clip(lost - 1, 0, len(ways) - 1)] = np.nan
+            joined[:-1] |= ways <= FEW * _median(np.linalg.norm(np.diff(self._poses[:, :3, 3], axis=0), axis=1))
+        return joined
 
-    def at(self, stamps: npt.NDArray[np.int64]) -> F64:
-        """(M, 4, 4) at stamps that the path covers: slerp and linear interpolation. ValueError for any other stamp."""
-        if len(stamps) and not (self.covers(stamps.min()) and self.covers(stamps.max())):
-            raise ValueError("the path does not cover every stamp asked for, and nothing is extrapolated")
-        T = np.tile(np.eye(4), (len(stamps), 1, 1))
-        if len(self.stamps) == 1:
-            T[:] = self._poses[0]
-            return T
-        known, wanted = ((s - self.stamps[0]) / SECOND for s in (self.stamps, stamps))  # s; near 0, so nothing is lost
-        T[:, :3, :3] = Slerp(known, Rotation.from_matrix(self._poses[:, :3, :3]))(wanted).as_matrix()
-        for axis in range(3):
-            T[:, axis, 3] = np.interp(wanted, known, self._poses[:, axis, 3])
+    def _compare(self, last: Trajectory | None) -> tuple[Bools, Bools]:
+        """Which poses (N,) are as in `last`, and after which of them (N,) what is told up to the next one is not."""
+        if last is None:
+            return np.zeros(len(self._stamps), np.bool_), np.ones(len(self._stamps), np.bool_)
+        was = np.minimum(np.searchsorted(last._stamps, self._stamps), len(last._stamps) - 1)
+        same = last._stamps[was] == self._stamps
+        same &= (last._poses[was] == self._poses).all(axis=(1, 2))
+        news_after = np.ones(len(self._stamps), np.bool_)
+        news_after[:-1] = ~(same[:-1] & same[1:] & (np.diff(was) == 1) & last._joined[was[:-1]])
+        return same, news_after
+
+    def _around(self, stamps: Ints) -> tuple[Ints, Ints]:
+        """The poses (M,) before and after `stamps`: twice the same where one has the very stamp, or is the first or
+        the last."""
+        after = np.searchsorted(self._stamps, stamps)
+        before = np.maximum(after - 1, 0)
+        after = np.minimum(after, len(self._stamps) - 1)
+        return np.where(self._stamps[after] == stamps, after, before), after
+
+    def tells(self, stamps: Ints) -> Bools:
+        """At which of `stamps` (M,) the path tells a pose."""
+        before, after = self._around(stamps)
+        return (self._stamps[after] == stamps) | ((before < after) & self._joined[before])
+
+    def news(self, stamps: Ints) -> Bools:
+        """At which of `stamps` (M,) it tells a pose that the last path did not tell, or told otherwise."""
+        before, after = self._around(stamps)
+        return self.tells(stamps) & np.where(before < after, self._news_after[before], self._news_at[before])
+
+    def at(self, stamps: Ints) -> F64:
+        """(M, 4, 4) at stamps that the path tells: slerp and linear interpolation. ValueError for any other stamp."""
+        if not self.tells(stamps).all():
+            raise ValueError("the path does not tell every pose asked for, and nothing is extrapolated")
+        before, after = self._around(stamps)
+        T = self._poses[before]
+        (between,) = np.nonzero(before < after)
+        if len(between):
+            before, after = before[between], after[between]
+            begin, end = self._stamps[before], self._stamps[after]
+            T[between] = interpolate(self._poses[before], self._poses[after], (stamps[between] - begin) / (end - begin))
         return T
+
+
+def _median(numbers: npt.NDArray) -> float:
+    """The lower of two in the middle: a hole beside a single step does not make itself usual."""
+    middle = (len(numbers) - 1) // 2
+    return float(np.partition(numbers, middle)[middle])

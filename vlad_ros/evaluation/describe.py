@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Similarities between clouds: by the network's descriptors, all heads at once, or by the baseline."""
+"""Similarities between clouds: by the network's descriptor and its heads, or by the Scan Context baseline."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def network_descriptors(network: PlaceNetwork, clouds: Iterable[F32], size: int 
 
 
 def method_descriptors(network: PlaceNetwork, clouds: Iterable[F32]) -> dict[str, F32]:
-    """As `network_descriptors` with the default length; where that is a projection's, the unprojected ones, too."""
+    """As `network_descriptors` at the default length; where that is a projection, the unprojected ones as well."""
     found = network_descriptors(network, clouds, network.config.descriptor_dim)
     if network.config.size(0) == network.config.descriptor_dim:
         return found
@@ -62,14 +62,15 @@ def shortened(network: PlaceNetwork, descriptors: F32, size: int = 0) -> F32:
 def network_similarities(
     network: PlaceNetwork, queries: Iterable[F32], maps: Iterable[F32] | None, size: int = 0
 ) -> dict[str, F32]:
-    """(Q, M) inner products by name of the head; `maps` None: the queries against themselves; `size` as above."""
+    """(Q, M) inner products by name of the head; `maps` None: the queries against themselves; `size` as in
+    `network_descriptors`."""
     left = network_descriptors(network, queries, size)
     right = left if maps is None else network_descriptors(network, maps, size)
     return {name: left[name] @ right[name].T for name in HEADS}
 
 
 def scan_context_similarity(queries: Iterable[F32], maps: Iterable[F32] | None) -> F32:
-    """(Q, M) of the baseline; `maps` None: the queries against themselves."""
+    """(Q, M) by Scan Context; `maps` None: the queries against themselves."""
     left = np.stack([scan_context.describe(cloud) for cloud in queries])
     right = left if maps is None else np.stack([scan_context.describe(cloud) for cloud in maps])
     return scan_context.similarity(left, right)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers from outcomes: recall@k with bootstrap intervals, F1max, average precision, paired comparison."""
+"""Metrics of outcomes: recall@k with bootstrap intervals, F1max, average precision, paired comparison."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ class Sweep:
     recall: F64
 
     @property
-    def f1_max(self) -> float:
-        """Largest harmonic mean of precision and recall; 0 without candidates."""
+    def f1(self) -> F64:
+        """(T,) harmonic mean of precision and recall."""
         total = self.precision + self.recall
-        f1 = 2 * self.precision * self.recall / np.where(total > 0, total, 1.0)
-        return float(f1.max(initial=0.0))
+        return 2 * self.precision * self.recall / np.where(total > 0, total, 1.0)
+
+    @property
+    def f1_max(self) -> float:
+        """Largest F1; 0 without candidates."""
+        return float(self.f1.max(initial=0.0))
 
     @property
     def average_precision(self) -> float:
@@ -40,16 +44,21 @@ class Sweep:
         return float(self.recall[self.precision >= 1.0].max(initial=0.0))
 
 
+def ends_of_ties(scores: F64) -> Bools:
+    """(N,) bool: the last of each run of equal `scores` (N,), which are sorted: where a threshold can lie."""
+    return np.append(scores[1:] != scores[:-1], True)[: len(scores)]
+
+
 def sweep(outcome: Outcome) -> Sweep:
     """Accept `similarity >= threshold` over *all* frames that have a candidate.
 
-    A frame without a revisit can only add false positives; a wrong or missing match on a query is a miss. Equal
-    similarities enter together, for no threshold tells them apart.
+    A frame without a revisit can only add false positives; a wrong or missing match of a query is a miss. Equal
+    similarities are accepted together: no threshold separates them.
     """
     candidates = np.flatnonzero(outcome.best >= 0)
     order = candidates[np.argsort(-outcome.similarity[candidates], kind="stable")]
     similarity = outcome.similarity[order]
-    last_of_tie = np.append(similarity[1:] != similarity[:-1], True)[: len(order)]
+    last_of_tie = ends_of_ties(similarity)
     accepted = np.arange(1, len(order) + 1)[last_of_tie]
     true_positives = np.cumsum(outcome.correct()[order])[last_of_tie]
     queries = max(1, int(outcome.is_query.sum()))
@@ -75,7 +84,7 @@ def mcnemar(a: Bools, b: Bools) -> float:
 
 
 def summarise(outcome: Outcome, ks: tuple[int, ...] = (1, 10), seed: int = 0) -> dict[str, float | int | list[float]]:
-    """All numbers of an outcome by name; intervals are `[low, high]`, absent ones nan."""
+    """All metrics of an outcome by name; intervals are `[low, high]`, undefined ones nan."""
     queries = outcome.is_query
     numbers: dict[str, float | int | list[float]] = {"frames": len(queries), "queries": int(queries.sum())}
     for k in ks:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocols by which recognition is measured: who is a query, what it may match, and when a match is right.
+"""The evaluation protocols: which frames are queries, what they may match, and when a match is right.
 
 `causal`: frame i may match only frames j < i - gap of its own drive; a frame is a query when such a frame lies within
-the radius. `sparse`: every stride-th frame, as it is, is the map; the frames half way between are the queries, each
+the radius. `sparse`: every stride-th frame, unchanged, is the map; the frames half way between are the queries, each
 turned by a random yaw and thinned to 2,000..5,000 points (one pass, interleaved: no revisit). `cross`: every frame of
 one drive against all frames of another one in the same map frame.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from vlad_ros.poses import turn, wrap
 from vlad_ros.types import F32, F64, Bools, Ints
 
 NO_HIT = np.iinfo(np.int64).max
@@ -22,12 +23,12 @@ SPARSE_POINTS = (2000, 5000)
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a method answered to each of Q frames.
+    """A method's answer for each of Q frames.
 
     `is_query` (Q,): a right answer exists. `best` (Q,): index of the most similar allowed map frame, -1 where none is
     allowed; `similarity` (Q,): its similarity, -inf where none. `rank` (Q,): place of the first right answer among all
-    allowed ones, 0 for the best, `NO_HIT` without any. `reverse` (Q,): a query whose right answers all head more than
-    90 degrees elsewhere.
+    allowed ones, 0 for the best, `NO_HIT` without any. `reverse` (Q,): a query whose right answers all have headings
+    that differ from its own by more than 90 degrees.
     """
 
     is_query: Bools
@@ -42,7 +43,7 @@ class Outcome:
 
 
 def judge(similarity: F32, allowed: Bools, near: Bools, opposite: Bools | None = None) -> Outcome:
-    """Compare a (Q, M) similarity with the truth; ties go to the lower index; -inf is no candidate at all.
+    """Compare a (Q, M) similarity with the truth; ties go to the lower index; -inf means no candidate.
 
     `allowed` (Q, M): what a query may match; `near` (Q, M): what lies within the radius; `opposite` (Q, M): headings
     that differ by more than 90 degrees. ValueError where the shapes differ.
@@ -65,8 +66,7 @@ def judge(similarity: F32, allowed: Bools, near: Bools, opposite: Bools | None =
 
 def opposite_headings(query: F64, match: F64) -> Bools:
     """(Q, M) bool: headings [rad] of (Q,) and (M,) that differ by more than 90 degrees."""
-    difference = (match[None, :] - query[:, None] + np.pi) % (2 * np.pi) - np.pi
-    return np.abs(difference) > np.pi / 2
+    return np.abs(wrap(match[None, :] - query[:, None])) > np.pi / 2
 
 
 def causal(similarity: F32, positions: F64, gap: int, radius: float, headings: F64 | None = None) -> Outcome:
@@ -94,7 +94,7 @@ def cross(
 
 
 def sparse_split(scans: list[F32], stride: int, seed: int = 0) -> tuple[Ints, Ints, list[F32], list[float]]:
-    """Map indices, query indices, the query scans (N, >=3), turned and thinned by what `seed` draws, and their turns
+    """Map indices, query indices, the query scans (N, >=3), turned and thinned at random by `seed`, and their turns
     [rad]."""
     if stride < 2:
         raise ValueError(f"stride must be at least 2, not {stride}")
@@ -108,8 +108,6 @@ def sparse_split(scans: list[F32], stride: int, seed: int = 0) -> tuple[Ints, In
 def _turn_and_thin(points: F32, generator: np.random.Generator) -> tuple[F32, float]:
     low, high = SPARSE_POINTS
     count = min(int(generator.integers(low, high + 1)), len(points))
-    thinned = points[generator.choice(len(points), count, replace=False)].copy()
+    thinned = points[generator.choice(len(points), count, replace=False)]
     angle = float(generator.uniform(0.0, 2.0 * np.pi))
-    c, s = np.cos(angle), np.sin(angle)
-    thinned[:, :2] = thinned[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
-    return thinned, angle
+    return turn(thinned, angle), angle

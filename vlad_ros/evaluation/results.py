@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that a run leaves: configuration, commit, seed, metrics with units, and a CSV row for each query."""
+"""The folder that an evaluation writes: configuration, commit, seed, metrics with units, and a CSV row per frame."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNITS = {"frames": "frames", "queries": "frames", "reverse_queries": "frames"}
 def document(
     config: EvaluationConfig, task: Task, numbers: dict[str, Any], sequence: str, map: str | None, weights: str | None
 ) -> dict[str, Any]:
-    """Everything that a reader of the numbers must know, as one JSON object."""
+    """The metrics and everything needed to read them, as one JSON object."""
     return {
         "sequence": sequence,
         "map": map,
@@ -37,8 +37,8 @@ def document(
     }
 
 
-def write_run(folder: str | os.PathLike[str], document: dict[str, Any], task: Task, outcome: Outcome) -> None:
-    """Write configuration.json, metrics.json and queries.csv into `folder`, which is made where it is missing."""
+def write_evaluation(folder: str | os.PathLike[str], document: dict[str, Any], task: Task, outcome: Outcome) -> None:
+    """Write configuration.json, metrics.json and queries.csv into `folder`; makes it where there is none."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     about = {key: value for key, value in document.items() if key != "metrics"}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scan Context (Kim and Kim, IROS 2018), the baseline: maximum heights in 20 rings x 60 sectors over 80 m.
 
-Similarity is the mean cosine of the columns that are live in both, at the best of all 60 column shifts, brute force.
+Similarity is the mean cosine of the columns that are occupied in both, at the best of all 60 column shifts.
 """
 
 from __future__ import annotations

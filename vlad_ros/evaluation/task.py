@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: the queries and the map that a protocol draws from a sequence, and the judge of the answers."""
+"""The queries and the map that a protocol takes from a sequence, and the judge of the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlad_ros.types import F32, F64, Ints
 
 
 class Clouds:
-    """Clouds (N, 4) made while they are iterated over, as often as one likes: all local maps would fill the memory."""
+    """Clouds (N, 4) made anew on each iteration: all local maps at once would fill the memory."""
 
     def __init__(self, count: int, make: Callable[[], Iterator[F32]]) -> None:
         self._count, self._make = count, make
@@ -37,7 +37,7 @@ class Clouds:
 @dataclass(frozen=True, eq=False)
 class Task:
     """`queries` against `maps` (None: against themselves), with their frame numbers and positions (Q|M, 3) [m];
-    `judge` turns a (Q, M) similarity into an outcome; `label` says the protocol in words."""
+    `judge` turns a (Q, M) similarity into an outcome; `label` is the protocol in words."""
 
     label: str
     queries: Clouds
@@ -52,7 +52,7 @@ class Task:
 def make_task(config: EvaluationConfig, sequence: Sequence, other: Sequence | None = None) -> Task:
     """The task of `config` on `sequence`, or of `sequence` against the map `other` in the same frame.
 
-    ValueError where there are no poses to judge by, or where the protocol has no such thing as a local map.
+    ValueError without poses to judge by, and for local maps with the sparse protocol.
     """
     for drive in (sequence, other):
         if drive is not None:
@@ -87,7 +87,7 @@ def _cross(config: EvaluationConfig, sequence: Sequence, other: Sequence) -> Tas
 
 def _sparse(config: EvaluationConfig, sequence: Sequence) -> Task:
     if config.local_maps:
-        raise ValueError("the sparse protocol thins single scans; local maps go with the causal one")
+        raise ValueError("the sparse protocol has single scans only; for local maps use --protocol causal")
     positions, _ = _places(sequence)
     keep, queries, thinned, _ = protocols.sparse_split(sequence.scans, config.stride, config.seed)
 

@@ -51,6 +51,11 @@ class Bag:
         """When the first message was recorded [ns], as the bag says."""
         return min(int(reader.start_time) for reader in self._readers)
 
+    @property
+    def end_time(self) -> int:
+        """When the last one was [ns], as the bag says."""
+        return max(int(reader.end_time) for reader in self._readers)
+
     def messages(
         self, connections: Collection[Any], damaged: Damaged | None = None
     ) -> Iterator[tuple[Any, int, bytes]]:

@@ -89,6 +89,7 @@ class NodeEdges:
         self._last: int | None = None  # stamp of the last pose
         self._continuity = Continuity()
         self._breaks: list[int] = []
+        self._known: set[int] = set()  # all that was announced: to `_announced` until odometry comes there
         self._announced: list[int] = []
         self._nodes: list[Pose] = []
         self._given.clear()
@@ -110,20 +111,23 @@ class NodeEdges:
         self._last = stamp
         self._settle()
 
-    def announce(self, stamp: int) -> None:
-        """The back-end has a node at this stamp; one already known changes nothing."""
-        at = bisect.bisect_left(self._nodes, stamp, key=lambda node: node.stamp)
-        known = at < len(self._nodes) and self._nodes[at].stamp == stamp
-        if not known and stamp not in self._announced:
-            bisect.insort(self._announced, stamp)
+    def announce(self, *stamps: int) -> None:
+        """The back-end has nodes at these stamps; those already known change nothing."""
+        news = set(stamps).difference(self._known)
+        if news:
+            self._known |= news
+            self._announced = sorted([*self._announced, *news])
             self._settle()
 
     def _settle(self) -> None:
         """Find the poses of the nodes that odometry has come to."""
         newest = self._odometry.newest
-        while newest is not None and self._announced and self._announced[0] <= newest:
-            stamp = self._announced.pop(0)
+        if newest is None:
+            return
+        come = bisect.bisect_right(self._announced, newest)
+        for stamp in self._announced[:come]:
             bisect.insort(self._nodes, self._at(stamp, self._odometry.at(stamp)), key=lambda node: node.stamp)
+        del self._announced[:come]
 
     def _at(self, stamp: int, T_odom_base: F64 | None) -> Pose:
         return Pose(stamp, T_odom_base, bisect.bisect_right(self._breaks, stamp))

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.jit import kernel
+from vlad_ros.poses import wrap
 from vlad_ros.types import F32, F64, Bools, Ints
 
 TOLERANCE = 1.0  # m between a match's keypoints that a transform brings together
@@ -163,7 +164,7 @@ def align(query: F32, match: F32, matches: Matches) -> Alignment | None:
         if again.sum() < is_inlier.sum():
             break
         (x, y, yaw), is_inlier = refined, again
-    turned = np.abs((proposals[:, 2] - yaw + math.pi) % (2 * math.pi) - math.pi)
+    turned = np.abs(wrap(proposals[:, 2] - yaw))
     other = (np.hypot(proposals[:, 0] - x, proposals[:, 1] - y) > OTHER_DISTANCE) | (turned > OTHER_ANGLE)
     second = proposals[other, 3].max() / is_inlier.sum() if other.any() else 0.0
     here, elsewhere = _shifts(of_query, of_match, matches.rivals, x, y, yaw, TOLERANCE, OTHER_DISTANCE)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import itertools
 import json
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.config import BevConfig, from_mapping
-from vlad_ros.drive.trajectory import Trajectory
+from vlad_ros.mapping.corrections import Corrections, ids_of
 from vlad_ros.mapping.index import FlatIndex
 from vlad_ros.mapping.map_arrays import (
     Columns,
@@ -31,7 +30,7 @@ from vlad_ros.mapping.map_arrays import (
 )
 from vlad_ros.mapping.map_file import MapError, read_map, refuse_mismatch, write_map
 from vlad_ros.mapping.recent import Recent
-from vlad_ros.poses import check_rigid, inverse
+from vlad_ros.poses import check_rigid
 from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
 
 __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
@@ -62,8 +61,7 @@ class KeyframeDatabase:
         self._rows: list[KeyframeRow] = []
         self._geometries: list[Geometry | None] = []
         self._feature_size: int | None = None  # of the geometries' features
-        self._corrected: dict[int, F64] = {}  # T_map_base by id, where a back-end has said so
-        self._path_frames: dict[int, F64] = {}  # session -> T_map_path, the frame of its back-end's path
+        self._corrections = Corrections(self._rows, self.sessions)
         self.recent = Recent()
         self._local, self._local_scan, self._single = (FlatIndex(dim) for _ in range(3))
 
@@ -78,8 +76,7 @@ class KeyframeDatabase:
 
     def ids(self, session: int) -> range:
         """The ids of a session's keyframes; none where there is no such session."""
-        start = bisect.bisect_left(self._rows, session, key=lambda row: row.session)
-        return range(start, bisect.bisect_right(self._rows, session, key=lambda row: row.session))
+        return ids_of(self._rows, session)
 
     def geometry(self, id: int) -> Geometry | None:
         """What the keyframe `id` keeps for the verification of its loops; ValueError when there is no such keyframe."""
@@ -102,32 +99,34 @@ class KeyframeDatabase:
         if session not in self.sessions:
             raise ValueError(f"there is no session {session} in the map")
         self.sessions[session] = None if T_map_odom is None else check_rigid(T_map_odom, "T_map_odom")
-        self._path_frames.pop(session, None)
+        self._corrections.forget_frame(session)
 
     def corrected(self, id: int) -> F64 | None:
         """T_map_base (4, 4) of the keyframe `id` as a back-end has optimised it, None where none has."""
-        return self._corrected.get(id)
+        return self._corrections.corrected.get(id)
+
+    def number_corrected(self, session: int) -> int:
+        """How many keyframes of a session a back-end has optimised."""
+        return self._corrections.numbers[session]
 
     def T_map_base(self, id: int) -> F64 | None:
         """(4, 4) pose of the keyframe `id` in the map: the back-end's where there is one, else by its odometry; None
         where it has none, or its session's place in the map is not known."""
-        row = self.keyframe(id)
-        T_map_odom = self.sessions[row.session]
-        if id in self._corrected or T_map_odom is None or row.T_odom_base is None:
-            return self._corrected.get(id)
-        return T_map_odom @ row.T_odom_base
+        self.keyframe(id)
+        return self._corrections.T_map_base(id)
 
     def place(self, id: int, T_map_base: F64) -> None:
         """Say where the keyframe `id` lies in the map, whatever its odometry says."""
         self.keyframe(id)
-        self._corrected[id] = check_rigid(T_map_base, "T_map_base")
+        self._corrections.place(id, check_rigid(T_map_base, "T_map_base"))
 
     def correct(
         self, session: int, stamps: Sequence[int] | npt.NDArray[np.int64], T_map_base: Sequence[F64] | F64
     ) -> int:
-        """Take over a back-end's optimised path of `session`: poses (N, 4, 4) at `stamps` (N,) [ns]; how many
-        keyframes it moved. They are interpolated by stamp; what the path does not cover keeps the pose it had, and
-        follows the newest corrected keyframe by odometry where it is later.
+        """Take over a back-end's optimised path of `session`, or the stretch of it that has changed: poses (N, 4, 4)
+        at `stamps` (N,) [ns]; how many keyframes it tells the poses of, interpolated as `Trajectory` says. All others
+        keep the pose they had, and those later than the newest corrected one follow it by odometry. What is as in the
+        session's last path costs next to nothing.
 
         Where no other session has a place in the map, the path's frame *is* the map's. Otherwise the back-end may have
         begun a frame of its own: its path is laid where the session is known to lie, once, at the newest keyframe that
@@ -136,18 +135,7 @@ class KeyframeDatabase:
         """
         if session not in self.sessions:
             raise ValueError(f"there is no session {session} in the map")
-        path = Trajectory(stamps, T_map_base)
-        ids = [id for id in self.ids(session) if path.covers(self._rows[id].stamp)]
-        poses = path.at(np.array([self._rows[id].stamp for id in ids], np.int64))
-        T_map_path = self._path_frame(session, ids[-1], poses[-1]) if ids else None
-        if T_map_path is None:
-            return 0
-        for id, pose in zip(ids, poses, strict=True):
-            self._corrected[id] = T_map_path @ pose
-            T_odom_base = self._rows[id].T_odom_base
-            if T_odom_base is not None:
-                self.sessions[session] = self._corrected[id] @ inverse(T_odom_base)
-        return len(ids)
+        return self._corrections.correct(session, stamps, T_map_base)
 
     def add(self, keyframe: Keyframe) -> int:
         """Append a keyframe and return its id. ValueError unless its descriptors are finite and of length D, its
@@ -198,7 +186,7 @@ class KeyframeDatabase:
             "local_descriptors": list(self._local.arrays()),
             "local_scan_descriptors": list(self._local_scan.arrays()),
             "single_scan_descriptors": list(self._single.arrays()),
-            "T_map_base": pack_transforms(map(self._corrected.get, range(len(self)))),  # only what was corrected
+            "T_map_base": pack_transforms(map(self._corrections.told, range(len(self)))),
             "travel": np.array([np.nan if row.travel is None else row.travel for row in self._rows], np.float64),
             "session_ids": np.array(list(self.sessions), np.uint32),
             "session_T_map_odom": pack_transforms(self.sessions.values()),
@@ -236,11 +224,12 @@ class KeyframeDatabase:
         database._local_scan.add(local, arrays.pop("local_scan_descriptors"))
         database._single.add(single, arrays.pop("single_scan_descriptors"))
         anchors = unpack_transforms(arrays["session_T_map_odom"])
-        database.sessions = dict(zip(arrays["session_ids"].tolist(), anchors, strict=True))
+        database.sessions.update(zip(arrays["session_ids"].tolist(), anchors, strict=True))
         for row in rows:
             database._append(row)
-        corrected = enumerate(unpack_transforms(arrays["T_map_base"]))
-        database._corrected = {id: T for id, T in corrected if T is not None}
+        for id, T_map_base in enumerate(unpack_transforms(arrays["T_map_base"])):
+            if T_map_base is not None:
+                database._corrections.place(id, T_map_base)
         database._geometries = unpack_geometries(arrays)
         present = [geometry for geometry in database._geometries if geometry is not None]
         database._feature_size = present[0].features.shape[1] if present else None
@@ -251,17 +240,6 @@ class KeyframeDatabase:
         if row.session not in self.sessions:  # `map` is the first session's odometry frame
             self.sessions[row.session] = None if self.sessions else np.eye(4)
         self._rows.append(row)
-
-    def _path_frame(self, session: int, id: int, T_path_base: F64) -> F64 | None:
-        """T_map_path of the session's back-end, whose path has the keyframe `id` at `T_path_base`; None if unknown."""
-        if session not in self._path_frames:
-            placed = {self._rows[at].session for at in self._corrected}
-            others = placed | {other for other, T in self.sessions.items() if T is not None}
-            T_map_base = self.T_map_base(id) if others - {session} else T_path_base
-            if T_map_base is None:
-                return None
-            self._path_frames[session] = T_map_base @ inverse(T_path_base)
-        return self._path_frames[session]
 
     def _checked(self, descriptor: F32) -> F32:
         """(1, D) float32."""

@@ -2,8 +2,8 @@
 """A small CNN on exactly rotated copies of the raster, pooled over the orientations.
 
 ``f(x) = max_k R^-k g(R^k x)`` with R a turn by 90 degrees commutes with R for any g (group-equivariant pooling as in
-BEVPlace++, Luo et al., 2024). g's strided convolutions have even kernels: odd ones would leave each rotated copy off
-centre by part of a cell and the pooled copies out of register.
+BEVPlace++, Luo et al., 2024). g's strided convolutions have even kernels: odd ones would shift each rotated copy by
+part of a cell, so that the pooled copies would not line up.
 """
 
 from __future__ import annotations

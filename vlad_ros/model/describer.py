@@ -20,7 +20,7 @@ from vlad_ros.model.weights import Metadata, load_weights
 from vlad_ros.stopwatch import Stopwatch
 from vlad_ros.types import F32, Geometry, Keyframe
 
-KEYPOINTS = 250  # kept at most for verification
+KEYPOINTS = 250  # stored at most for verification
 KEYPOINT_SPACING = 1.0  # m
 
 
@@ -32,13 +32,13 @@ def resolve_device(name: str) -> torch.device:
     if name != "cpu" and (kind != "cuda" or (":" in name and not number.isdecimal())):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, not {name!r}")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+        raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use cpu or auto")
     return torch.device(name)
 
 
 class Seen(NamedTuple):
-    """A cloud as the network sees it: its raster and descriptor (D,), how to make what is kept to verify its loops (a
-    keyframe that waits for its local map needs that of the map alone), and how long all but that took."""
+    """The raster and descriptor (D,) of a cloud. `geometry()` makes what a keyframe stores for verification, on demand:
+    of a keyframe with a local map only the map's is needed. `milliseconds`: time taken, without `geometry`."""
 
     bev: Bev
     descriptor: F32
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
     milliseconds: float
 
     def keyframe(self, session: int, at: Place, scan_descriptor: F32, joined: JoinedMap | None) -> Keyframe:
-        """The keyframe at `at`, seen in the local map `joined`, or (None) in its single scan."""
+        """The keyframe at `at`, described by the local map `joined`, or (None) by its single scan."""
         return Keyframe(
             session=session,
             stamp=at.stamp,
@@ -75,9 +75,9 @@ class Describer:
     def from_pretrained(
         cls, path: str | os.PathLike[str] | None = None, device: str = "auto", size: int = 0
     ) -> tuple[Describer, Metadata]:
-        """The weights at `path` (None: those that ship) on `device`, and what they say of themselves.
+        """The weights at `path` (None: the shipped ones) on `device`, and their metadata.
 
-        WeightsError names file and reason, ValueError the device that is not there or a `size` they do not make.
+        WeightsError names file and reason; ValueError for a missing device or a `size` that the weights do not make.
         """
         where = resolve_device(device)
         network, metadata = load_weights(path, where)
@@ -93,7 +93,7 @@ class Describer:
         return self.descriptor(self.describe_all(bev))
 
     def describe_all(self, bev: Bev) -> Description:
-        """All that the network says of one raster, in one pass: for `descriptor` and `geometry`."""
+        """All outputs of the network for one raster, in one pass: for `descriptor` and `geometry`."""
         return self.network.describe([bev])
 
     def descriptor(self, description: Description) -> F32:
@@ -101,8 +101,8 @@ class Describer:
         return self.network.shorten(description.descriptor[:1].float(), self.dim)[0].cpu().numpy()
 
     def geometry(self, bev: Bev, description: Description, points: F32) -> Geometry:
-        """What a keyframe keeps for verification: of its raster, of `describe_all(bev)` and of `points` (N, >=3) [m]
-        in the body frame."""
+        """What a keyframe stores for verification, from its raster, `describe_all(bev)` and `points` (N, >=3) [m] in
+        the body frame."""
         T = T_level_body(bev)
         keypoints = select(description.score_logits, description.occupancy, KEYPOINTS, KEYPOINT_SPACING, self.bev)
         features = sample(description.feature_map, keypoints.xy, self.bev)[0][keypoints.valid[0]]

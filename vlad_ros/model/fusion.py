@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keypoint features that know their points and their surroundings, and the learnt mixture of the two descriptors."""
+"""Keypoint features fused with their points and surroundings, and the learnt mixture of the two descriptors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RANGE_PERIODS = (160.0, 80.0, 40.0, 20.0, 10.0)
 class RangeEncoding(nn.Module):
     """Distance to the sensor as sines through a linear layer that starts at zero.
 
-    NetVLAD forgets where a feature was; the range is the one coordinate that a turn of the vehicle leaves alone.
+    NetVLAD drops the features' positions; the range is the one coordinate that does not change with the heading.
     """
 
     def __init__(self, fea_size: int) -> None:
@@ -31,9 +31,9 @@ class RangeEncoding(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Keypoints, as their points show them, ask the BEV features of the occupied cells (Vaswani et al., 2017).
+    """Keypoint and point features attend to the BEV features of the occupied cells (Vaswani et al., 2017).
 
-    Both additions start at zero, so that training starts from the BEV features themselves.
+    What is added to the keypoint features starts at zero, so that training starts from the BEV features themselves.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a keyframe keeps of its points for verification: few, evenly spread, most of them on what stands up."""
+"""The cloud that a keyframe stores for verification: few points, evenly spread, most of them above the ground."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RADIUS = 60.0  # m around the body
 GROUND = 0.3  # m above the fitted plane; below it a point is ground
 VOXEL = 0.4  # m
 GROUND_VOXEL = 1.0  # m; enough to hold height, roll and pitch
-STANDING, LYING = 2400, 1000  # points kept at most
-COARSER = 1.25  # factor of the voxel's side, until the points are few enough
-NEIGHBOURS = 10  # that tell what a point lies on
-LINE = 0.05  # second over first variance of the neighbours, below which they lie on a line
+STANDING, LYING = 2400, 1000  # points kept at most, above the ground and on it
+COARSER = 1.25  # factor of the voxel's side, repeated until the points are few enough
+NEIGHBOURS = 10  # whose spread tells whether a point lies on a line
+LINE = 0.05  # second over first variance of the neighbours; below it they lie on a line
 UPRIGHT = 0.8  # cosine to the vertical; such a line is a pole or an edge
 
 
@@ -30,7 +30,7 @@ def T_level_body(bev: Bev) -> F64:
 
 
 def _thin(points: F64, voxel: float, most: int) -> F64:
-    """The mean of each voxel [m], (M, 3), of ever larger voxels until there are `most` at most."""
+    """The mean per voxel, (M, 3); the `voxel` side [m] grows until there are at most `most`."""
     while len(points):
         thinned = np.asarray(small_gicp.voxelgrid_sampling(points, voxel).points())[:, :3]
         if len(thinned) <= most:
@@ -40,10 +40,8 @@ def _thin(points: F64, voxel: float, most: int) -> F64:
 
 
 def _without_lines(points: F64, up: F64) -> F64:
-    """Without the points of single scan lines, whose surface cannot be told: they would be registered to each other.
-
-    Lines along `up` stay: no beam draws those.
-    """
+    """Without the points on single scan lines: they have no surface normal, and the lines of two scans would be
+    registered to each other. Lines along `up` stay: they are poles and edges, never scan lines."""
     if len(points) <= NEIGHBOURS:
         return points
     index, _ = small_gicp.KdTree(points).batch_knn_search(points, NEIGHBOURS)
@@ -55,7 +53,7 @@ def _without_lines(points: F64, up: F64) -> F64:
 
 
 def compact_cloud(points: F32, T_level_body: F64) -> npt.NDArray[np.int16]:
-    """The (N, 3) int16 cloud of `types.Geometry` made of `points` (M, >=3) [m] in the body frame."""
+    """The (N, 3) int16 cloud of `types.Geometry`, from `points` (M, >=3) [m] in the body frame."""
     near = points[(points[:, 0] ** 2 + points[:, 1] ** 2) < RADIUS**2, :3].astype(np.float64)
     height = near @ T_level_body[2, :3] + T_level_body[2, 3]
     kept = np.concatenate(

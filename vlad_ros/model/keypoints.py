@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keypoints of the raster: the best cells after non-maximum suppression, and features read off at them."""
+"""Keypoints of the raster: the best cells after non-maximum suppression, and the features sampled at them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlad_ros.config import BevConfig
 class Keypoints(NamedTuple):
     """``xy`` (B, K, 2) [m, levelled body frame], ``score`` (B, K) in 0..1, ``valid`` (B, K) bool.
 
-    Where a raster has fewer than K, the rest is invalid: position 0, score 0, never a repetition.
+    Where a raster has fewer than K, the rest is invalid, with position 0 and score 0; none is repeated.
     """
 
     xy: Tensor
@@ -32,6 +32,11 @@ def cell_centres(size: int, resolution: float, device: torch.device | None = Non
 def occupied(raster: Tensor) -> Tensor:
     """(B, H, W) bool: any height slice holds a point."""
     return (raster[:, 1:] > 0).any(dim=1)
+
+
+def occupied_cells(occupancy: Tensor, stride: int) -> Tensor:
+    """(B, H / stride, W / stride) bool: any cell of ``occupancy`` (B, H, W) below a cell of the feature map."""
+    return F.max_pool2d(occupancy[:, None].float(), stride)[:, 0] > 0
 
 
 def select(logits: Tensor, occupancy: Tensor, count: int, nms_radius: float, bev: BevConfig) -> Keypoints:

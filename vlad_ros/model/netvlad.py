@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 
 class NetVLAD(nn.Module):
-    """NetVLAD (Arandjelovic et al., CVPR 2016, eq. 4) with a rectified 1x1 assignment and optional weights a place.
+    """NetVLAD (Arandjelovic et al., CVPR 2016, eq. 4) with a rectified 1x1 assignment and optional feature weights.
 
-    ``v_k = sum_i a_ki (x_i - c_k)``, normalised for each cluster, flattened, normalised again. Written as
-    ``sum a x - sum(a) c``: the (B, K, N, C) residuals are never made.
+    ``v_k = sum_i a_ki (x_i - c_k)``, normalised per cluster, flattened, normalised again. Computed as
+    ``sum a x - sum(a) c``, which needs no (B, K, N, C) tensor of residuals.
     """
 
     def __init__(self, fea_size: int = 128, num_clusters: int = 16) -> None:
@@ -26,7 +26,7 @@ class NetVLAD(nn.Module):
         return self.relu(self.conv(x)).flatten(2).softmax(dim=1)
 
     def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Aggregate ``x`` (B, C, H, W), each place counted ``weights`` (B, H, W) times, to (B, K C), unit norm.
+        """Aggregate ``x`` (B, C, H, W), each feature counted ``weights`` (B, H, W) times, to (B, K C), unit norm.
 
         A map whose weights are all zero gives zeros, never NaN.
         """

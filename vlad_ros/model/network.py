@@ -14,7 +14,7 @@ from vlad_ros.cloud.raster import Bev
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.backbone import STRIDE, Backbone
 from vlad_ros.model.fusion import CrossAttention, LearnableFusion, RangeEncoding
-from vlad_ros.model.keypoints import Keypoints, cell_centres, occupied, sample, select
+from vlad_ros.model.keypoints import Keypoints, cell_centres, occupied, occupied_cells, sample, select
 from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 from vlad_ros.model.points import PointBranch, neighbourhoods
 from vlad_ros.model.projection import Projection
@@ -23,7 +23,7 @@ from vlad_ros.types import F32
 
 @dataclass(frozen=True)
 class Description:
-    """What the network says of B rasters: ``descriptor`` (B, D) unit norm and its two parts, ``vlad_fusion`` and
+    """The network's outputs for B rasters: ``descriptor`` (B, D) unit norm and its two parts, ``vlad_fusion`` and
     ``vlad_bev`` (B, D); ``keypoints``; their unit ``features`` (B, K, C); ``feature_map`` (B, C, H/4, W/4) unit,
     ``occupancy`` (B, H, W) and ``score_logits`` (B, H, W)."""
 
@@ -84,7 +84,7 @@ class PlaceNetwork(nn.Module):
         with torch.autocast(raster.device.type, self.precision, enabled=self.precision != torch.float32):
             feature_map, logits = self.backbone(raster)
         occupancy = occupied(raster)
-        cell_mask = F.max_pool2d(occupancy[:, None].float(), STRIDE)[:, 0].flatten(1) > 0
+        cell_mask = occupied_cells(occupancy, STRIDE).flatten(1)
         cells = feature_map.flatten(2).transpose(1, 2)
         vlad_bev = self.head_bev(cells, self.cell_xy.expand(len(cells), -1, -1), cell_mask)
 
@@ -97,14 +97,17 @@ class PlaceNetwork(nn.Module):
         descriptor = self.fusion(vlad_fusion, vlad_bev)
         return Description(descriptor, vlad_fusion, vlad_bev, keypoints, features, feature_map, occupancy, logits)
 
+    def inputs(self, bevs: list[Bev]) -> tuple[Tensor, list[F32]]:
+        """The rasters and clouds of `forward`, the rasters on the device that the network is on."""
+        raster = torch.stack([torch.as_tensor(bev.raster, dtype=torch.float32) for bev in bevs])
+        return raster.to(self.cell_xy.device), [torch.as_tensor(bev.points).cpu().numpy() for bev in bevs]
+
     @torch.inference_mode()
     def describe(self, bevs: list[Bev]) -> Description:
-        """Describe rasters on the device that the network is on, in eval mode and without gradients."""
+        """Describe rasters in eval mode and without gradients."""
         if self.training:
             raise ValueError("describe needs the network in eval mode; call eval() first")
-        device = self.cell_xy.device
-        raster = torch.stack([torch.as_tensor(bev.raster, dtype=torch.float32) for bev in bevs]).to(device)
-        return self(raster, [torch.as_tensor(bev.points).cpu().numpy() for bev in bevs])
+        return self(*self.inputs(bevs))
 
     def shorten(self, descriptor: Tensor, size: int = 0) -> Tensor:
         """``descriptor`` (B, D) at the length `size` (0: the default), unit norm. ValueError as `ModelConfig.size`."""
@@ -114,7 +117,7 @@ class PlaceNetwork(nn.Module):
         return self.projection(descriptor, size)
 
     def learn_projection(self, matrix: Tensor, default_size: int) -> None:
-        """Keep the `matrix` (size, D) of `principal_directions` from now on."""
+        """Take over the `matrix` (size, D) of `principal_directions`."""
         self.config = dataclasses.replace(self.config, projection=len(matrix), default_size=default_size)
         self.projection = Projection(*matrix.shape).to(matrix.device)
         self.projection.matrix.copy_(matrix)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The point branch: what the LiDAR points around each keypoint look like, whatever the heading."""
+"""The point branch: encodes the LiDAR points around each keypoint, independent of the heading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlad_ros.jit import kernel
 from vlad_ros.model.keypoints import Keypoints
 from vlad_ros.types import F32
 
-VOXEL = 0.25
+VOXEL = 0.25  # m
 
 
 @kernel
@@ -70,7 +70,7 @@ def neighbourhoods(
     """Points around keypoints: offsets (B, K, P, 3) dx dy height [m] and a mask (B, K, P).
 
     ``clouds``: levelled points (N, >=3) with z = height above ground. Ground is left out and the rest thinned to
-    voxels, so that the set depends little on the sensor's density.
+    voxels, so that the result depends little on the sensor's density.
     """
     xy, valid = keypoints.xy.cpu().numpy(), keypoints.valid.cpu().numpy()
     shape = (*valid.shape, config.points_per_keypoint)
@@ -107,5 +107,5 @@ class PointBranch(nn.Module):
         distance = offsets[..., :2].norm(dim=3)
         height = (offsets[..., 2] / self.height_max).clamp(max=2.0)
         inputs = torch.stack([along / self.radius, across / self.radius, distance / self.radius, height], dim=3)
-        encoded = self.mlp(inputs).masked_fill(~mask[..., None], 0.0)  # after a ReLU zero is the least
+        encoded = self.mlp(inputs).masked_fill(~mask[..., None], 0.0)  # zero is the least after a ReLU
         return self.out(encoded.amax(dim=2))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class Projection(nn.Module):
-    """The first rows of one matrix (`size`, `dim`), then unit norm: the rows are sorted, so that fewer serve, too."""
+    """A matrix (`size`, `dim`), then unit norm. Its rows are sorted: the first ones alone are a projection, too."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -26,8 +26,8 @@ def principal_directions(descriptors: Tensor, size: int, power: float) -> Tensor
     by its eigenvalue to the `power`.
 
     PCA with whitening as in Jegou and Chum (ECCV 2012), who divide by the square root: power 0.5; 0 is PCA alone. The
-    mean is not taken off, so that descriptors with nothing in common stay at a similarity of nothing.
-    ValueError where there are more rows than numbers in a descriptor, or too few descriptors to learn them from.
+    mean is not subtracted, so that unrelated descriptors keep a similarity near zero. ValueError for more rows than
+    numbers in a descriptor, and for too few descriptors.
     """
     count, dim = descriptors.shape
     if not 0 < size <= dim:

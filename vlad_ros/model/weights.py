@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights as safetensors: tensors, and beside them configuration, provenance and a hash. Nothing is unpickled."""
+"""Weights as safetensors: tensors, with configuration, provenance and a hash. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a weights file says of itself. ``sha256`` is of the tensors and the configuration; ``calibration``
-    turns the evidence for a loop into a probability, None until it is made; ``info``: provenance, recipe, figures."""
+    """The metadata of a weights file. ``sha256`` is of the tensors and the configuration; ``calibration`` turns the
+    evidence for a loop into a probability, None until it is made; ``info``: provenance, recipe, metrics."""
 
     model: ModelConfig
     bev: BevConfig
@@ -125,9 +125,9 @@ def _checked(path: Path) -> tuple[dict[str, Tensor], Metadata]:
 def load_weights(
     path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu"
 ) -> tuple[PlaceNetwork, Metadata]:
-    """The network in eval mode on `device`, and its metadata; `path` None or empty: the weights that ship.
+    """The network in eval mode on `device`, and its metadata; `path` None or empty: the shipped weights.
 
-    Raises WeightsError naming file and reason: missing, truncated, foreign, damaged, or not fitting the network.
+    Raises WeightsError naming file and reason: missing, truncated, another format, damaged, or not fitting the network.
     """
     source = Path(path) if path else default_weights_path()
     tensors, metadata = _checked(source)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One scan's soft assignment: which cluster of NetVLAD each keypoint belongs to, and how surely."""
+"""One scan's soft assignment: which NetVLAD cluster each keypoint belongs to, and how clearly."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ SHOWN = 3  # clusters whose weights are drawn one by one
 @dataclass(frozen=True, eq=False)
 class Assignment:
     """`matrix` (C, K) of C clusters and K keypoints, columns sum to 1; `totals` (C,) its rows' sums, K in all;
-    `strongest` (K,) each keypoint's cluster and `counts` (C,) its histogram; `entropy` (K,) [bit], 0 (sure) to
-    log2(C); `components` (C, 2) of the centroids, and the share of their variance that each component `explains`."""
+    `strongest` (K,) each keypoint's cluster and `counts` (C,) its histogram; `entropy` (K,) [bit], 0 (one cluster) to
+    log2(C) (uniform); `components` (C, 2): the centroids' two principal components; `explains` (2,): each one's share
+    of the variance."""
 
     matrix: F32
     totals: F64
@@ -45,7 +46,7 @@ def compute(inside: Insides) -> Assignment:
 
 
 def principal_components(rows: F32, count: int = 2) -> tuple[F64, F64]:
-    """`rows` (N, C) in their first `count` principal components, (N, count), and the variance's share of each."""
+    """`rows` (N, C) on their first `count` principal components (N, count), and each one's share of the variance."""
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     return u[:, :count] * s[:count], s[:count] ** 2 / max(float((s**2).sum()), 1e-300)
@@ -64,7 +65,7 @@ def draw(data: Assignment, inside: Insides, extent: float, name: str) -> Figure:
     _weights(axes[1, 1], data)
     _centroids(axes[1, 2], data)
     _painted(right.subplots(), data, inside, extent)
-    of = "" if keypoints == inside.wanted else f" ({inside.wanted} were looked for)"
+    of = "" if keypoints == inside.wanted else f" (of {inside.wanted} wanted)"
     figure.suptitle(f"{name}: soft assignment of {keypoints} keypoints{of} to {clusters} clusters", fontsize=14)
     return figure
 
@@ -90,7 +91,7 @@ def _histogram(axes: Axes, data: Assignment) -> None:
     axes.bar(range(len(data.counts)), data.counts, color=style.BLUE)
     axes.set(xlabel="cluster [-]", ylabel="keypoints [-]", title="strongest cluster of each keypoint")
     used = int((data.counts > 0).sum())
-    _caption(axes, f"{used} of {len(data.counts)} clusters are some keypoint's strongest")
+    _caption(axes, f"{used} of {len(data.counts)} clusters are the strongest of some keypoint")
     style.count_axis(axes.xaxis)
     style.count_axis(axes.yaxis)
 
@@ -106,7 +107,7 @@ def _entropy(axes: Axes, data: Assignment) -> None:
         title="entropy: high is ambiguous",
         ylim=(0, 1.08 * most),
     )
-    _caption(axes, f"median {np.median(data.entropy):.2f}; dotted: undecided, log2({len(data.matrix)}) = {most:.2f}")
+    _caption(axes, f"median {np.median(data.entropy):.2f}; dotted: uniform, log2({len(data.matrix)}) = {most:.2f}")
 
 
 def _weights(axes: Axes, data: Assignment) -> None:
@@ -165,7 +166,7 @@ def _painted(axes: Axes, data: Assignment, inside: Insides, extent: float) -> No
 
 
 def marker_sizes(score: F32) -> F64:
-    """Areas [pt^2] that grow with the score, 20 to 120 over a scan's range of scores."""
+    """Areas [pt^2], linear in the score: 20 for the scan's lowest, 120 for its highest."""
     low, high = float(score.min()), float(score.max())
     return 20.0 + 100.0 * (score.astype(np.float64) - low) / max(high - low, 1e-9)
 
@@ -181,8 +182,8 @@ def lines(data: Assignment) -> list[str]:
     clusters, keypoints = data.matrix.shape
     heaviest = int(data.totals.argmax())
     return [
-        f"assignment    {keypoints} keypoints, {clusters} clusters, {(data.counts > 0).sum()} of them some keypoint's "
-        "strongest",
+        f"assignment    {keypoints} keypoints, {clusters} clusters, {(data.counts > 0).sum()} of them the strongest "
+        "of some keypoint",
         f"heaviest      cluster {heaviest} with {data.totals[heaviest]:.1f} keypoints, the mean is "
         f"{keypoints / clusters:.1f}",
         f"entropy       median {np.median(data.entropy):.2f} bit of {np.log2(clusters):.2f}",

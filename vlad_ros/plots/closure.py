@@ -25,12 +25,12 @@ from vlad_ros.runs.tables import Run, read_run
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64, Evidence, Geometry, RejectReason, Verification
 
-# Of matches that the transform brings together, and of the others
+# Lines of inlier matches, and of the others
 LOOKS: dict[bool, dict[str, Any]] = {
     True: {"color": style.TRUE, "lw": 0.7, "alpha": 0.6},
     False: {"color": style.FALSE, "lw": 0.7, "ls": "--", "alpha": 0.6},
 }
-VALUES = {  # how the evidence behind a feature is written
+VALUES = {  # how each feature's evidence is printed
     "similarity": "{e.similarity:.3f}",
     "margin": "{e.margin:+.3f}",
     "inliers": "{e.inliers}",
@@ -45,12 +45,11 @@ VALUES = {  # how the evidence behind a feature is written
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Row `id` of a run's closures. `rasters` and `geometries`: of the query and of the match; `found`: what verifying
-    them again says; `query` and `match` (N, 2) x y [m]: the points of both in the match's levelled frame, the query's
-    moved by the run's `T_match_query`, where the run has none by the one `found` now, else without points;
-    `alignment` says in words by which. `terms`: what each feature adds to the
-    log-odds of the probability, by name, `bias` among them; empty without `evidence`. `heading`, `verdict`: in words.
-    """
+    """Row `id` of a run's closures. `rasters` and `geometries`: of the query and of the match; `found`: the result of
+    verifying them again. `query` and `match` (N, 2) x y [m]: the points of both in the match's levelled frame; the
+    query's are moved by the run's `T_match_query`, or by the one `found` now, or left out; `alignment` says which.
+    `terms`: what each feature adds to the log-odds of the probability, by name, with the `bias`; empty without
+    `evidence`. `heading` and `verdict`: in words."""
 
     id: int
     heading: str
@@ -126,7 +125,7 @@ def _geometry(run: Run, database: KeyframeDatabase, keyframe: int) -> Geometry:
 
 
 def _raster(geometry: Geometry, database: KeyframeDatabase) -> F32:
-    """(C, H, W) of the points that were kept, on the ground that was fitted to all of them."""
+    """(C, H, W) of the stored points, above the ground plane that was fitted to the whole cloud."""
     a, b, c, d = geometry.T_level_body[2]  # the height above ground of (x, y, z, 1)
     plane = np.array([-a / c, -b / c, -d / c])
     return np.asarray(rasterize(geometry.points, database.bev, plane=plane).raster)
@@ -141,7 +140,7 @@ def _evidence(run: Run, id: int) -> Evidence | None:
 
 
 def heading(run: Run, id: int) -> str:
-    """The question that row `id` of the closures asks."""
+    """Row `id` of the closures as a question."""
     c = run.closures
     ends = [
         f"keyframe {ids[id]} ({stamps[id] / SECOND:.1f} s, session {sessions[id]})"
@@ -150,11 +149,11 @@ def heading(run: Run, id: int) -> str:
             (c.match, c.match_stamp, c.match_session),
         )
     ]
-    return f"{run.about['source']}, closure {id}: is {ends[0]} where {ends[1]} was?"
+    return f"{run.about['source']}, closure {id}: is {ends[0]} at the place of {ends[1]}?"
 
 
 def verdict(run: Run, id: int) -> str:
-    """The decision, why, and the truth where it is known."""
+    """The decision, its reason, and the true error where it is known."""
     c = run.closures
     known = not math.isnan(c.probability[id])
     decision = "accepted" if c.accepted[id] else f"refused: {RejectReason(int(c.reason[id])).words}"
@@ -200,8 +199,8 @@ def _matches(figure: SubFigure, data: Explanation) -> None:
         figure.add_artist(line)
     others = len(data.found.is_inlier) - data.found.inliers
     handles = [
-        Line2D([], [], color=style.TRUE, label=f"{data.found.inliers} matches that one transform brings together"),
-        Line2D([], [], color=style.FALSE, ls="--", label=f"{others} other matches"),
+        Line2D([], [], color=style.TRUE, label=f"{data.found.inliers} inlier matches"),
+        Line2D([], [], color=style.FALSE, ls="--", label=f"{others} outlier matches"),
         Line2D([], [], color="black", marker=".", ls="none", label="keypoint"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -226,13 +225,13 @@ def _overlay(axes: Axes, data: Explanation) -> None:
 def _terms(axes: Axes, data: Explanation) -> None:
     if data.evidence is None:
         axes.axis("off")
-        axes.text(0.5, 0.5, "no evidence was weighed:\nsee the reason above", ha="center", va="center")
+        axes.text(0.5, 0.5, "no evidence:\nsee the reason above", ha="center", va="center")
         return
     names = list(data.terms)
     values = np.array(list(data.terms.values()))
     colours = [style.TRUE if value >= 0 else style.FALSE for value in values]
     axes.barh(range(len(names)), values, color=colours, hatch=["" if value >= 0 else "//" for value in values])
-    texts = ["start: all evidence average", *(_named(name, data.evidence) for name in names[1:])]
+    texts = ["bias: all evidence average", *(_named(name, data.evidence) for name in names[1:])]
     axes.set_yticks(range(len(names)), texts)
     axes.axvline(0.0, color="black", lw=0.8)
     total = values.sum()
@@ -246,7 +245,7 @@ def _terms(axes: Axes, data: Explanation) -> None:
 
 
 def _named(name: str, evidence: Evidence) -> str:
-    """A feature with the number behind it."""
+    """A feature with its evidence."""
     unknown = name == "odometry" and math.isnan(evidence.odometry)
     return f"{name.replace('_', ' ')}: {'unknown' if unknown else VALUES[name].format(e=evidence)}"
 

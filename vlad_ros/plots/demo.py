@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's picture, made from what it has saved: the drive, its loop edges, precision and recall."""
+"""The demo's picture, drawn from the files it has written: the drive, its loop edges, precision and recall."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _plan(axes: Axes, xy: np.ndarray, edges: list[tuple[int, int, bool]]) -> Non
 
 
 def _over_time(axes: Axes, seconds: np.ndarray, xy: np.ndarray, edges: list[tuple[int, int, bool]]) -> None:
-    """Which moment was recognised as which earlier one: the same way again rises, the way back falls."""
+    """Time of the query against time of the match: rising where the drive repeats itself, falling where it returns."""
     for true, colour, marker in ((True, TRUE, "o"), (False, FALSE, "x")):
         chosen = np.array([[seconds[query], seconds[match]] for query, match, verdict in edges if verdict == true])
         if len(chosen):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NetVLAD beside NetVLADLoupe: their steps as they run, what they cost; and what each branch gives the descriptor."""
+"""NetVLAD beside NetVLADLoupe: steps, parameters and times; and what each branch contributes to the descriptor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, fx, nn
 
 from vlad_ros.config import RecognizerConfig
@@ -26,24 +26,47 @@ from vlad_ros.plots import style
 from vlad_ros.types import F32, F64
 
 REPEATS = 30
-SIMULATED = ("street", "campus", "park", "indoor")  # worlds that are looked at where no scan is named
-KINDS = {"placeholder": "input", "get_attr": "parameter", "call_module": "layer"}  # everything else is an operation
-COLOURS = {"input": style.SKY, "parameter": style.YELLOW, "layer": style.ORANGE, "operation": "#dddddd"}
+SIMULATED = ("street", "campus", "park", "indoor")  # worlds to take scans of where none is named
+# The steps of both aggregations, in order: the input or operation whose result it is, its name, and what it does
+STEPS = (
+    ("x", "features", "one per keypoint"),
+    ("weights", "weights", "how much each feature counts"),
+    ("softmax", "soft assignment", "each feature's shares sum to 1"),
+    ("mul", "weighted assignment", "assignment times weight"),
+    ("sub", "residuals to the centroids", "sum of assignment times (feature - centroid)"),
+    ("normalize", "intra-normalisation", "each cluster's residual to unit length"),
+    ("normalize", "normalisation", "all residuals as one vector of unit length"),
+    ("hidden_norm", "learnt projection", "to fewer numbers, then batch norm"),
+    ("sigmoid", "gates", "of each number, from all of them, 0 to 1"),
+    ("mul", "context gating", "projection times gates"),
+)
+COLOURS = {
+    "input": style.SKY,
+    "step with learnt parameters (in italics)": style.YELLOW,
+    "step without parameters": "#dddddd",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
-    """A step that has run: its name as the module calls it, its kind (a key of `COLOURS`) and the shape it gave."""
+    """A step that has run: its `name` and what it `does` as in `STEPS`, the names of the `parameters` that have come in
+    since the step before, and its result."""
 
     name: str
-    kind: str
-    shape: tuple[int, ...]
+    does: str
+    parameters: tuple[str, ...]
+    value: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result, the batch first."""
+        return tuple(self.value.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Variant:
     """One aggregation: its `steps` on one scan's keypoints, numbers of `parameters` by name, median milliseconds for
-    the numbers of features `counts`; `trained`: with the weights, else freshly made."""
+    the numbers of features `counts`; `trained`: with the weights, else with random ones."""
 
     name: str
     trained: bool
@@ -55,7 +78,7 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """`share` = sigmoid(w) of the fusion branch; for each of N scans what each branch brings into the descriptor,
+    """`share` = sigmoid(w) of the fusion branch; per scan what each branch contributes to the descriptor,
     `contributions` (N, 2) fusion, bev, which sum to 1, and the `cosine` (N,) between the two."""
 
     share: float
@@ -64,28 +87,29 @@ class Branches:
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a module step by step and writes down what each step gave."""
+    """Runs a module operation by operation and records the result of each of `STEPS`."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(fx.symbolic_trace(module))
         self.steps: list[Step] = []
+        self._parameters = {name: name.split(".")[0] for name, _ in module.named_parameters()}
+        self._new: list[str] = []  # parameters since the last step
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if isinstance(result, Tensor) and n.op != "output":
-            self.steps.append(Step(self._name(n), KINDS.get(n.op, "operation"), tuple(result.shape)))
+        target = n.target if isinstance(n.target, str) else n.target.__name__
+        if n.op in ("get_attr", "call_module"):
+            self._new += [name for name, owner in self._parameters.items() if owner == target]
+        operation, name, does = STEPS[min(len(self.steps), len(STEPS) - 1)]
+        if target == operation:
+            self.steps.append(Step(name, does, tuple(self._new), result))
+            self._new = []
         return result
-
-    def _name(self, n: fx.Node) -> str:
-        if n.op == "call_module":
-            return f"{n.target}: {type(self.fetch_attr(str(n.target))).__name__}"
-        name = n.target if isinstance(n.target, str) else n.target.__name__
-        return {"getitem": "insert an axis"}.get(name, name)
 
 
 @torch.no_grad()
 def steps(module: nn.Module, *inputs: Tensor) -> list[Step]:
-    """What happens when `module` runs on `inputs`, in order: every tensor, also those that only view others."""
+    """The steps of an aggregation that runs on `inputs`, in order; the last one's result is the module's."""
     recorder = _Recorder(module)
     recorder.run(*inputs)
     return recorder.steps
@@ -93,7 +117,7 @@ def steps(module: nn.Module, *inputs: Tensor) -> list[Step]:
 
 @torch.no_grad()
 def median_ms(module: nn.Module, *inputs: Tensor) -> float:
-    """Median wall time [ms] of `REPEATS` runs after two to warm up, on one thread: others' work disturbs it less."""
+    """Median wall time [ms] of `REPEATS` runs after two to warm up; on one thread other programs disturb it less."""
     taken, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,7 +131,7 @@ def median_ms(module: nn.Module, *inputs: Tensor) -> float:
 
 
 def variants(network: PlaceNetwork, counts: tuple[int, ...]) -> list[Variant]:
-    """Both aggregations of a network on the CPU; the one that the weights do not have is made from their
+    """NetVLAD and NetVLADLoupe of a network on the CPU; the one that the weights do not have is made from their
     configuration, untrained. `counts`: numbers of features to time them with, the first also for the steps."""
     config = network.config
     other = dataclasses.replace(config, head="loupe" if config.head == "netvlad" else "netvlad")
@@ -139,7 +163,8 @@ def _variant(module: NetVLAD | NetVLADLoupe, trained: bool, features: list[Tenso
 
 def branches(describer: Describer, clouds: list[F32]) -> Branches:
     """Of scans (N, >=3) [m] in the body frame. The descriptor is the normalised sum of both branches' descriptors,
-    each times its share; a branch contributes the inner product of its part with the whole."""
+    each times its share; a branch's contribution is the inner product of its part with the sum, over that of the sum
+    with itself."""
     share = float(torch.sigmoid(describer.network.fusion.w.detach()))
     contributions, cosine = [], []
     for cloud in clouds:
@@ -154,13 +179,15 @@ def branches(describer: Describer, clouds: list[F32]) -> Branches:
 
 
 def draw(both: list[Variant], shares: Branches, names: list[str]) -> Figure:
-    """The variants' steps to the left; costs and branches to the right."""
+    """The variants' steps to the left; parameters, times and branches to the right."""
     figure = Figure(figsize=(17, 11 + max(0.0, 0.25 * (len(names) - 8))), layout="constrained")
-    left, right = style.split(figure, 1, 2, width_ratios=(1.15, 1))
+    left, right = style.split(figure, 1, 2, width_ratios=(1.25, 1))
+    (_, channels, count, *_), (_, clusters, *_) = both[0].steps[0].shape, both[0].steps[2].shape
+    left.suptitle(f"steps and the shapes they give: {count} features of {channels} channels, {clusters} clusters")
     rows = max(len(variant.steps) for variant in both)
     for axes, variant in zip(left.subplots(1, 2), both, strict=True):
         _steps(axes, variant, rows)
-    handles = [Patch(facecolor=colour, edgecolor="black", label=kind) for kind, colour in COLOURS.items()]
+    handles = [Patch(facecolor=colour, alpha=0.7, label=kind) for kind, colour in COLOURS.items()]
     left.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     top, bottom = style.split(right, 2, 1, height_ratios=(1, 1 + 0.06 * max(0, len(names) - 6)))
     parameters, times = top.subplots(2, 1, height_ratios=(1.6, 1))
@@ -176,12 +203,20 @@ def _label(variant: Variant) -> str:
 
 
 def _steps(axes: Axes, variant: Variant, rows: int) -> None:
-    axes.set(xlim=(0, 1), ylim=(rows - 0.5, -0.5), title=f"{_label(variant)}: its steps and their shapes")
+    axes.set(xlim=(0, 1), ylim=(rows - 0.5, -0.5), title=_label(variant))
     axes.axis("off")
     for row, step in enumerate(variant.steps):
-        box = {"boxstyle": "round,pad=0.25", "facecolor": COLOURS[step.kind], "edgecolor": "black", "lw": 0.6}
-        axes.text(0.02, row, step.name, va="center", fontsize=9, bbox=box)
-        axes.text(0.98, row, " x ".join(map(str, step.shape)), va="center", ha="right", fontsize=9, family="monospace")
+        kind = 0 if row < 2 else 1 if step.parameters else 2  # features and weights come in
+        axes.add_patch(Rectangle((0.0, row - 0.34), 1.0, 0.68, facecolor=list(COLOURS.values())[kind], alpha=0.7))
+        axes.text(0.03, row - 0.15, step.name, va="center", fontsize=11, weight="bold")
+        shape = " x ".join(str(size) for size in step.shape if size > 1)
+        axes.text(0.97, row - 0.15, shape, va="center", ha="right", fontsize=11, family="monospace")
+        axes.text(0.03, row + 0.16, step.does, va="center", fontsize=9)
+        owners = ", ".join(dict.fromkeys(name.split(".")[0] for name in step.parameters))
+        axes.text(0.97, row + 0.16, owners, va="center", ha="right", fontsize=8, style="italic")
+        if 0 < row < len(variant.steps) - 1:
+            arrow = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", xy=(0.5, row + 0.66), xytext=(0.5, row + 0.34), arrowprops=arrow)
 
 
 def _parameters(axes: Axes, both: list[Variant]) -> None:
@@ -252,7 +287,7 @@ def lines(both: list[Variant], shares: Branches) -> list[str]:
 
 
 def simulated_scans() -> tuple[list[F32], list[str]]:
-    """A scan of each of some simulated worlds, and what to call them."""
+    """One scan per simulated world of `SIMULATED`, and their names."""
     from vlad_ros.simulation.sensors import cast, draw_tilt, spinning
     from vlad_ros.simulation.worlds import make_world
 
@@ -260,7 +295,7 @@ def simulated_scans() -> tuple[list[F32], list[str]]:
     for kind in SIMULATED:
         world, rng = make_world(kind, 0), np.random.default_rng(0)
         on_roads = np.concatenate(world.roads)
-        x, y = on_roads[np.linalg.norm(on_roads - world.size / 2, axis=1).argmin()]  # the one nearest to the middle
+        x, y = on_roads[np.linalg.norm(on_roads - world.size / 2, axis=1).argmin()]  # nearest to the middle
         scans.append(cast(world, sensor, (float(x), float(y), 0.0), rng, draw_tilt(sensor, rng)))
         names.append(f"simulated {kind}")
     return scans, names

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens inside the network while it describes one scan, caught where it happens."""
+"""The network's intermediate results for one scan, recorded by hooks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from vlad_ros.types import F32
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """What one of the heads has aggregated: `features` (N, C) with their range encoding, each counted `weights` (N,)
-    times, their soft `assignment` (K, N), whose columns sum to 1, the `centroids` (K, C) and the result (D,)."""
+    """What one head aggregates: `features` (N, C), range encoding included, their `weights` (N,) and soft `assignment`
+    (K, N), whose columns sum to 1; the `centroids` (K, C); and the result `vlad` (D,)."""
 
     features: F32
     weights: F32
@@ -32,9 +32,9 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Insides:
-    """One scan: its raster (C, H, W), the keypoints `xy` (K, 2) [m] and `score` (K,) that are really there, best first,
-    and how many were `wanted`; what the two heads saw (invalid keypoints and empty cells left out), the `share` of the
-    fusion head, sigmoid(w), the `descriptor` (D,), and what of it is `compared`: itself, or its projection."""
+    """One scan: its raster (C, H, W); the valid keypoints `xy` (K, 2) [m] and `score` (K,), best first, and how many
+    were `wanted`; both heads (without invalid keypoints and empty cells); `share`, the fusion head's weight sigmoid(w);
+    the `descriptor` (D,), and what the search `compared`: the descriptor or its projection."""
 
     raster: F32
     xy: F32
@@ -48,8 +48,8 @@ class Insides:
 
 
 def look_inside(describer: Describer, points: np.ndarray) -> Insides:
-    """Describe the scan `points` (N, >=3) [m]; ValueError for a cloud that nothing can be made of, a scan in which
-    the network finds no keypoint, or weights whose heads are no NetVLAD."""
+    """Describe the scan `points` (N, >=3) [m]; ValueError for an unusable cloud, a scan in which the network finds no
+    keypoint, and weights whose heads are not NetVLAD."""
     network = describer.network
     cleaned = crop(points, RecognizerConfig(), describer.bev)
     bev = describer.rasterize(cleaned)
@@ -66,7 +66,7 @@ def look_inside(describer: Describer, points: np.ndarray) -> Insides:
             handle.remove()
     valid = description.keypoints.valid[0].cpu().numpy()
     if not valid.any():
-        raise ValueError("the network finds no keypoint in this scan: nothing in it stands above the ground nearby")
+        raise ValueError("the network finds no keypoint in this scan: no structure above the ground; use another scan")
     occupied = seen["bev"][1].flatten(1)[0].cpu().numpy() > 0
     return Insides(
         raster=np.asarray(torch.as_tensor(bev.raster).cpu().numpy(), np.float32),
@@ -85,7 +85,7 @@ def look_inside(describer: Describer, points: np.ndarray) -> Insides:
 def _head(head: Aggregation, inputs: tuple[Tensor, Tensor], counted: np.ndarray, vlad: Tensor) -> Head:
     x, weights = inputs
     if not isinstance(head.vlad, NetVLAD):
-        raise ValueError("these weights have the loupe head, whose descriptor does not fall into clusters: use others")
+        raise ValueError("these weights have the loupe head, which has no descriptor per cluster; use netvlad weights")
     return Head(
         features=_numpy(x[0].flatten(1).T)[counted],
         weights=_numpy(weights[0].flatten())[counted],
@@ -105,6 +105,6 @@ def few_keypoints(inside: Insides, name: str) -> str | None:
     if found == inside.wanted:
         return None
     return (
-        f"{name} has {found} keypoints of the {inside.wanted} that the network looks for, and only those are drawn; "
-        "use a denser scan or several scans joined for more"
+        f"{name} has {found} keypoints of the {inside.wanted} that the network looks for; only those are drawn; "
+        "for more use a denser scan or several scans joined"
     )

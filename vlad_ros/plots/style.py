@@ -20,19 +20,19 @@ from vlad_ros.types import F32
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK, GREY = "#56B4E9", "#CC79A7", "#F0E442", "#000000", "#999999"
 
-# What they mean, in every picture: good and bad, asking and answering.
+# Their meaning, in every picture
 TRUE, FALSE, MISSED, PATH = BLUE, VERMILION, ORANGE, GREY
 QUERY, MATCH = BLUE, ORANGE
 
 CLUSTER_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK)
-CLUSTER_MARKERS = "osD^vPX*"  # where the colours come round again, the shape differs
-SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"  # perceptually even, and safe
-# Heights as greys on white: everything that is painted on it stays visible.
+CLUSTER_MARKERS = "osD^vPX*"  # the shape differs where the colours repeat
+SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"  # perceptually uniform, safe for colour-blind readers
+# Heights as greys on white, so that everything drawn on top stays visible
 BACKDROP = LinearSegmentedColormap.from_list("backdrop", ["#c4c4c4", "#5a5a5a"]).with_extremes(bad="white")
 
 
 def cluster_style(cluster: int) -> tuple[str, str]:
-    """Colour and marker of a cluster; 64 of them differ."""
+    """Colour and marker of a cluster; unique for the first 64."""
     count = len(CLUSTER_COLOURS)
     return CLUSTER_COLOURS[cluster % count], CLUSTER_MARKERS[cluster // count % len(CLUSTER_MARKERS)]
 
@@ -57,7 +57,7 @@ def count_axis(axis: Any) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG, its folder too where there is none, whole or not at all."""
+    """Write a PNG atomically; makes its folder where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

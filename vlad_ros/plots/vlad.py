@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two descriptors side by side: which clusters carry their similarity, and what NetVLAD buys over mean pooling."""
+"""Two descriptors side by side: what each cluster contributes to their similarity, and NetVLAD against mean pooling."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NOISE, KEPT = 0.05, 0.5  # m, standard deviation of each coordinate; share of th
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Descriptors `a` and `b` as (K, C), their `cosine` and its `contributions` (K,), one a cluster, which sum to it.
-    `compared`: the similarity that the search goes by, of the descriptors or of the projections that the weights hold.
-    `with_noise` and `other`: similarity of scan A to itself with noise and to scan B, by NetVLAD and by mean pooling
-    of the same features, (2,) each."""
+    """Descriptors `a` and `b` as (K, C), their `cosine` and each cluster's part in it, `contributions` (K,).
+    `compared`: the similarity that the search uses, of the descriptors or of their projections. `with_noise` and
+    `other`: similarity of scan A to itself with noise and to scan B, by NetVLAD and by mean pooling of the same
+    features, (2,) each."""
 
     a: F32
     b: F32
@@ -38,12 +38,12 @@ class Structure:
 
     @property
     def gap(self) -> F64:
-        """(2,) by how much the same scene is more similar than the other scan."""
+        """(2,): how much more similar scan A with noise is than scan B."""
         return self.with_noise - self.other
 
 
 def add_noise(points: np.ndarray, seed: int = 0) -> F32:
-    """The points (N, >=3) [m] of the same scene seen worse: half of them, each off by 0.05 m (1 sigma, each axis)."""
+    """A worse scan of the same scene: half of the points (N, >=3) [m], with noise of 0.05 m (1 sigma, each axis)."""
     rng = np.random.default_rng(seed)
     noisy = np.asarray(points, np.float32)[rng.random(len(points)) < KEPT]
     noisy[:, :3] += rng.normal(0.0, NOISE, (len(noisy), 3)).astype(np.float32)
@@ -55,12 +55,11 @@ def look_at_noisy(describer: Describer, points: np.ndarray) -> Insides:
     try:
         return look_inside(describer, add_noise(points))
     except ValueError as error:
-        raise ValueError(f"the first scan does not survive half of its points: {error}") from error
+        raise ValueError(f"the first scan with half of its points and noise: {error}") from error
 
 
 def mean_pooled(inside: Insides) -> F64:
-    """(C,) unit norm: what the network would say if its heads took the weighted mean of their features and nothing
-    more, mixed as it mixes its heads."""
+    """(C,) unit norm: the descriptor if both heads took the weighted mean of their features, fused alike."""
     pooled = [unit(head.weights.astype(np.float64) @ head.features) for head in (inside.fusion, inside.bev)]
     return unit(inside.share * pooled[0] + (1.0 - inside.share) * pooled[1])
 
@@ -84,7 +83,7 @@ def compute(a: Insides, b: Insides, noisy: Insides) -> Structure:
 
 
 def draw(data: Structure, a: Insides, b: Insides, extent: float, names: tuple[str, str]) -> Figure:
-    """Rasters and descriptors above, below what their similarity is made of."""
+    """Descriptors and rasters above; contributions and comparisons below."""
     figure = Figure(figsize=(17, 12.5), layout="constrained")
     top, bottom = style.split(figure, 2, 1, height_ratios=(1.35, 1))
     _descriptors(top, data, a, b, extent)
@@ -127,18 +126,18 @@ def _contributions(axes: Axes, data: Structure) -> None:
     clusters = np.arange(len(carries))
     handles: list[Artist] = []
     for chosen, colour, hatch, label in (
-        (carries, style.TRUE, "", "clusters that carry the match"),
-        (~carries, style.FALSE, "//", "clusters that contradict it"),
+        (carries, style.TRUE, "", "clusters that raise the similarity"),
+        (~carries, style.FALSE, "//", "clusters that lower it"),
     ):
         axes.bar(clusters[chosen], data.contributions[chosen], color=colour, hatch=hatch)
         total = data.contributions[chosen].sum()
         handles.append(Patch(color=colour, hatch=hatch, label=f"{label}: {chosen.sum()}, {total:+.3f}"))
-    even = axes.axhline(1.0 / len(clusters), color=style.GREY, ls=":", label="each, if B were A and all counted alike")
+    even = axes.axhline(1.0 / len(clusters), color=style.GREY, ls=":", label="all equal, if B were A")
     axes.axhline(0.0, color="black", lw=0.8)
     axes.set(
         xlabel="cluster [-]",
         ylabel="contribution to the similarity [-]",
-        title=f"contributions of the clusters, in all {data.contributions.sum():.3f}",
+        title=f"contributions of the clusters, sum {data.contributions.sum():.3f}",
         xticks=clusters if len(clusters) <= 32 else clusters[::4],
     )
     low, high = axes.get_ylim()
@@ -170,7 +169,7 @@ def _aggregations(axes: Axes, data: Structure) -> None:
 def lines(data: Structure) -> list[str]:
     """What the picture says, for a terminal."""
     out = [
-        f"cosine        {data.cosine:.3f}, {data.compared:.3f} as the search compares; clusters against it: "
+        f"cosine        {data.cosine:.3f}, {data.compared:.3f} as the search compares; clusters that lower it: "
         f"{(data.contributions < 0).sum()} of {len(data.contributions)}"
     ]
     for name, noise, other, gap in zip(("NetVLAD", "mean pooling"), data.with_noise, data.other, data.gap, strict=True):

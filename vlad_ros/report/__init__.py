@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run, or an evaluation, as one HTML file that opens without a network."""
+"""A run, or an evaluation, as one HTML file that opens offline."""

@@ -9,14 +9,15 @@ import numpy as np
 from scipy.stats import binomtest
 
 from vlad_ros import calibration
+from vlad_ros.evaluation.metrics import ends_of_ties
 from vlad_ros.runs.tables import ClosureTable, KeyframeTable, Run
 from vlad_ros.types import F64, Bools, Ints
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeSweep:
-    """Accepting from each distinct probability on, from the highest down, (T,) each: of the edges accepted the share
-    that is right (precision), and of the revisits the share with a right one (recall)."""
+    """At each distinct threshold of the probability, from the highest down, (T,) each: the share of the accepted edges
+    that is right (precision), and the share of the revisits with a right accepted edge (recall)."""
 
     threshold: F64
     precision: F64
@@ -24,11 +25,11 @@ class EdgeSweep:
 
 
 def sweep(keyframes: KeyframeTable, closures: ClosureTable) -> EdgeSweep:
-    """Over all candidates that have a probability; equal ones enter together."""
+    """Over all candidates that have a probability; equal ones are accepted together."""
     known = np.flatnonzero(np.isfinite(closures.probability))
     order = known[np.argsort(-closures.probability[known], kind="stable")]
     probability = closures.probability[order]
-    last_of_tie = np.append(probability[1:] != probability[:-1], True)[: len(order)]
+    last_of_tie = ends_of_ties(probability)
     right = closures.is_right[order]
     precision = np.cumsum(right) / np.arange(1, len(order) + 1)
     closing = np.zeros(len(order), bool)  # the first right edge of each revisit
@@ -46,7 +47,7 @@ def near(run: Run) -> Bools:
 
 
 def recall_at(keyframes: KeyframeTable, closures: ClosureTable, score: F64, hit: Bools, most: int) -> F64:
-    """(most,) share of the revisits with a `hit` (E,) among their N candidates of the highest `score` (E,), N = 1.."""
+    """(most,): share of the revisits with a `hit` (E,) among the N candidates of highest `score` (E,), N = 1..most."""
     order = np.lexsort((-np.nan_to_num(score, nan=-1.0), closures.query))
     query = closures.query[order]
     first = np.searchsorted(query, query)
@@ -58,8 +59,8 @@ def recall_at(keyframes: KeyframeTable, closures: ClosureTable, score: F64, hit:
 
 @dataclass(frozen=True, eq=False)
 class ReliabilityCurve:
-    """Of each bin of probability that holds candidates, (B,) each: how many, what was said and what came true on
-    average, the Wilson 95 % interval of the latter; and the expected calibration error over all."""
+    """Per non-empty bin of probability, (B,) each: number of candidates, mean predicted probability (`said`), share
+    that was right (`true`) and its Wilson 95 % interval; and the expected calibration error over all."""
 
     count: Ints
     said: F64
@@ -70,7 +71,7 @@ class ReliabilityCurve:
 
 
 def reliability(closures: ClosureTable) -> ReliabilityCurve:
-    """Of all candidates that were aligned: nothing is said about the others."""
+    """Over all aligned candidates; the others have no probability."""
     judged = np.flatnonzero(np.isfinite(closures.probability) & np.isfinite(closures.error_m))
     bins, error = calibration.reliability(closures.probability[judged], closures.is_right[judged])
     count = np.array([each.count for each in bins], np.int64)
@@ -82,7 +83,7 @@ def reliability(closures: ClosureTable) -> ReliabilityCurve:
 
 
 def aligned_in_bins(closures: ClosureTable) -> tuple[F64, Ints]:
-    """Middles of the bins of probability, and how many aligned candidates lie in each; truth is not asked."""
+    """Middles of the bins of probability, and the number of aligned candidates in each; needs no truth."""
     said = closures.probability[np.isfinite(closures.T_match_query[:, 0, 0]) & np.isfinite(closures.probability)]
     count, edges = np.histogram(said, bins=calibration.BINS, range=(0.0, 1.0))
     return (edges[1:] + edges[:-1]) / 2, count
@@ -96,7 +97,7 @@ def missed(run: Run) -> Ints:
 
 
 def best_rows(closures: ClosureTable, rows: Ints) -> Ints:
-    """Of the given rows the most probable one of each query, by similarity where probabilities are not known."""
+    """Of the given rows the most probable one per query; the most similar one where no probability is known."""
     probability = np.nan_to_num(closures.probability[rows], nan=-1.0)
     order = rows[np.lexsort((-closures.similarity[rows], -probability, closures.query[rows]))]
     return order[np.unique(closures.query[order], return_index=True)[1]]

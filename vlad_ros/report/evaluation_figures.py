@@ -100,14 +100,14 @@ def _matches(e: Evaluation) -> Panel:
             marker={"color": colour, "symbol": symbol, "size": 6, "line": line},
             hovertemplate="frame %{x} to %{y}<br>%{customdata[0]:.3f}, %{customdata[1]:.1f} m away<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="frame that asks [-]")
+    figure.update_xaxes(title="query frame [-]")
     figure.update_yaxes(title="best match [frame]")
     note = thinning(len(kept), len(found), "frames")
-    return Panel("matches", "What each frame was taken for", e.about["protocol"], dress(figure, 560), note, wide=True)
+    return Panel("matches", "Best match of each frame", e.about["protocol"], dress(figure, 560), note, wide=True)
 
 
 def _precision_recall(e: Evaluation) -> Panel:
-    """Accepting the best match from each similarity on, as `vlad evaluate` counts it."""
+    """Over all thresholds of the best match's similarity, counted as `vlad evaluate` does."""
     rank = np.where(e.rank < 0, NO_HIT, e.rank - 1)
     similarity = np.nan_to_num(e.similarity, nan=-np.inf)
     reverse = np.zeros(len(e.frame), bool)
@@ -116,16 +116,15 @@ def _precision_recall(e: Evaluation) -> Panel:
     figure = go.Figure()
     figure.add_scatter(
         x=curve.recall[kept], y=curve.precision[kept], customdata=curve.threshold[kept], mode="lines",
-        name="accepting from each similarity on", line={"color": style.BLUE},
-        hovertemplate="from %{customdata:.3f} on<br>precision %{y:.3f}, recall %{x:.3f}<extra></extra>",
+        name="all thresholds of the similarity", line={"color": style.BLUE},
+        hovertemplate="threshold %{customdata:.3f}<br>precision %{y:.3f}, recall %{x:.3f}<extra></extra>",
     )  # fmt: skip
-    f1 = 2 * curve.precision * curve.recall / np.maximum(curve.precision + curve.recall, 1e-12)
-    if len(f1):
-        best = int(f1.argmax())
+    if len(curve.f1):
+        best = int(curve.f1.argmax())
         figure.add_scatter(
-            x=[curve.recall[best]], y=[curve.precision[best]], mode="markers", name=f"F1max {f1[best]:.3f}",
+            x=[curve.recall[best]], y=[curve.precision[best]], mode="markers", name=f"F1max {curve.f1_max:.3f}",
             marker={"symbol": "star", "size": 15, "color": style.FALSE},
-            hovertemplate=f"from {curve.threshold[best]:.3f} on: %{{y:.3f}}, recall %{{x:.3f}}<extra></extra>",
+            hovertemplate=f"threshold {curve.threshold[best]:.3f}<br>%{{y:.3f}}, recall %{{x:.3f}}<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title="recall [share of the revisits]", range=SHARE)
     figure.update_yaxes(title="precision [share of those accepted]", range=SHARE)
@@ -136,14 +135,14 @@ def _precision_recall(e: Evaluation) -> Panel:
 def _recall_at_n(e: Evaluation) -> Panel:
     ranks, n = e.rank[e.is_query], np.arange(1, 26)
     if not len(ranks):
-        return Panel("recall_at_n", "Recall at N", e.about["protocol"], note="The drive comes back to no place.")
+        return Panel("recall_at_n", "Recall at N", e.about["protocol"], note="The drive revisits no place.")
     share = [float(((ranks > 0) & (ranks <= k)).mean()) for k in n]
     figure = go.Figure()
     figure.add_scatter(
         x=n, y=share, mode="lines+markers", name=e.about["descriptor"], line=line_style(0), showlegend=True,
         hovertemplate="%{y:.3f} among the first %{x}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(title="N, matches looked at [-]")
+    figure.update_xaxes(title="N, matches [-]")
     figure.update_yaxes(title=f"share of {len(ranks):,} revisits [-]", range=SHARE)
     return Panel("recall_at_n", "Recall at N", e.about["protocol"], dress(figure, 440))
 

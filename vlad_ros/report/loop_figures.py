@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a run that show single loops: on the trajectory, and on the similarity matrix."""
+"""The figures of a run that show its loops one by one: on the trajectory, and on the similarity matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_POINTS, MOST_EDGES, MOST_CELLS = 2000, 500, 250
 
 @dataclass(frozen=True, eq=False)
 class LoopClass:
-    """Rows of the closures that are drawn alike; `total` of them there are in the run."""
+    """Rows of the closures that are drawn alike, thinned; `total`: how many the run has."""
 
     name: str
     rows: Ints
@@ -32,7 +32,7 @@ class LoopClass:
 
 
 def classes(run: Run) -> list[LoopClass]:
-    """Accepted, wrongly accepted, refused and missed loops, thinned; of what was refused the best of each keyframe."""
+    """Accepted, wrongly accepted, missed and refused loops; of the last two only the best per keyframe."""
     closures = run.closures
     refused = best_rows(closures, np.flatnonzero(~closures.accepted))
     refused = refused[~np.isin(closures.query[refused], closures.query[closures.accepted])]
@@ -58,21 +58,23 @@ def classes(run: Run) -> list[LoopClass]:
 
 
 def drawn_rows(run: Run) -> Ints:
-    """All rows that one can click on."""
+    """All rows with a marker to click on."""
     return np.unique(np.concatenate([each.rows for each in classes(run)]))
 
 
 def trajectory(run: Run) -> Panel:
-    """The way and its loops from above; each marker is half way between the two ends of its loop."""
+    """The trajectory and its loops from above; a loop's marker lies half way between its ends."""
     title, protocol = "Trajectory and loops", run.about["protocol"]
     found = positions(run)
     if found is None:
-        return Panel("trajectory", title, protocol, note="The run knows neither true poses nor odometry.", wide=True)
+        return Panel("trajectory", title, protocol, note="The run has neither true poses nor odometry.", wide=True)
     xy, source = found
-    way = thinned(len(xy), MOST_POINTS)
+    kept = thinned(len(xy), MOST_POINTS)
     figure = go.Figure()
-    figure.add_scatter(**_way(xy[way], run.keyframes.session[way]), mode="lines", name="way", hoverinfo="skip")
-    note = thinning(len(way), len(xy), "keyframes")
+    figure.add_scatter(
+        **_line(xy[kept], run.keyframes.session[kept]), mode="lines", name="trajectory", hoverinfo="skip"
+    )
+    note = thinning(len(kept), len(xy), "keyframes")
     for each in classes(run):
         _edges(figure, run, xy, each)
         note += thinning(len(each.rows), each.total, f"loops ({each.name})")
@@ -84,7 +86,7 @@ def trajectory(run: Run) -> Panel:
         )  # fmt: skip
     figure.update_xaxes(title=f"x [m], {source}")
     figure.update_yaxes(title="y [m]", scaleanchor="x", scaleratio=1)
-    note += "Of a keyframe whose candidates were all refused the best one is shown. Click on a marker to see why."
+    note += "Where all candidates of a keyframe were refused, only the best is shown. Click on a marker to see why."
     return Panel("trajectory", title, protocol, dress(figure, 640), note, wide=True)
 
 
@@ -94,7 +96,7 @@ def _never_found(run: Run) -> Ints:
     return lost[~np.isin(lost, run.closures.query)]
 
 
-def _way(xy: F64, session: Ints) -> dict[str, Any]:
+def _line(xy: F64, session: Ints) -> dict[str, Any]:
     """The line, broken between sessions."""
     cuts = np.flatnonzero(np.diff(session)) + 1
     line = np.insert(xy, cuts, np.nan, axis=0)
@@ -135,12 +137,12 @@ def hover(run: Run, row: int) -> str:
 
 
 def descriptors(database: KeyframeDatabase, ids: Ints) -> F32:
-    """(N, D) of these keyframes: of their local maps where they have some, else of their scans."""
+    """(N, D): of the keyframes' local maps where they have one, else of their scans."""
     return np.stack([database.whole(int(id)).descriptor for id in ids])
 
 
 def matrix(run: Run, database: KeyframeDatabase | None) -> Panel:
-    """Similarity of the descriptors of all pairs of keyframes, the loops on top."""
+    """Similarity of all pairs of keyframes, with the loops on top."""
     title, protocol = "Similarity of all pairs", run.about["protocol"]
     if database is None or len(database) != len(run.keyframes):
         return Panel("matrix", title, protocol, note=f"The run's map {run.map_path.name} is not there or not readable.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a folder to the page about it."""
+"""From the folder of a run or an evaluation to its page."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def of_run(run: Run, most: int, bar: pictures.Bar = iter) -> Page:
 
 
 def _open(run: Run) -> KeyframeDatabase | None:
-    """The run's own map; None where it is gone or not readable: the page says so in its place."""
+    """The run's own map; None where it is gone or not readable, which the page then says."""
     try:
         return KeyframeDatabase.open(run.map_path)
     except (ValueError, OSError):

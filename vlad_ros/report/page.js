@@ -9,7 +9,7 @@ function explain(row) {
   if (!facts) return;
   const picture = data.pictures[row];
   const [heading, text, image] = ["h2", "p", "img"].map((name) => dialog.querySelector(name));
-  heading.textContent = picture ? "" : facts[0];  // a picture says it itself
+  heading.textContent = picture ? "" : facts[0];  // the picture contains it
   text.textContent = picture ? "" : `${facts[1]}. This file does not hold its picture: ${data.command.replace("ROW", row)}`;
   image.hidden = !picture;
   if (picture) image.src = picture;

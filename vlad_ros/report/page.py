@@ -21,8 +21,8 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """`facts` of closures by row, [[heading, verdict], ...], and the `pictures` of some of them; `command` draws the
-    others, with ROW in it."""
+    """`facts`: closures by row as [heading, verdict]; `pictures` of some of them by row, as data URIs; `command`, with
+    ROW in it, draws the others."""
 
     title: str
     protocol: str
@@ -45,7 +45,7 @@ def html(page: Page) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(page.title)}</title>",
         f"<style>{(HERE / 'page.css').read_text()}</style></head><body>",
-        f"<header><h1>{escape(page.title)}</h1><p>{escape(page.protocol)}</p></header>",
+        f"<header><h1>{escape(page.title)}</h1></header>",
         f"<main>{_numbers(page)}{''.join(map(_section, page.panels))}{_explained(page)}{_configuration(page)}</main>",
         "<dialog id='closure'><form method='dialog'><button>Close</button></form>",
         "<h2></h2><p></p><img alt=''></dialog>",
@@ -58,12 +58,12 @@ def html(page: Page) -> str:
 
 
 def _inert(data: dict[str, Any]) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """JSON that cannot end its script element."""
     return json.dumps(data).replace("<", "\\u003c")
 
 
 def write(page: Page, path: Path) -> None:
-    """Write the file, its folder too where there is none, whole or not at all."""
+    """Write the file atomically; makes its folder where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(html(page), encoding="utf-8")
@@ -71,12 +71,16 @@ def write(page: Page, path: Path) -> None:
 
 def _numbers(page: Page) -> str:
     rows = [
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_value(each['value'])}</td><td>{escape(each['unit'])}</td>"
-        f"<td class='protocol'>{escape(page.protocol)}</td></tr>"
+        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_value(each['value'])}</td>"
+        f"<td>{escape(each['unit'])}</td></tr>"
         for name, each in page.metrics.items()
     ]
-    head = "<tr><th>number</th><th>value</th><th>unit</th><th>protocol</th></tr>"
-    return _table("Numbers", [head, *rows], "table")
+    head = "<tr><th>number</th><th>value</th><th>unit</th></tr>"
+    return _table("Numbers", [head, *rows], "table", _protocol(page.protocol))
+
+
+def _protocol(protocol: str) -> str:
+    return f"<p class='protocol'>Protocol: {escape(protocol)}</p>"
 
 
 def _value(value: Any) -> str:
@@ -91,10 +95,7 @@ def _section(panel: Panel) -> str:
     body = f"<div class='figure' id='{panel.name}'></div>" if panel.figure is not None else ""
     note = f"<p class='note'>{escape(panel.note)}</p>" if panel.note else ""
     wide = " class='wide'" if panel.wide else ""
-    return (
-        f"<section{wide}><h2>{escape(panel.title)}</h2>{body}{note}"
-        f"<p class='protocol'>Protocol: {escape(panel.protocol)}</p></section>"
-    )
+    return f"<section{wide}><h2>{escape(panel.title)}</h2>{body}{note}{_protocol(panel.protocol)}</section>"
 
 
 def _explained(page: Page) -> str:
@@ -103,7 +104,7 @@ def _explained(page: Page) -> str:
     buttons = [
         f"<button data-row='{row}'>closure {row}: {escape(page.facts[row][1])}</button>" for row in page.pictures
     ]
-    said = f"{len(page.pictures):,} closures have their picture in this file. Of another: {page.command}"
+    said = f"{len(page.pictures):,} closures have their picture in this file. To draw another: {page.command}"
     return (
         f"<section class='wide'><h2>Closures explained</h2><p class='note'>{escape(said)}</p>"
         f"<div class='buttons'>{''.join(buttons)}</div></section>"
@@ -116,9 +117,9 @@ def _configuration(page: Page) -> str:
     return _table("Configuration", rows, "scroll")
 
 
-def _table(title: str, rows: list[str], kind: str) -> str:
+def _table(title: str, rows: list[str], kind: str, below: str = "") -> str:
     table = f"<div class='{kind}'><table>{''.join(rows)}</table></div>"
-    return f"<section class='wide'><h2>{title}</h2>{table}</section>"
+    return f"<section class='wide'><h2>{title}</h2>{table}{below}</section>"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

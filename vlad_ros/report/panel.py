@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a report is made of: panels with a figure or with the reason why there is none, and the thinning of both."""
+"""Panels, which a report is made of: a figure or the reason why there is none; and the look and thinning they share."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ GRID = {"gridcolor": "#e4e4e4", "linecolor": "#888888", "zeroline": False, "tick
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One figure of the page. `name`: of its element; `protocol`: what its numbers mean; `note`: what of the data is
-    not drawn. Without a figure the note says why. `wide`: over the whole page."""
+    """One section of the page. `name`: id of the figure's element; `protocol`: how its numbers were measured; `note`:
+    what is not drawn, or without a figure the reason; `wide`: over the whole width."""
 
     name: str
     title: str
@@ -31,7 +31,7 @@ class Panel:
 
 
 def thinned(count: int, most: int) -> Ints:
-    """Indices of at most `most` of `count` things, evenly spread, the first and the last among them."""
+    """Indices of at most `most` of `count` things, evenly spread, first and last included."""
     if count <= most:
         return np.arange(count)
     return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
@@ -43,12 +43,12 @@ def thinning(drawn: int, count: int, what: str) -> str:
 
 
 def line_style(number: int) -> dict[str, str]:
-    """Colour and dashes of the number-th line; 32 of them differ."""
+    """Colour and dashes of line `number`; unique for the first 32."""
     return {"color": LINES[number % len(LINES)], "dash": DASHES[number // len(LINES) % len(DASHES)]}
 
 
 def dress(figure: go.Figure, height: int, top: int = 40) -> go.Figure:
-    """The look that all figures share, the legend below the axes; `top` [pixel] above them for titles."""
+    """Apply the look that all figures share, with the legend below the axes and `top` [pixel] above them."""
     figure.update_layout(
         height=height,
         template="none",

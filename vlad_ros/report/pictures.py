@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures that explain single closures, for the loops most worth a look, as data a page can hold."""
+"""Pictures that explain single closures, the most informative ones first, as data URIs for the page."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Bar = Callable[[Iterable[int]], Iterable[int]]
 
 
 def choose(run: Run, most: int) -> Ints:
-    """Rows of at most `most` closures: half of them those wrongly accepted and missed, as far as there are so many, the
-    rest from refused and accepted ones by turns, all spread over the drive."""
+    """Rows of at most `most` closures, spread over the drive: an equal share per class of `WORTH`, in that order; the
+    last class gets what the others leave."""
     rows = {each.name: each.rows for each in classes(run)}
     kinds = [rows[name] for name in WORTH if name in rows and len(rows[name])]
     share = -(-most // max(1, len(kinds)))
@@ -36,7 +36,7 @@ def choose(run: Run, most: int) -> Ints:
 
 
 def render(run: Run, database: KeyframeDatabase, rows: Ints, bar: Bar) -> dict[int, str]:
-    """The picture of each row as a data URI; rows without one (no points were kept) are left out."""
+    """The picture of each row as a data URI; rows whose keyframes have stored no points are left out."""
     pictures = {}
     for row in bar(rows.tolist()):
         try:

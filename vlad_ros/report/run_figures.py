@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a run that count: precision and recall, honesty, time, and the node's health."""
+"""The statistics of a run as figures: precision and recall, reliability, latency, and health."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def panels(run: Run, database: KeyframeDatabase | None) -> list[Panel]:
 
 
 def precision_recall(run: Run) -> Panel:
-    """The sweep over all thresholds, and where the run stood."""
+    """Over all thresholds, and at the run's own."""
     title, protocol = "Precision and recall of the edges", run.about["protocol"]
     if not run.has_truth:
         return Panel("precision_recall", title, protocol, note=NO_TRUTH)
@@ -45,8 +45,8 @@ def precision_recall(run: Run) -> Panel:
     figure = go.Figure()
     figure.add_scatter(
         x=curve.recall[kept], y=curve.precision[kept], customdata=curve.threshold[kept], mode="lines",
-        name="accepting from each probability on", line={"color": style.BLUE, "width": 2},
-        hovertemplate="from probability %{customdata:.3f} on<br>precision %{y:.3f}, recall %{x:.3f}<extra></extra>",
+        name="all thresholds of the probability", line={"color": style.BLUE, "width": 2},
+        hovertemplate="threshold %{customdata:.3f}<br>precision %{y:.3f}, recall %{x:.3f}<extra></extra>",
     )  # fmt: skip
     metrics = {name: each["value"] for name, each in run.about["metrics"].items()}
     least = run.about["configuration"]["recognizer"]["min_probability"]
@@ -64,13 +64,13 @@ def precision_recall(run: Run) -> Panel:
 
 
 def recall_at_n(run: Run) -> Panel:
-    """How far down the list one must look."""
+    """Share of the revisits found among their first N candidates."""
     title, protocol = "Recall at N candidates", run.about["protocol"]
     if not run.has_truth:
         return Panel("recall_at_n", title, protocol, note=NO_TRUTH)
     revisits = int(run.keyframes.is_revisit.sum())
     if not revisits:
-        return Panel("recall_at_n", title, protocol, note="The drive comes back to no place.")
+        return Panel("recall_at_n", title, protocol, note="The drive revisits no place.")
     closures = run.closures
     most = int(run.about["configuration"]["recognizer"]["top_k"])
     radius = run.about["configuration"]["judge"]["radius"]
@@ -85,27 +85,32 @@ def recall_at_n(run: Run) -> Panel:
             line=line_style(number), marker={"symbol": ("circle", "square")[number], "size": 7},
             hovertemplate="%{y:.3f} among the first %{x}<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="N, candidates looked at [-]", dtick=1 if most <= 20 else None, range=[0.5, most + 0.5])
+    figure.update_xaxes(title="N, candidates [-]", dtick=1 if most <= 20 else None, range=[0.5, most + 0.5])
     figure.update_yaxes(title=f"share of {revisits:,} revisits [-]", range=SHARE)
     return Panel("recall_at_n", title, protocol, dress(figure, 440))
 
 
 def reliability_curve(run: Run) -> Panel:
-    """What was said against what came true, and how many candidates that rests on."""
+    """Predicted probability against the share that was right, and the number of candidates at each probability."""
     title = "Reliability: is a probability of 0.9 right nine times in ten?"
     protocol = run.about["protocol"]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.75, 0.25], vertical_spacing=0.06)
     figure.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", name="honest", line={"color": style.GREY, "dash": "dot"}, hoverinfo="skip"
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        name="perfectly calibrated",
+        line={"color": style.GREY, "dash": "dot"},
+        hoverinfo="skip",
     )
     note = ""
     stored = (run.about.get("calibration") or {}).get("reliability") or []
     if stored:
         figure.add_scatter(
             x=[each["said"] for each in stored], y=[each["true"] for each in stored], mode="lines+markers",
-            name="when it was calibrated (simulated drives)",
+            name="at calibration (simulated drives)",
             line={"color": style.ORANGE, "dash": "dash"}, marker={"symbol": "square", "size": 7},
-            hovertemplate="said %{x:.3f}, came true %{y:.3f}<extra></extra>",
+            hovertemplate="predicted %{x:.3f}, right %{y:.3f}<extra></extra>",
         )  # fmt: skip
     if run.has_truth:
         note = _measured(figure, run)
@@ -119,13 +124,11 @@ def reliability_curve(run: Run) -> Panel:
     least = run.about["configuration"]["recognizer"]["min_probability"]
     figure.add_vline(x=least, line={"color": style.BLACK, "width": 1, "dash": "dash"})
     figure.update_xaxes(range=[-0.02, 1.02])
-    figure.update_xaxes(title="probability that was said [-]", row=2)
-    figure.update_yaxes(title="came true [share]", range=[-0.02, 1.02], row=1)
+    figure.update_xaxes(title="predicted probability [-]", row=2)
+    figure.update_yaxes(title="right [share]", range=[-0.02, 1.02], row=1)
     figure.update_yaxes(title="candidates [-]", type="log", dtick=1, row=2)
-    note += (
-        f"Dashed line: min_probability {least:g}. Below: how many candidates of this run each probability was said of."
-    )
-    return Panel("reliability", title, protocol, dress(figure, 520), note)
+    note += f"Dashed line: min_probability {least:g}. Below: this run's candidates at each probability."
+    return Panel("reliability", title, protocol, dress(figure, 550).update_layout(margin_b=125), note)
 
 
 def _measured(figure: go.Figure, run: Run) -> str:
@@ -134,20 +137,20 @@ def _measured(figure: go.Figure, run: Run) -> str:
         x=curve.said, y=curve.true, mode="lines+markers", name="this run, 95 % intervals",
         error_y={"array": curve.high - curve.true, "arrayminus": curve.true - curve.low, "thickness": 1.2},
         line={"color": style.BLUE}, marker={"size": 8}, customdata=curve.count,
-        hovertemplate="said %{x:.3f}, came true %{y:.3f}<br>%{customdata} candidates<extra></extra>", row=1, col=1,
+        hovertemplate="predicted %{x:.3f}, right %{y:.3f}<br>%{customdata} candidates<extra></extra>", row=1, col=1,
     )  # fmt: skip
     return f"Expected calibration error {curve.error:.3f} over {int(curve.count.sum()):,} aligned candidates. "
 
 
 def latency(run: Run) -> Panel:
-    """A histogram of each stage's milliseconds."""
+    """A histogram per stage."""
     title, protocol = "Latency of each stage", "wall time of each keyframe on the computer that played the drive"
     stages = {name: values[np.isfinite(values)] for name, values in run.timing.items()}
     stages = {name: np.maximum(values, 0.01) for name, values in stages.items() if len(values)}
     if not stages:
         return Panel("latency", title, protocol, note="The run has no times.")
     titles = [
-        f"{name}: half within {np.percentile(ms, 50):.3g} ms, 95 % within {np.percentile(ms, 95):.3g} ms"
+        f"{name}: median {np.percentile(ms, 50):.3g} ms, p95 {np.percentile(ms, 95):.3g} ms"
         for name, ms in stages.items()
     ]
     figure = make_subplots(
@@ -171,18 +174,18 @@ def latency(run: Run) -> Panel:
 GROUPS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("played", lambda name: name in ("scans", "keyframes")),
     ("loops", lambda name: name in ("candidates", "accepted") or name.startswith("rejected_")),
-    ("dropped or noticed", lambda name: name.startswith("counted_")),
+    ("dropped or flagged", lambda name: name.startswith("counted_")),
 )
 
 
 def health(run: Run) -> Panel:
-    """What has been counted until each second of the drive."""
-    title, protocol = "Health over the drive", "counts from the start until then; time is that of the stamps"
+    """The counts over the drive, once per second."""
+    title, protocol = "Health over the drive", "counts since the start of the drive; time by the stamps"
     counts = {name: values for name, values in run.health.items() if name != "stamp_ns"}
     groups = [(name, [key for key in counts if chosen(key)]) for name, chosen in GROUPS]
     groups = [(name, keys) for name, keys in groups if keys]
     if not groups:
-        return Panel("health", title, protocol, note="The run has counted nothing.")
+        return Panel("health", title, protocol, note="The run has no counts.")
     seconds = (run.health["stamp_ns"] - run.health["stamp_ns"][0]) / SECOND
     kept = thinned(len(seconds), MOST)
     names = [name for name, _ in groups]
@@ -201,7 +204,7 @@ def health(run: Run) -> Panel:
         beside = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": (low + high) / 2, "yanchor": "middle"}
         legends[f"legend{row if row > 1 else ''}"] = beside | {"yref": "paper"}
     figure.update_xaxes(title="time since the first scan [s]", row=len(groups))
-    figure.update_yaxes(title="so far [-]", rangemode="tozero")
+    figure.update_yaxes(title="count [-]", rangemode="tozero")
     figure.update_annotations(font={"size": 13})
     note = thinning(len(kept), len(seconds), "seconds")
     return Panel(

@@ -196,6 +196,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         health = status(self.get_name(), self._state, warnings, values)
         if resources is not None:
             resources.outputs.say(health.message, bool(warnings))
+            resources.taken.look()
         array = DiagnosticArray(status=[health])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from vlad_ros.ros.inputs.tf import TfOdometry, Transforms
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.diagnostics import LOSSY, SLOW_DDS, explain_silence
 from vlad_ros.ros.outputs.publishers import Publishers
+from vlad_ros.ros.outputs.taken import Intake, Taken
 from vlad_ros.ros.statistics import SILENCE, Statistics
 from vlad_ros.ros.worker import Job, Worker
 
@@ -72,6 +73,8 @@ class Resources:
                 node, config, self.inputs, self.outputs, listener, statistics, self._later
             )
             undo.callback(self.subscriptions.close)
+            self.taken = Taken(node, self._intakes)
+            undo.callback(self.taken.close)
             self._undo = undo.pop_all()
 
     def _transforms(self, node: LifecycleNode) -> Transforms | None:
@@ -86,7 +89,13 @@ class Resources:
     def open(self) -> None:
         """Start the worker and let scans in."""
         self._worker = Worker(
-            self.recognizer, self._config, self.frames, self.outputs, self._listener, self._statistics
+            self.recognizer,
+            self._config,
+            self.frames,
+            self.outputs,
+            self._listener,
+            self._statistics,
+            self.inputs.may_wait,
         )
         self._worker.start()
         self._saved_at = time.monotonic()
@@ -116,7 +125,7 @@ class Resources:
             self._save()
         self._undo.close()
         device = self.recognizer.describer.device
-        del self.recognizer, self.outputs, self.subscriptions, self.inputs
+        del self.recognizer, self.outputs, self.subscriptions, self.inputs, self.taken
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -168,6 +177,12 @@ class Resources:
         if rates is not None:
             values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"
         return values
+
+    def _intakes(self) -> Iterator[Intake]:
+        """How far the inputs are. Scans that only wait for what belongs to them are let go by those that come next."""
+        queued = self._worker.queue.scans() if self._worker else 0
+        free = self._config.queue_size - queued - self.inputs.waiting
+        return self.subscriptions.intakes(max(free, 0 if queued else 1))
 
     def _queue_tick(self, silent: bool) -> None:
         worker = self._worker

@@ -55,11 +55,14 @@ class Job:
 
 
 class WorkQueue:
-    """First in, first out; at most `size` scans, the oldest is dropped; jobs never are."""
+    """First in, first out; at most `size` scans, the oldest is dropped unless it `may_wait`; jobs never are."""
 
-    def __init__(self, size: int, dropped: Callable[[], None]) -> None:
+    def __init__(
+        self, size: int, dropped: Callable[[], None], may_wait: Callable[[PendingScan], bool] = lambda scan: False
+    ) -> None:
         self._size = size
         self._dropped = dropped
+        self._may_wait = may_wait
         self._items: deque[PendingScan | Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -70,8 +73,11 @@ class WorkQueue:
             if self._closed:
                 return False
             self._items.append(item)
-            if self.scans() > self._size:
-                self._items.remove(next(i for i in self._items if isinstance(i, PendingScan)))
+            while self.scans() > self._size:
+                oldest = next(i for i in self._items if isinstance(i, PendingScan))
+                if self._may_wait(oldest):
+                    break
+                self._items.remove(oldest)
                 self._dropped()
             self._changed.notify()
             return True
@@ -118,6 +124,7 @@ class Worker(threading.Thread):
         audience: Audience,
         listener: Listener,
         statistics: Statistics,
+        may_wait: Callable[[PendingScan], bool],
     ) -> None:
         super().__init__(name="vlad_worker", daemon=True)
         self._recognizer = recognizer
@@ -127,7 +134,7 @@ class Worker(threading.Thread):
         self._statistics = statistics
         self._counters: Counter[str] = Counter(recognizer.counters)
         self.reader = BodyPoints(config, recognizer.config, frames, listener.warn, statistics.count)
-        self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""))
+        self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""), may_wait)
 
     def run(self) -> None:
         """The thread's loop; an error of the program itself costs one scan, never the loop."""

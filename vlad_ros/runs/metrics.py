@@ -11,9 +11,9 @@ from vlad_ros.runs.tables import ClosureTable, KeyframeTable
 
 
 def summarise(keyframes: KeyframeTable, closures: ClosureTable, has_truth: bool) -> dict[str, dict[str, Any]]:
-    """The numbers of a run, `{name: {"value": ..., "unit": ...}}`; None where there is nothing to divide by.
+    """The numbers of a run, `{name: {"value": ..., "unit": ...}}`; a share of nothing is None.
 
-    precision: right edges of the accepted ones; recall: keyframes at a place seen before with a right accepted edge.
+    precision: share of the accepted edges that are right; recall: share of the revisits with a right accepted edge.
     """
     counts = {"keyframes": len(keyframes), "candidates": len(closures), "accepted": int(closures.accepted.sum())}
     numbers = {name: {"value": value, "unit": name} for name, value in counts.items()}

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that a played drive leaves, and the one way to read it. Pictures and reports are made from nothing else.
+"""The folder of a run, which is a played drive, and the one way to read it. Plots and reports are made from it alone.
 
     run.json          format, source, protocol, weights, commit, seed, whole configuration, metrics
-    keyframes.csv     one row a keyframe: stamp, odometry, true pose, whether the place had been seen before
-    closures.csv      one row a candidate: similarity, probability, transform, covariance, evidence, its true error
-    timing.csv        one row a keyframe: milliseconds of each stage
-    health.csv        one row a second of the drive: what has been counted until then
+    keyframes.csv     one row per keyframe: stamp, odometry, true pose, whether it is a revisit
+    closures.csv      one row per candidate: similarity, probability, transform, covariance, evidence, its true error
+    timing.csv        one row per keyframe: milliseconds of each stage
+    health.csv        one row per second of the drive: the counts so far
     map.safetensors   the map of the drive
 
-An empty cell is a number that is not known; in the arrays it is NaN.
+An empty cell is an unknown number; in the arrays it is NaN.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class KeyframeTable:
 @dataclass(frozen=True, eq=False)
 class ClosureTable:
     """(E,) each, the candidates of a keyframe together, best first; `T_match_query` (E, 4, 4) and `covariance`
-    (E, 6, 6). NaN where unknown. `reason` holds values of RejectReason; `evidence` is by name of its field; `error_m`
-    and `error_deg` tell the true error of the transform, `is_right` whether it is small enough."""
+    (E, 6, 6). NaN where unknown. `reason`: values of RejectReason; `evidence`: by name of its field; `error_m` and
+    `error_deg`: the true error of the transform; `is_right`: whether that is small enough."""
 
     query: Ints
     match: Ints
@@ -135,7 +135,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 
 
 def read_tables(path: Path, about: dict[str, Any]) -> Run:
-    """The run of `about` with the tables in the folder `path`. ValueError where one is missing, empty or damaged."""
+    """The run with `about` and the tables in the folder `path`. ValueError where one is missing, empty or damaged."""
     tables = {name: _table(path / f"{name}.csv") for name in TABLES}
     if len(tables["keyframes"].get("id", ("?",))) == 0:
         raise ValueError(
@@ -158,11 +158,11 @@ def _about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads((path / ABOUT).read_text())
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: no run, or one that was not finished: {ABOUT} is missing") from error
+        raise ValueError(f"{path}: no run, or an unfinished one: {ABOUT} is missing; {AGAIN}") from error
     except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise ValueError(f"{path / ABOUT}: not readable ({error}); {AGAIN}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(f"{path / ABOUT}: not the record of a run")
+        raise ValueError(f"{path / ABOUT}: not the record of a run; name a folder that vlad run has written")
     version = about.get("version", 0)
     if version != VERSION:
         age = ("an older" if version < VERSION else "a newer") if isinstance(version, int) else "another"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of a drive while it is played, and how its folder is written; `tables` tells what is in it."""
+"""Records a run while its drive is played, and writes its folder; `tables` describes the files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNFINISHED = ".unfinished"  # folder within the run's, of what is being written
 
 
 class RunRecorder:
-    """Keeps the rows of a run: of what was described, and once a second of the drive of what has been counted."""
+    """Collects the rows of a run: of keyframes and candidates, and of the counts once per second of the drive."""
 
     def __init__(self) -> None:
         self._keyframes: list[Keyframe] = []
@@ -48,7 +48,7 @@ class RunRecorder:
         """A keyframe, where it truly was, and its candidates. ValueError unless ids are 0, 1, 2, ..."""
         if described.keyframe_id != len(self._keyframes):
             raise ValueError(
-                f"keyframe {described.keyframe_id} follows {len(self._keyframes)} others: not an empty map"
+                f"keyframe {described.keyframe_id} after {len(self._keyframes)} of the run: start it with an empty map"
             )
         keyframe = dataclasses.replace(described.keyframe, geometry=None)  # it is in the map, and large
         self._keyframes.append(keyframe)
@@ -62,12 +62,12 @@ class RunRecorder:
             self._counts[outcome] += 1
 
     def tick(self, stamp: int, scans: int, counters: Counter[str]) -> None:
-        """After each scan: `scans` have been played by now, and the recogniser has counted `counters`."""
+        """After each scan: the number of `scans` played and the recogniser's `counters` so far."""
         if not self._health or not 0 <= stamp - self._health[-1]["stamp_ns"] < SECOND:
             self._health.append(self._counted(stamp, scans, counters))
 
     def finish(self, stamp: int, scans: int, counters: Counter[str]) -> None:
-        """After the last scan, and what that left waiting."""
+        """After the last scan and the keyframes that were still waiting."""
         self._health.append(self._counted(stamp, scans, counters))
 
     def _counted(self, stamp: int, scans: int, counters: Counter[str]) -> dict[str, int]:
@@ -85,7 +85,7 @@ class RunRecorder:
         """Write the run into `folder` and read it back. Until all of it is written an earlier run there stays whole,
         and for good where that fails; a folder that was not there is gone then.
 
-        `about` tells what was played and how; format, version and metrics are added. ValueError without keyframes.
+        `about`: what was played and how; format, version and metrics are added. ValueError without keyframes.
         """
         folder = Path(folder)
         with withdrawing(folder):
@@ -137,7 +137,7 @@ class RunRecorder:
             ]
 
     def _revisits(self, config: RecognizerConfig, judge: EvaluationConfig) -> set[int]:
-        """Ids of the keyframes at a place seen before; none where true poses are not known."""
+        """Ids of the keyframes at a place seen before; empty without true poses."""
         known = {i: T for i, T in enumerate(self._truth) if T is not None}
         if not known:
             return set()
@@ -170,7 +170,7 @@ class RunRecorder:
         ]
 
     def _error(self, closure: LoopClosure) -> Sequence[Any]:
-        """error_m, error_deg, is_right: empty, empty, 0 where there is nothing to judge, or nothing to judge by."""
+        """error_m, error_deg, is_right; empty, empty, 0 without a transform or without true poses."""
         T, match, query = closure.T_match_query, self._truth[closure.match_id], self._truth[closure.query_id]
         if T is None or match is None or query is None:
             return ABSENT, ABSENT, 0

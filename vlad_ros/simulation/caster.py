@@ -95,7 +95,7 @@ def _enter_cylinders(
     hits: np.ndarray,
     count: np.ndarray,
 ) -> None:
-    """Enter every cylinder within `reach` into the columns that see it; one that stands around the origin is none."""
+    """Enter every cylinder within `reach` into the columns that see it; one around the origin is left out."""
     px, py = origin
     turn = round(2 * math.pi / step)
     for k in range(len(cylinders)):
@@ -120,7 +120,7 @@ def _enter_cylinders(
 
 @kernel
 def _nearest(hits: np.ndarray, n: int, height: float, slope: float, ceiling: float) -> tuple[float, float]:
-    """Horizontal distance and material of what a ray of this slope meets first among a column's hits and the floor."""
+    """Horizontal distance and material of what a ray of this slope hits first: a column's hits, floor or ceiling."""
     best, kind = 1e9, GROUND
     if slope < -1e-4:
         best = -height / slope
@@ -144,7 +144,7 @@ def _nearest(hits: np.ndarray, n: int, height: float, slope: float, ceiling: flo
 
 @kernel
 def _measure(distance: float, limits: tuple[float, float], noise: tuple[float, float, float]) -> float:
-    """The range that the sensor reports for this one, 0 when none."""
+    """The range that the sensor reports for the true `distance`; 0: none."""
     if distance < limits[0] or distance > limits[1]:
         return 0.0
     if np.random.random() < noise[1] + 0.3 * (distance / limits[1]) ** 2:  # far points are lost more often

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of visits to one place with the true transform between them: what registrations are judged by."""
+"""Pairs of visits to one place with the true transform between them: ground truth for registration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlad_ros.cloud.thin import voxel_thin
+from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.poses import inverse, transform
 from vlad_ros.simulation.paths import arc_length, locate
@@ -22,9 +23,9 @@ KINDS = ("street", "park", "indoor", "carpark")
 ROOFED = ("indoor", "carpark")
 PER_WORLD = 4
 CLEARANCE = 0.5  # m
-HALF_WINDOW = 5.0  # m of travel to both sides of a local map
+HALF_WINDOW = RecognizerConfig().accumulation_m / 2  # m of travel to both sides of a local map
 SCANS = 7  # of a local map
-VOXEL = 0.25  # m
+VOXEL = RecognizerConfig().accumulation_voxel  # m
 DRIFT_SCALE, DRIFT_YAW = 0.01, 0.5  # of a local map's odometry: share of the distance, degrees in 10 m
 TRIES = 50
 
@@ -81,7 +82,7 @@ def _sensor(roofed: bool, rng: np.random.Generator) -> Sensor:
 
 
 def _places(world: World, apart: float, rng: np.random.Generator) -> tuple[list[Pose], list[Pose]] | None:
-    """The poses along two ways past a place, half of the second ones backwards; None where nothing was free."""
+    """The poses along two ways past a place, the second reversed half of the time; None where nothing was free."""
     for _ in range(TRIES):
         road = world.roads[rng.integers(len(world.roads))]
         end = float(arc_length(road)[-1])
@@ -106,7 +107,7 @@ def _pose(row: F64) -> Pose:
 
 
 def _visit(world: World, sensor: Sensor, way: list[Pose], is_map: bool, rng: np.random.Generator) -> tuple[F32, F64]:
-    """The cloud of the middle of the way and its true T_world_body; its parked cars are this visit's own."""
+    """The cloud at the middle of the way and its true T_world_body; each visit has its own parked cars."""
     now = visit(world, int(rng.integers(1 << 31)), clear=np.array(way)[:, :2])
     middle = len(way) // 2
     scans, poses = [], []

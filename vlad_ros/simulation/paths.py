@@ -22,7 +22,7 @@ def locate(points: F64, s: np.ndarray, lateral: np.ndarray | float = 0.0) -> F64
 def locate_on(polylines: tuple[F64, ...], which: np.ndarray, s: np.ndarray, lateral: np.ndarray) -> F64:
     """`locate` on many polylines at once: (x, y, yaw) at `s` (N,) along the polylines numbered `which` (N,).
 
-    Beyond its end a polyline starts anew.
+    Beyond its end `s` wraps around.
     """
     lengths = [arc_length(p) for p in polylines]
     ends = np.array([length[-1] for length in lengths])

@@ -13,7 +13,7 @@ from vlad_ros.simulation.world import World
 from vlad_ros.types import F64
 
 Edge = tuple[int, int]
-USED_AGAIN = 5.0  # a metre of road to be avoided costs as much as this many others
+USED_AGAIN = 5.0  # cost factor of roads to be avoided
 
 
 class RoadNetwork:
@@ -46,7 +46,7 @@ class RoadNetwork:
         return len(self.nodes) - 1
 
     def _chain(self, road: F64, cut: list[tuple[float, int]]) -> None:
-        """Make ways of the pieces of a road; a cut less than a metre behind another is dropped."""
+        """Make ways of the pieces of a road; a cut less than a metre after another is dropped."""
         kept = [cut[k] for k in range(len(cut)) if k == 0 or cut[k][0] - cut[k - 1][0] > 1.0]
         length = arc_length(road) if len(road) > 1 else np.zeros(0)
         for (s, u), (t, v) in itertools.pairwise(kept):
@@ -96,7 +96,7 @@ def both_ways(nodes: list[int]) -> set[Edge]:
 
 
 def inside(road: F64, size: float) -> F64:
-    """The longest run of the road within the square [0, size]^2, at steps of 2 m; empty when there is none."""
+    """The longest part of the road within the square [0, size]^2, at steps of 2 m; empty when there is none."""
     fine = resample(road, 2.0)
     within = np.concatenate([[False], ((fine > 0) & (fine < size)).all(axis=1), [False]])
     edges = np.flatnonzero(within[1:] != within[:-1]).reshape(-1, 2)

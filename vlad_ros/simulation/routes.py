@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
 from vlad_ros.files.sequence import Sequence
+from vlad_ros.poses import wrap
 from vlad_ros.simulation.paths import arc_length, locate, resample
 from vlad_ros.simulation.roads import RoadNetwork, both_ways, inside
 from vlad_ros.simulation.sensors import Sensor, cast, draw_tilt, sensor_pose
@@ -19,7 +20,7 @@ from vlad_ros.simulation.worlds import make_world, visit
 from vlad_ros.types import F64
 
 RATE = 10.0  # scans per second
-TURN = np.radians(8.0)  # most that a vehicle turns on the spot between two scans
+TURN = np.radians(8.0)  # largest turn on the spot between two scans
 CLEARANCE = 0.4  # m from everything static
 TRIES = 30
 REVISITS = ("same", "opposite", "crossing", "none")
@@ -28,8 +29,8 @@ SHAPES = ("loop", "line")
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """poses (S, 3) x y yaw [m, rad] in the world; leg (S,) int: 0 the first pass, k the k-th revisit, -1 the ways
-    between them."""
+    """poses (S, 3) x y yaw [m, rad] in the world; leg (S,) int: 0 the first pass, k the k-th revisit, -1 the
+    connections between them."""
 
     poses: F64
     leg: np.ndarray
@@ -51,7 +52,7 @@ def make_drive(
     """Drive through the world ``make_world(kind, world_seed)``: one pass over about `length` metres, then `revisits`.
 
     "same" and "opposite" drive the first pass again or backwards, "crossing" crosses it on another road, "none" goes
-    where it has not been. Each leg keeps its own side of the road, up to `lateral_offset` metres from the first's, as
+    on over new roads. Each leg keeps its own side of the road, up to `lateral_offset` metres from the first's, as
     far as the road is wide, and meets other parked cars. shape "loop": around blocks, so that the first pass ends
     where it began; "line": along one road, with a turn on the spot before the way back. Scans lie `spacing` metres
     and 0.1 s apart. `distorted`: scans keep the distortion by the vehicle's motion during a sweep. Poses are
@@ -72,7 +73,7 @@ def record(
     revisits: int = 0,
     distorted: bool = False,
 ) -> Sequence:
-    """The scans along a route with so many revisits, see `make_drive`."""
+    """The scans along a route with `revisits` revisits, see `make_drive`."""
     rng = np.random.default_rng([seed, 1])
     mood = rng.integers(1 << 31, size=revisits + 2)
     cleared = route.poses[:: max(1, round(1.0 / spacing)), :2]
@@ -90,7 +91,7 @@ def _motion(poses: F64, i: int) -> tuple[float, float, float]:
     """The motion during the sweep of scan `i`, from its neighbours."""
     a, b = max(i - 1, 0), min(i + 1, len(poses) - 1)
     step = (poses[b] - poses[a]) / max(b - a, 1)
-    turned = (poses[b, 2] - poses[a, 2] + np.pi) % (2 * np.pi) - np.pi
+    turned = wrap(poses[b, 2] - poses[a, 2])
     return float(step[0]), float(step[1]), float(turned / max(b - a, 1))
 
 
@@ -125,7 +126,7 @@ def plan_route(
 def _plan_legs(
     world: World, rng: np.random.Generator, revisits: Seq[str], length: float, shape: str
 ) -> list[tuple[int, F64]] | None:
-    """Polylines of the legs with their numbers, ways between them included; None where the draw leads nowhere."""
+    """Numbers and polylines of the legs, connections included; None where this random draw has no such route."""
     found = _loop(world, rng, length, "crossing" in revisits) if shape == "loop" else _line(world, rng, length)
     if found is None:
         return None
@@ -149,9 +150,9 @@ def _plan_legs(
 
 
 def _loop(world: World, rng: np.random.Generator, length: float, crossed: bool) -> tuple[RoadNetwork, list[int]] | None:
-    """Of many random closed ways without a repeated junction, the one nearest to the wanted length.
+    """Of many random loops without a repeated junction, the one nearest to the wanted length.
 
-    `crossed`: one that another road crosses, so no single block.
+    `crossed`: one that another road crosses, so not a single block.
     """
     network = RoadNetwork(world)
     junctions = [n for n, ways in network.ways.items() if len(ways) > 2]
@@ -177,7 +178,7 @@ def _loop(world: World, rng: np.random.Generator, length: float, crossed: bool) 
 
 
 def _line(world: World, rng: np.random.Generator, length: float) -> tuple[RoadNetwork, list[int]] | None:
-    """A stretch of the wanted length of one road."""
+    """A stretch of one road, of the wanted length."""
     road = int(rng.integers(len(world.roads)))
     whole = inside(world.roads[road], world.size)
     end = arc_length(whole)[-1] if len(whole) > 1 else 0.0
@@ -204,7 +205,7 @@ def _revisit(
     rng: np.random.Generator,
     length: float,
 ) -> list[int] | None:
-    """The nodes of a leg, None where there is no such way."""
+    """The nodes of a revisit's leg; None where there is none."""
     if name == "same":
         return base
     if name == "opposite":
@@ -254,17 +255,17 @@ def drive_legs(
 
 
 def _smooth(line: F64, sigma: float) -> F64:
-    """Gaussian smoothing that keeps both ends: the line is continued there by its own reflection through them."""
+    """Gaussian smoothing that keeps both ends: there the line is continued by its point reflection."""
     n = min(len(line) - 1, int(4 * sigma) + 1)
     extended = np.concatenate([2 * line[0] - line[n:0:-1], line, 2 * line[-1] - line[-2 : -n - 2 : -1]])
     return np.asarray(gaussian_filter1d(extended, sigma, axis=0)[n : n + len(line)])
 
 
 def _turn_gently(poses: F64, leg: np.ndarray) -> Route:
-    """Put turns on the spot where the heading would change by more than TURN between two scans."""
+    """Insert turns on the spot where the heading would change by more than TURN between two scans."""
     out, legs = [poses[0]], [leg[0]]
     for pose, number in zip(poses[1:], leg[1:], strict=True):
-        turn = (pose[2] - out[-1][2] + np.pi) % (2 * np.pi) - np.pi
+        turn = wrap(pose[2] - out[-1][2])
         steps = int(np.ceil(abs(turn) / TURN))
         for _ in range(1, steps):
             out.append(np.array([out[-1][0], out[-1][1], out[-1][2] + turn / steps]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands about on open ground: trees, buildings, fences, car parks. Lengths in metres, rates per hectare."""
+"""What stands on open ground: trees, buildings, fences, car parks. Lengths in metres, rates per hectare."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LiDARs, and the scan that one of them takes at a pose in a world.
+"""LiDARs, and the scan that one takes at a pose in a world.
 
 Spinning sensors have a fixed table of elevations; domes and fans have a non-repeating pattern, drawn anew in each scan.
 """
@@ -17,15 +17,15 @@ from vlad_ros.simulation.caster import sweep
 from vlad_ros.simulation.world import World
 from vlad_ros.types import F32, F64
 
-MOTION_SECTORS = 16  # a sweep in motion is cast from this many poses
+MOTION_SECTORS = 16  # poses that a sweep in motion is cast from
 
 
 @dataclass(frozen=True)
 class Sensor:
     """A LiDAR and the way it is mounted.
 
-    elevations [rad]: the beams' table, or (lowest, highest) where `rays` > 0: then each column draws that many
-    elevations between them, within an ellipse where the field of view is no full turn. columns: azimuth steps in a
+    elevations [rad]: the table of beams; with `rays` > 0 (lowest, highest), and each column draws that many elevations
+    between them, within an ellipse where the field of view is not a full turn. columns: azimuth steps in a
     full turn; field [rad]: horizontal field of view, centred on x. height [m] above ground, roll and pitch [rad] of
     the mounting, wobble [rad]: standard deviation of roll and pitch from scan to scan. range_noise [m]; dropout and
     rain: probabilities that a ray is lost, or ends at a drop. voxel [m]: side of the output's voxels, 0: not thinned.
@@ -166,7 +166,7 @@ def cast(
     """The scan (N, 4) float32 x y z [m] in the sensor frame (z up) and intensity in [0, 1], taken at (x, y, yaw).
 
     `tilt`: (roll, pitch) [rad], drawn from `rng` when None. `motion`: (dx, dy, dyaw) in the world during one sweep,
-    centred on `pose`; its points are left where a standing sensor would believe them, as a driver publishes them.
+    centred on `pose`; its points are placed as if the sensor stood still, as a driver publishes them.
     Rays are cast over flat ground and the terrain is added to the points, so hills hide nothing.
     """
     tilt = draw_tilt(sensor, rng) if tilt is None else tilt

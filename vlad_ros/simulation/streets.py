@@ -15,7 +15,7 @@ from vlad_ros.types import F64
 
 @dataclass(frozen=True)
 class StreetStyle:
-    """What the streets of one town have in common."""
+    """What the streets of one town have in common; lengths in metres, rates per metre, shares 0..1."""
 
     setback: float
     density: float
@@ -30,7 +30,7 @@ class StreetStyle:
 
 
 def random_style(rng: np.random.Generator) -> StreetStyle:
-    """A town."""
+    """The style of a random town."""
     return StreetStyle(
         setback=rng.uniform(0.3, 8.0),
         density=rng.uniform(0.5, 0.98),
@@ -76,7 +76,7 @@ def facade(b: Builder, road: F64, s: float, side: int, length: float, style: Str
     depth = rng.uniform(7.0, 16.0)
     front = b.half_width + style.setback * rng.uniform(0.6, 1.4)
     top = max(2.5, rng.normal(style.height, 2.5))
-    for shrink in (1.0, 0.7, 0.45):  # near crossings and bends only a smaller house fits
+    for shrink in (1.0, 0.7, 0.45):  # near crossings and bends only a smaller one fits
         at, yaw = place(road, s + length * shrink / 2, side * (front + depth * shrink / 2))
         if b.building(at, length * shrink, depth * shrink, yaw, top):
             break
@@ -163,7 +163,7 @@ def line_parking(b: Builder, road: F64, side: int, share: float) -> None:
 
 
 def street(rng: np.random.Generator, size: float) -> World:
-    """Streets and blocks; one town in four has narrow alleys."""
+    """Streets and blocks; one town in four with narrow alleys."""
     alleys = rng.random() < 0.25
     spacing = rng.uniform(25, 60) if alleys else rng.uniform(45, 120)
     sway = rng.uniform(2, 10) if rng.random() < 0.3 else 0.0

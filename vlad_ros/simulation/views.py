@@ -25,7 +25,7 @@ from vlad_ros.simulation.world import World
 from vlad_ros.simulation.worlds import make_world, visit
 from vlad_ros.types import F32
 
-SCALE = 0.005  # m per integer
+SCALE = 0.005  # m per step of the stored integers
 VOXEL = 0.25  # m
 MIX = {
     "street": 0.36,
@@ -38,7 +38,7 @@ MIX = {
 }
 FAN_SHARE = 0.15
 MIN_POINTS = 500
-MIN_STRUCTURE = 250  # points of a view, on average over a place, that stand 0.8 m above the ground or higher
+MIN_STRUCTURE = 250  # points higher than 0.8 m above the ground, on average over the views of a place
 TRIES = 10  # per wanted place
 
 
@@ -46,8 +46,8 @@ TRIES = 10  # per wanted place
 class Views:
     """xyz int16 (sum_n, 3), times SCALE [m] in the sensor frame; view i is ``xyz[offsets[i]:offsets[i + 1]]``.
 
-    offsets int64 (V + 1); pose float32 (V, 3) x y yaw in the view's world; place and world int32 (V,): views with
-    the same place are of one place, and belong to one world.
+    offsets int64 (V + 1); pose float32 (V, 3) x y yaw in the view's world; place and world int32 (V,): number of the
+    place that a view shows, and of the world that the place is in.
     """
 
     xyz: np.ndarray
@@ -65,7 +65,7 @@ class Views:
 
 
 def save_views(path: str | os.PathLike[str], views: Views) -> None:
-    """Write one .npz, whole or not at all."""
+    """Write one .npz, atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **{field.name: getattr(views, field.name) for field in fields(Views)})
 
@@ -100,8 +100,8 @@ def make_views(
     """Make `views` views of each of `places` places in each of `worlds` worlds; the same for the same seed.
 
     spread "near": within 3.5 m of the place (1.5 m under a roof); "far": along 18 m of its road (8 m), 1.2 m (standard
-    deviation) to the sides. `kinds` maps kinds of worlds to their shares (default MIX). A world may yield fewer places
-    when too few of them show any structure. ValueError for another spread or kind.
+    deviation) to the sides. `kinds` maps kinds of worlds to their shares (default MIX). A world has fewer places
+    where too few of those tried show any structure. ValueError for another spread or kind.
     """
     if spread not in ("near", "far"):
         raise ValueError(f"spread must be near or far, not {spread!r}")
@@ -118,7 +118,7 @@ def make_views(
 
 
 def _join(found: list[list[tuple[np.ndarray, tuple[float, float, float]]]], views: int) -> Views:
-    """Number worlds and places through and put all views into one array."""
+    """Number the worlds and places and put all views into one array."""
     everything = [view for world in found for view in world]
     counts = [len(world) for world in found]
     return Views(
@@ -131,7 +131,7 @@ def _join(found: list[list[tuple[np.ndarray, tuple[float, float, float]]]], view
 
 
 def _world_views(task: tuple[str, str, int, int, int, int]) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
-    """The views of one world, those of a place one after the other."""
+    """The views of one world, place by place."""
     kind, spread, places, views, seed, number = task
     rng = np.random.default_rng([seed, 1, number])
     world = make_world(kind, int(rng.integers(1 << 31)))
@@ -163,7 +163,7 @@ def _find_place(world: World, rng: np.random.Generator) -> _Place | None:
 def _place_views(
     world: World, place: _Place, spread: str, views: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, tuple[float, float, float]]]:
-    """All views of a place, or none where one of them sees next to nothing."""
+    """All views of a place, or none where one of them has too few points."""
     out: list[tuple[np.ndarray, tuple[float, float, float]]] = []
     structure = 0
     for _ in range(views):
@@ -223,8 +223,8 @@ def main(arguments: Seq[str] | None = None) -> None:
     rate = len(made) / (time.monotonic() - began)
     points = np.diff(made.offsets).mean() if len(made) else 0.0
     print(
-        f"{args.out}: {len(made)} views of {len(made) // args.views} places, {points:.0f} points a view, "
-        f"{rate:.0f} views a second"
+        f"{args.out}: {len(made)} views of {len(made) // args.views} places, {points:.0f} points per view, "
+        f"{rate:.0f} views per second"
     )
 
 

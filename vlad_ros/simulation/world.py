@@ -7,6 +7,8 @@ from the terrain below them, so rays are cast over flat ground and the terrain i
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +27,8 @@ class World:
     """A static world around the square [0, size]^2 [m].
 
     walls (N, 6) float32 x0 y0 x1 y1 z0 z1; cylinders (M, 5) float32 x y r z0 z1; foliage (M,) bool: crowns and bushes,
-    which let rays in and change with the seasons; roads: polylines (K, 2) one can drive along, nothing static stands
-    within `half_width` of them; slots (P, 3) x y yaw: where cars park; traffic in [0, 1]: how many do, and how many
+    which let rays in and change with the seasons; roads: polylines (K, 2) to drive along, with nothing static within
+    `half_width` of them; slots (P, 3) x y yaw: where cars park; traffic in [0, 1]: how many do, and how many
     move; footprints (B, 5) x y length width yaw of buildings; terrain (G, G) float32 heights [m], indexed [x, y] from
     -TERRAIN_MARGIN in steps of TERRAIN_CELL; ceiling [m] above ground or None.
     """
@@ -66,6 +68,19 @@ class World:
         return free & ~inside_footprints(xy, self.footprints)
 
 
+Kinds = dict[str, Callable[[np.random.Generator, float], World]]  # by name: what makes a world of a size [m]
+
+
+def draw_world(kinds: Kinds, kind: str, seed: int, size: float, least: float) -> World:
+    """The world of this kind and seed around the square [0, size]^2 [m]; ValueError for a kind that is not in `kinds`
+    and for a size below `least`."""
+    if kind not in kinds:
+        raise ValueError(f"kind must be one of {', '.join(kinds)}, not {kind!r}")
+    if size < least:
+        raise ValueError(f"size must be at least {least:g} m, not {size}")
+    return kinds[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
+
+
 def inside_footprints(xy: F64, footprints: F64) -> np.ndarray:
     """Whether points (N, 2) lie in any of the rectangles (B, 5) x y length width yaw, (N,) bool."""
     if not len(footprints):
@@ -90,7 +105,7 @@ def box_walls(boxes: np.ndarray) -> F32:
 
 @dataclass(frozen=True)
 class Species:
-    """What the trees of one row or wood have in common [m]."""
+    """What trees of one species have in common [m]."""
 
     trunk: float
     crown_base: float
@@ -100,7 +115,7 @@ class Species:
 
 
 def random_species(rng: np.random.Generator) -> Species:
-    """A kind of tree."""
+    """A random species."""
     return Species(
         trunk=rng.uniform(0.1, 0.35),
         crown_base=rng.uniform(1.2, 4.0),
@@ -130,7 +145,7 @@ class Builder:
         return distance_to_segments(points, self._road_segments) > self.half_width + margin
 
     def wall(self, start: Point, end: Point, top: float, bottom: float = 0.0) -> None:
-        """A wall, fence or hedge; the parts that would stand on a road are left out."""
+        """A wall, fence or hedge; parts on a road are left out."""
         start, step = np.asarray(start), np.subtract(end, start)
         n = max(2, int(np.hypot(*step) / 0.5) + 1)
         u = np.linspace(0.0, 1.0, n)
@@ -142,7 +157,7 @@ class Builder:
                 self._walls.append((*(start + u[first] * step), *(start + u[last] * step), bottom, top))
 
     def box(self, at: Point, length: float, width: float, yaw: float, top: float, bottom: float = 0.0) -> bool:
-        """An upright box; False, and nothing is built, where it would reach into a road."""
+        """An upright box; False, and nothing is built, where it would be on a road."""
         x, y = at
         sides = box_walls(np.array([[x, y, length, width, yaw, 0.0, 1.0]])).astype(np.float64)
         outline = [a[:2] + (a[2:4] - a[:2]) * np.linspace(0, 1, 2 + int(max(length, width)))[:, None] for a in sides]
@@ -152,7 +167,7 @@ class Builder:
         return True
 
     def building(self, at: Point, length: float, width: float, yaw: float, top: float) -> bool:
-        """A box that nobody stands in; now and then with a narrower storey on top."""
+        """A box whose footprint is not free ground, sometimes with a narrower storey on top."""
         if not self.box(at, length, width, yaw, top):
             return False
         self.footprints.append((at[0], at[1], length, width, yaw))
@@ -161,7 +176,7 @@ class Builder:
         return True
 
     def cylinder(self, at: Point, radius: float, top: float, soft: bool = False) -> bool:
-        """A post, pillar, trunk or (`soft`) bush; False where it would stand on a road."""
+        """A post, pillar, trunk or (`soft`) bush; False where it would be on a road."""
         if not self.off_road(np.array([at]), radius)[0]:
             return False
         self._cylinders.append((at[0], at[1], radius, 0.0, top))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +12,10 @@ from vlad_ros.simulation.greens import campus, park, riverside
 from vlad_ros.simulation.indoors import carpark, indoor
 from vlad_ros.simulation.paths import arc_length, locate_on
 from vlad_ros.simulation.streets import plaza, street
-from vlad_ros.simulation.world import World, box_walls
+from vlad_ros.simulation.world import Kinds, World, box_walls, draw_world
 from vlad_ros.types import F32, F64
 
-KINDS: dict[str, Callable[[np.random.Generator, float], World]] = {
+KINDS: Kinds = {
     "street": street,
     "campus": campus,
     "park": park,
@@ -29,12 +27,8 @@ KINDS: dict[str, Callable[[np.random.Generator, float], World]] = {
 
 
 def make_world(kind: str, seed: int, size: float = 300.0) -> World:
-    """The static world of this kind and seed; `size` [m] is the side of its square. ValueError for unknown kinds."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    if size < 60.0:
-        raise ValueError(f"size must be at least 60 m, not {size}")
-    return KINDS[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
+    """The static world of this kind and seed around the square [0, size]^2 [m]; ValueError as in `draw_world`."""
+    return draw_world(KINDS, kind, seed, size, 60.0)
 
 
 def visit(
@@ -45,10 +39,10 @@ def visit(
     here: F64 | None = None,
     radius: float = 3.0,
 ) -> World:
-    """The world as found on one visit: other cars parked and moving, pedestrians, another season's foliage.
+    """The world on one visit: `seed` draws the parked and moving cars, the pedestrians and the season's foliage.
 
-    `time` [s] moves what moves, the rest stays as it is for the same seed. No car is parked within `radius` metres of
-    the points `clear` (K, 2), where the sensor goes; nothing moves there that near to `here` (default: `clear`).
+    `time` [s] moves what moves; the rest stays the same for the same seed. No car is parked within `radius` metres of
+    the points `clear` (K, 2), where the sensor goes; nothing moves within it of `here` (default: `clear`).
     """
     rng = np.random.default_rng(seed)
     parked, moving = _parked(world, rng), _moving(world, rng, time)
@@ -117,7 +111,7 @@ def _pedestrians(world: World, rng: np.random.Generator, time: float) -> F64:
 
 
 def _along_roads(world: World, rng: np.random.Generator, per_metre: float) -> np.ndarray:
-    """Numbers of roads, each as often as so many a metre give on the average."""
+    """Indices of roads, each as often as it has things, `per_metre` on average."""
     ends = np.array([arc_length(road)[-1] for road in world.roads])
     return np.repeat(np.arange(len(ends)), rng.poisson(per_metre * ends))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of rasters from simulated views; thinning, heading and the views that are joined are drawn anew each step."""
+"""Batches of rasters from simulated views; thinning, heading and joined views are drawn anew in each step."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 
 from vlad_ros.cloud.raster import Bev, rasterize
 from vlad_ros.cloud.thin import voxel_thin
-from vlad_ros.config import BevConfig
+from vlad_ros.config import BevConfig, RecognizerConfig
+from vlad_ros.poses import turn
 from vlad_ros.simulation.views import Views, load_views
 from vlad_ros.training.recipe import StageRecipe
 from vlad_ros.types import F32, F64
 
-VOXEL = 0.25
+VOXEL = RecognizerConfig().accumulation_voxel  # m
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rasters of a batch. Sample n belongs to group ``group[n]`` (the same points may be in it), ``world[n]``, and was
-    seen from ``pose[n]`` (x, y [m], yaw [rad]) in that world. The first half of a place's samples comes from one group
-    of its views, the second from the other: sample n and n + len / 2 are two visits to one place."""
+    """Rasters of a batch. Sample n belongs to ``group[n]`` (samples of a group may share points) and ``world[n]``, and
+    was seen from ``pose[n]`` (x, y [m], yaw [rad]) in that world. The first half of a place's samples comes from one
+    group of its views, the second from the other: samples n and n + len / 2 are two visits to one place."""
 
     bevs: list[Bev]
     pose: F64
@@ -31,7 +32,7 @@ class Batch:
 
 
 class Places:
-    """Views, given or in a file, by place and world."""
+    """Views, given or read from a file, by place and world."""
 
     def __init__(self, source: Views | str | os.PathLike[str]) -> None:
         views = source if isinstance(source, Views) else load_views(source)
@@ -53,23 +54,15 @@ class Places:
 
 
 def thin(points: F32, views: int, rng: np.random.Generator) -> F32:
-    """Half of the time all points, else a random 1,200 to 8,000 a view."""
+    """Half of the time all points, else a random 1,200 to 8,000 per view."""
     count = int(np.exp(rng.uniform(np.log(1200), np.log(8000)))) * views
     if rng.random() < 0.5 or count >= len(points):
         return points
     return points[rng.choice(len(points), count, replace=False)]
 
 
-def turn(points: F32, angle: float) -> F32:
-    """Points turned about z by `angle` [rad]."""
-    c, s = np.cos(angle), np.sin(angle)
-    turned = points.copy()
-    turned[:, :2] = points[:, :2] @ np.array([[c, s], [-s, c]], points.dtype)
-    return turned
-
-
 def joined(views: Places, indices: np.ndarray, bev: BevConfig, rng: np.random.Generator) -> F32:
-    """Several views as a local map in the frame of the first: each levelled, placed by its pose as odometry would."""
+    """Several views as a local map in the frame of the first: each levelled and moved by its pose, as by odometry."""
     if len(indices) == 1:
         return views.points(indices[0])
     clouds = []
@@ -84,10 +77,10 @@ def joined(views: Places, indices: np.ndarray, bev: BevConfig, rng: np.random.Ge
 
 
 def draw(views: Places, stage: StageRecipe, bev: BevConfig, rng: np.random.Generator) -> Batch:
-    """One batch of ``2 * stage.places * stage.anchors`` rasters, a little less where places do not divide them.
+    """One batch of ``2 * stage.places * stage.anchors`` rasters, a few less where that is no multiple of a place's.
 
-    A share `stage.single` of the batches holds every view of its (fewer) places alone: none shares points with another,
-    so that a view has as many neighbours along the street to tell apart as its place has views.
+    A share `stage.single` of the batches joins no views: it holds every view of fewer places, so that a view has as
+    many neighbours along the street to be told from as its place has views.
     """
     alone = stage.single > 0 and rng.random() < stage.single
     size = len(views.of_place[0]) if alone else 2 * stage.anchors
@@ -97,7 +90,7 @@ def draw(views: Places, stage: StageRecipe, bev: BevConfig, rng: np.random.Gener
         groups = np.array_split(order, len(order) if alone else 2)
         for number, group in enumerate(groups):
             for anchor in range(1 if alone else stage.anchors):
-                other = anchor == 0 or not stage.turn_weight  # else the same cloud once more
+                other = anchor == 0 or not stage.turn_weight  # else the same cloud again
                 if other:
                     members = np.roll(group, -anchor)[: rng.integers(1, min(stage.merge, len(group)) + 1)]
                 angle = rng.uniform(-np.pi, np.pi)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calibration of weights: the pipeline drives through simulated worlds, and its loops are judged by the truth."""
+"""Calibration of weights: the pipeline runs on simulated drives, and its loops are judged by the true poses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vlad_ros.model.describer import Describer
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.types import F64, Evidence, LoopClosure
 
-# The drives are quick (a scan every 1.6 m, 0.1 s): every scan a keyframe, the last 40 m of travel excluded
+# Scans lie 1.6 m and 0.1 s apart: every one is a keyframe, the last 40 m of travel are excluded
 CONFIG = RecognizerConfig(
     keyframe_rate=100.0,
     keyframe_period=0.1,
@@ -35,15 +35,15 @@ CONFIG = RecognizerConfig(
     exclude_distance=40.0,
     verification_budget=60.0,
 )
-DRIFT_SCALE, DRIFT_YAW = 0.02, 0.5  # of the simulated odometry: share of the distance, degrees in 10 m
-RIDGE = 3e-4  # pull of the coefficients to zero, a sample
-CHECKED = 3  # every third drive is not fitted on, but checked on
-# Worlds of exact copies: without odometry nothing can tell these apart, and no calibration should learn to
+DRIFT_SCALE, DRIFT_YAW = 0.02, 0.5  # of the simulated odometry: share of the distance, degrees per 10 m
+RIDGE = 3e-4  # weight of the squared coefficients beside the mean loss
+CHECKED = 3  # every third drive is held out of the fit to check it
+# Worlds of exact copies: without odometry nothing tells these apart, so they are no data for that model
 EXACT_COPIES = ("blocks", "tunnel")
 
 
 def by_inliers() -> Calibration:
-    """Before there is a calibration: more inliers, more probable. It orders candidates, no more."""
+    """A stand-in for weights without a calibration: more inliers, more probable. It only orders candidates."""
     zeros, ones = (0.0,) * len(FEATURES), (1.0,) * len(FEATURES)
     slope = tuple(float(name == "inliers") for name in FEATURES)
     model = Logistic(-5.0, slope, centre=zeros, scale=ones, typical=ones)
@@ -51,7 +51,7 @@ def by_inliers() -> Calibration:
 
 
 def drive_through(describer: Describer, drive: Sequence, odometry: bool, seed: int) -> list[LoopClosure]:
-    """All loops of a drive, with drifting odometry (local maps) or none (single scans)."""
+    """All loops of a drive, with drifting odometry (local maps) or without (single scans)."""
     recognizer = PlaceRecognizer(describer, by_inliers(), CONFIG)
     true = drive.poses_to("judge")
     poses = drifting_odometry(true, DRIFT_SCALE, DRIFT_YAW, seed) if odometry else [None] * len(drive)
@@ -62,7 +62,7 @@ def drive_through(describer: Describer, drive: Sequence, odometry: bool, seed: i
 
 
 def edges_right(drive: Sequence, closures: Iterable[LoopClosure]) -> np.ndarray:
-    """Whether each verified loop's transform agrees with the true poses, (N,) bool."""
+    """Whether each loop's transform agrees with the true poses, (N,) bool; False without one."""
     pose = dict(zip(drive.stamps_ns(), drive.poses_to("judge"), strict=True))
     return np.array(
         [
@@ -76,8 +76,8 @@ def edges_right(drive: Sequence, closures: Iterable[LoopClosure]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Loops:
-    """Verified loops of many drives: `values` (N, F) features, `known` (N,) bool whether odometry could say anything,
-    `right` (N,) bool, `drive` (N,) its number."""
+    """Verified loops of many drives: `values` (N, F) features, `known` (N,) bool: odometry can tell about it, `right`
+    (N,) bool, `drive` (N,) number of the drive."""
 
     values: F64
     known: np.ndarray
@@ -86,10 +86,9 @@ class Loops:
 
 
 def collect(weights: str | os.PathLike[str], drives: Iterable[Sequence], jobs: int) -> Loops:
-    """The verified loops of the drives, each driven with odometry and without, by `jobs` processes.
+    """The verified loops of the drives, each run with odometry and without, by `jobs` processes.
 
-    Left out is what a calibration should not learn from: worlds of exact copies without odometry, and loops that are
-    refused whatever else speaks for them.
+    Left out: worlds of exact copies without odometry, and loops that are refused whatever their probability.
     """
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         runs = pool.map(_loops, itertools.repeat(weights), drives, itertools.count())
@@ -108,20 +107,20 @@ def _loops(weights: str | os.PathLike[str], drive: Sequence, number: int) -> Loo
         if not odometry and drive.name.startswith(EXACT_COPIES):
             continue
         closures = drive_through(describer, drive, odometry, number)
-        for closure, is_so in zip(closures, edges_right(drive, closures), strict=True):
+        for closure, is_true in zip(closures, edges_right(drive, closures), strict=True):
             if closure.evidence is not None and refusal(closure.evidence) is None:
                 evidence.append(closure.evidence)
-                right.append(bool(is_so))
+                right.append(bool(is_true))
     values = np.array([features(each) for each in evidence]).reshape(-1, len(FEATURES))
     known = np.array([knows_odometry(each) for each in evidence], bool)
     return Loops(values, known, np.array(right, bool), np.full(len(right), number))
 
 
 def fit(values: F64, right: np.ndarray) -> Logistic:
-    """A model of features (N, F) of loops and whether each was right (N,) bool.
+    """A logistic model of whether a loop is right, from features (N, F) and `right` (N,) bool.
 
     The signs are free: where much looks alike, a high similarity with poor geometry speaks against a loop. ValueError
-    unless there are some of both.
+    without right or without wrong loops.
     """
     if right.all() or not right.any():
         raise ValueError(f"a calibration needs right and wrong loops, not {right.sum()} right ones of {len(right)}")
@@ -141,7 +140,7 @@ def fit(values: F64, right: np.ndarray) -> Logistic:
 
 
 def calibrate(loops: Loops) -> Calibration:
-    """Fitted on two thirds of the drives, checked on the others. ValueError where either has no right or wrong loop."""
+    """Fitted on two thirds of the drives, checked on the others. ValueError without right or wrong loops to fit on."""
     checked = loops.drive % CHECKED == CHECKED - 1
     said = np.zeros(len(loops.right))
     models = {}

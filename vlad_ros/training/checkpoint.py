@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that resume exactly: network, optimiser moments and position, as safetensors.
 
-Randomness needs no saving: every step seeds its own generators from the recipe's seed, the stage and the step.
+No random state is saved: every step seeds its generators from the recipe's seed, the stage and the step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlad_ros.atomic import replacing
 
 
 def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, stage: int, step: int) -> None:
-    """Write atomically; `step` steps of stage number `stage` are done."""
+    """Write atomically, with `step` steps of stage number `stage` done."""
     tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in state.items()}
@@ -52,9 +52,9 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
 
 
 def mix_in(path: Path, network: nn.Module, share: float) -> None:
-    """Make `share` of every number of `network` that of a checkpoint's, the rest its own.
+    """Replace every number of `network` by `share` of the checkpoint's and the rest of its own.
 
-    The mean of weights before and after a further training often does better than either (Wortsman et al., Robust
+    The mean of the weights before and after fine-tuning is often better than either (Wortsman et al., Robust
     fine-tuning of zero-shot models, CVPR 2022).
     """
     tensors = load(path.read_bytes())

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlad_ros.model.backbone import STRIDE
+from vlad_ros.model.keypoints import occupied_cells
 from vlad_ros.model.netvlad import NetVLAD
 from vlad_ros.model.network import Description, PlaceNetwork
 
@@ -24,13 +26,11 @@ def spherical_kmeans(features: Tensor, clusters: int, seed: int, iterations: int
 
 
 def seed_heads(network: PlaceNetwork, descriptions: list[Description], seed: int, per_view: int = 60) -> None:
-    """Start both heads' NetVLAD from clusters of the features that they will see."""
+    """Start both heads' centroids from clusters of the features that they aggregate."""
     generator = torch.Generator().manual_seed(seed)
     cells, points = [], []
     for out in descriptions:
-        mask = (
-            F.max_pool2d(out.occupancy[:, None].float(), out.occupancy.shape[1] // out.feature_map.shape[2])[:, 0] > 0
-        )
+        mask = occupied_cells(out.occupancy, STRIDE)
         for b in range(len(mask)):
             here = out.feature_map[b][:, mask[b]].T
             cells.append(here[torch.randperm(len(here), generator=generator)[:per_view]])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning on the user's own drive, with its odometry as the only label: near in odometry is the same place.
 
-Odometry drifts, so that is only believed for places that were passed soon after each other. Places that are near in
-odometry, but were passed long before, may or may not be the same: they never meet in a batch.
+Odometry drifts, so that is trusted only for places passed soon after each other. Places that are near in odometry but
+far apart in travel may or may not be the same: they never meet in a batch.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from vlad_ros.training.recipe import Recipe, StageRecipe, ViewsRecipe
 from vlad_ros.training.trainer import Trainer
 from vlad_ros.types import Array
 
-VIEWS = 8  # scans in a row that make up a place
-BORDER = 20.0  # m of travel between what is trained on and what is measured on
-DRIFT = 0.02  # of the travel between two places: how wrong their distance may be
-TRUSTED = 2.0  # m: so wrong may a label be
-APART = 30.0  # m: places this far apart in odometry are others, whatever the drift
+VIEWS = 8  # consecutive scans that make up a place
+BORDER = 20.0  # m of travel between the part to train on and the part to measure on
+DRIFT = 0.02  # error of the distance between two places, as a share of the travel between them
+TRUSTED = 2.0  # m: largest error of a label
+APART = 30.0  # m: places this far apart in odometry are different, whatever the drift
 FEWEST = 4  # places to train on
 MEASURE = EvaluationConfig(protocol="sparse", stride=4, radius=5.0)
 STAGE = StageRecipe(
@@ -63,15 +63,15 @@ def split(drive: Sequence, held_out: float) -> tuple[Sequence, Sequence]:
     parts = [np.flatnonzero(distance < end - BORDER), np.flatnonzero(distance >= end)]
     if len(parts[0]) < FEWEST * VIEWS or len(parts[1]) < FEWEST * VIEWS:
         raise ValueError(
-            f"{drive.name}: {len(drive)} scans over {distance[-1]:.0f} m are too few; {FEWEST * VIEWS} each are needed"
-            " to train and to measure on, so drive farther or give a smaller --spacing"
+            f"{drive.name}: {len(drive)} scans over {distance[-1]:.0f} m are too few: training and measuring need"
+            f" {FEWEST * VIEWS} each; drive farther or give a smaller --spacing"
         )
     first, second = (Sequence(drive.name, [drive.scans[i] for i in part], poses[part], None) for part in parts)
     return first, second
 
 
 class DrivePlaces(Places):
-    """The places along a drive, each of `VIEWS` scans in a row."""
+    """The places along a drive, each of `VIEWS` consecutive scans."""
 
     def __init__(self, drive: Sequence) -> None:
         count = len(drive) // VIEWS * VIEWS
@@ -90,7 +90,7 @@ class DrivePlaces(Places):
         self.doubtful = doubtful(middle[:, :2, 3], along)
 
     def draw_places(self, stage: StageRecipe, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Up to `count` places, of which odometry knows how far apart they are."""
+        """Up to `count` places whose distances odometry can be trusted with."""
         chosen: list[int] = []
         for place in rng.permutation(len(self.of_place)):
             if len(chosen) < count and not self.doubtful[place, chosen].any():
@@ -99,8 +99,8 @@ class DrivePlaces(Places):
 
 
 def doubtful(positions: Array, along: Array) -> np.ndarray:
-    """(P, P) bool: places at `positions` (P, 2) [m] that are near in odometry, but so much travel `along` (P, 1) [m]
-    apart that drift may have brought them there."""
+    """(P, P) bool: places at `positions` (P, 2) [m] that are near in odometry, but so far apart in travel `along`
+    (P, 1) [m] that this may be drift."""
     return (cdist(positions, positions) < APART) & (DRIFT * cdist(along, along) > TRUSTED)
 
 
@@ -118,7 +118,7 @@ class Measured:
 
 
 def measure(network: PlaceNetwork, held_out: Sequence) -> Measured:
-    """Every fourth scan of the part held back is the map, those half way between are the queries."""
+    """Every fourth scan of the held-out part is the map, those half way between are the queries."""
     task = make_task(MEASURE, held_out)
     precision, network.precision = network.precision, torch.float32
     similarity = network_similarities(network.eval(), task.queries, task.maps)["fusion"]
@@ -129,7 +129,7 @@ def measure(network: PlaceNetwork, held_out: Sequence) -> Measured:
 
 @dataclass(frozen=True, eq=False)
 class Finetuned:
-    """The network after, what the weights before said of themselves, and both measured on the part held back."""
+    """The fine-tuned network, the metadata of the weights it started from, and both measured on the held-out part."""
 
     network: PlaceNetwork
     base: Metadata
@@ -145,8 +145,8 @@ def finetune(
     config: FinetuneConfig,
     device: torch.device | str = "cpu",
 ) -> Finetuned:
-    """Fit `weights` (None: those that ship) to the beginning of `drive`; checkpoint and logs go into `folder`, where an
-    interrupted run of the same settings goes on. ValueError where the drive is too short."""
+    """Fit `weights` (None: the shipped ones) to the beginning of `drive`; checkpoint and logs go into `folder`, where
+    an interrupted training with the same settings resumes. ValueError where the drive is too short."""
     network, base = load_weights(weights, device)
     train, held_out = split(drive, config.held_out)
     before = measure(network, held_out)

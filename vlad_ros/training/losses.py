@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network is taught: features that correspond, scores that tell which do, descriptors graded by distance."""
+"""The training losses: of corresponding features, of keypoint scores, and of descriptors graded by distance."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vlad_ros.model.network import Description
 DENSE_TEMPERATURE = 0.08
 GLOBAL_TEMPERATURE = 0.05
 CELLS_PER_PAIR = 150
-NOT_NEGATIVE_WITHIN = 4.0  # m: neighbouring cells look alike and may
+NOT_NEGATIVE_WITHIN = 4.0  # m: nearer cells may look alike
 MATCH_WITHIN = 1.5  # m: a match this near the truth counts as right
-POSITIVE_WITHIN = 6.0  # m: a view with none nearer than this has nothing to find
+POSITIVE_WITHIN = 6.0  # m: a view with no other one this near has no positive
 
 
 def relative(poses_a: Tensor, poses_b: Tensor, xy: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ def dense_losses(
 ) -> tuple[Tensor, Tensor, float]:
     """InfoNCE between features of corresponding cells, the score loss, and the share of right matches.
 
-    The score of a cell is taught to be the probability that its feature finds its match in the other view
-    (as SiLK does; Gleize et al., ICCV 2023): cells that the other view did not see count as not found.
+    A cell's score is trained to be the probability that its feature finds its match in the other view (as in SiLK;
+    Gleize et al., ICCV 2023); cells that the other view did not see count as not found.
     """
     features: list[list[Tensor]] = [[], [], [], []]  # of a, of b, xy in b, number of the pair
     scores: list[tuple[Tensor, Tensor]] = []
@@ -92,7 +92,7 @@ def _score_samples(
     similarity: Tensor,
     bev: BevConfig,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Score logits and labels of one pair: matched both ways within MATCH_WITHIN, or not; unseen cells are not."""
+    """Score logits and labels of one pair: 1 where matched both ways within MATCH_WITHIN, else 0; unseen cells 0."""
     there = (xy_b[kept][similarity.argmax(dim=1)] - xy_b[kept]).norm(dim=1) < MATCH_WITHIN
     back = (xy_b[kept][similarity.argmax(dim=0)] - xy_b[kept]).norm(dim=1) < MATCH_WITHIN
     right = (there & back).float()
@@ -116,9 +116,9 @@ def distances(pose: Tensor, world: Tensor) -> Tensor:
 def graded_loss(descriptor: Tensor, distance: Tensor, group: Tensor, sigma: float, reach: float = 0.0) -> Tensor:
     """Cross entropy of the softmax over similarities to a target that falls off with distance (sigma [m]).
 
-    Views of one group share points: they are neither positive nor negative to each other. With `reach` [m] half of
-    the views look for their place in a sparser map: views nearer than a random 0..reach are left out for them, so that
-    the best of those that remain is learnt too (where the map's spacing is wide, nothing lies nearer).
+    Views of one group share points: they are neither positive nor negative to each other. With `reach` [m] half of the
+    views are trained as in a sparser map: the views nearer than a random 0..reach are left out for them, so that the
+    nearest of the remaining ones must be found.
     """
     nearest = reach * torch.rand(len(distance), 1) * (torch.rand(len(distance), 1) < 0.5)  # drawn on the CPU
     excluded = (group[:, None] == group) | (distance < nearest.to(distance.device))
@@ -133,13 +133,13 @@ def graded_loss(descriptor: Tensor, distance: Tensor, group: Tensor, sigma: floa
 
 
 def turn_loss(descriptor: Tensor, group: Tensor) -> Tensor:
-    """One minus the cosine between unit descriptors of a group, each one cloud under several headings; 0 without."""
+    """Mean of one minus the cosine within groups, each one cloud under several headings; 0 without such groups."""
     twins = (group[:, None] == group).fill_diagonal_(False)
     return (1 - descriptor @ descriptor.T)[twins].mean() if bool(twins.any()) else descriptor.sum() * 0
 
 
 def within(descriptor: Tensor, distance: Tensor, group: Tensor, radius: float = 5.0) -> float:
-    """Share of the views with a neighbour in `radius` [m] whose most similar view lies within it."""
+    """Of the views with a neighbour within `radius` [m], the share whose most similar view lies within it."""
     excluded = group[:, None] == group
     best = (descriptor @ descriptor.T).masked_fill(excluded, -9.0).argmax(dim=1)
     near = (distance <= radius) & ~excluded

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network and the loss of a stage as one module: a batch in, a number to make smaller out."""
+"""The network and the loss of a stage as one module: from a batch to a loss."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,17 +15,16 @@ DENSE_WITHIN = 8.0  # m: views farther apart share too few cells for the dense l
 
 
 class Objective(nn.Module):
-    """What DistributedDataParallel wraps: from the loss alone it sees which parameters a batch has used."""
+    """The module that DistributedDataParallel wraps: it takes from the loss which parameters a batch has used."""
 
     def __init__(self, network: PlaceNetwork, stage: StageRecipe) -> None:
         super().__init__()
         self.network, self.stage = network, stage
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, on the device that the network is on, and what is logged of it."""
+        """The loss of a batch, on the network's device, and the figures to log."""
         network, stage, device = self.network, self.stage, self.network.cell_xy.device
-        raster = torch.stack([torch.as_tensor(bev.raster, dtype=torch.float32) for bev in batch.bevs]).to(device)
-        out = network(raster, [np.asarray(bev.points) for bev in batch.bevs])
+        out = network(*network.inputs(batch.bevs))
         pose, group, world = (torch.from_numpy(each).to(device) for each in (batch.pose, batch.group, batch.world))
         pose = pose.float()
         half = len(pose) // 2

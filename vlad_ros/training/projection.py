@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The projection to shorter descriptors, learnt from what the trained network says of simulated views.
+"""The projection to shorter descriptors, learnt from the trained network's descriptors of simulated views.
 
-``python -m vlad_ros.training.projection WEIGHTS VIEWS.npz...`` adds one to weights that have none, or another one. The
-calibration is kept, but it was made for the descriptors as they were: `vlad calibrate` makes it anew.
+``python -m vlad_ros.training.projection WEIGHTS VIEWS.npz...`` adds one to weights that have none, or replaces it. The
+calibration is kept, but was made for the old descriptors: run `vlad calibrate` afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tqdm import tqdm
 from vlad_ros.cloud.raster import Bev, rasterize
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.projection import principal_directions
-from vlad_ros.training.batches import Places, joined, thin, turn
+from vlad_ros.poses import turn
+from vlad_ros.training.batches import Places, joined, thin
 from vlad_ros.training.recipe import ProjectionRecipe
 
 BATCH = 16
@@ -27,7 +28,7 @@ JOINED = 3  # views of a place joined at most, as in training
 
 
 def random_bevs(network: PlaceNetwork, views: Places, count: int, seed: int) -> Iterator[Bev]:
-    """`count` rasters of random places, turned and thinned: half of them single views, then joined ones."""
+    """`count` rasters of random places, turned and thinned: first half of them single views, then joined ones."""
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(views.of_place)) for _ in range(1 + count // len(views.of_place))])
     for number, place in enumerate(order[:count]):
@@ -39,7 +40,7 @@ def random_bevs(network: PlaceNetwork, views: Places, count: int, seed: int) -> 
 
 @torch.inference_mode()
 def view_descriptors(network: PlaceNetwork, sets: Sequence[Places], count: int, seed: int) -> Tensor:
-    """(count, D) unprojected descriptors on the CPU, as many from each of the `sets` of views."""
+    """(count, D) unprojected descriptors on the CPU, equally many from each of the `sets` of views."""
     network.eval()
     share = count // len(sets)
     rows, batch = [], []
@@ -55,7 +56,7 @@ def view_descriptors(network: PlaceNetwork, sets: Sequence[Places], count: int, 
 
 
 def learn_projection(network: PlaceNetwork, sets: Sequence[Places], recipe: ProjectionRecipe, seed: int) -> None:
-    """Give `network` a projection learnt on the `sets` of views. ValueError where the recipe asks for too many rows."""
+    """Give `network` a projection learnt on the `sets` of views. ValueError where the recipe has too many rows."""
     matrix = principal_directions(view_descriptors(network, sets, recipe.views, seed), recipe.size, recipe.power)
     network.learn_projection(matrix.to(network.cell_xy.device), recipe.default)
 
@@ -77,7 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
     learn_projection(network, [Places(path) for path in args.files], recipe, args.seed)
     out = args.out or args.weights
     save_weights(out, network, metadata.calibration, {**metadata.info, "projection": recipe.as_dict()})
-    print(f"{out}: {network.config.descriptor_dim} numbers or up to {recipe.size}, by default {network.config.size(0)}")
+    config = network.config
+    print(f"{out}: {config.descriptor_dim} numbers, or up to {recipe.size} by projection; default {config.size(0)}")
 
 
 if __name__ == "__main__":

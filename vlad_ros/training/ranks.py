@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes that train together, as `torchrun` starts them; a process on its own is rank 0 of one."""
+"""The training processes that `torchrun` starts; a process on its own is rank 0 of one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT = timedelta(hours=4)  # the others wait while rank 0 simulates the views
 
 
 def rank() -> int:
-    """The number of this process; 0 alone or first."""
+    """The number of this process; 0 for the first or only one."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -25,13 +25,13 @@ def together() -> bool:
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Wait until every process has called this."""
     if together():
         distributed.barrier()
 
 
 def own_device(device: torch.device) -> torch.device:
-    """`device`, or of several GPUs the one that is this process's own on its computer."""
+    """`device`; for "cuda" under `torchrun` the GPU of this process."""
     if device == torch.device("cuda") and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
@@ -39,7 +39,7 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[None]:
-    """Join the others that `torchrun` has started, if it has: by NCCL on GPUs, by Gloo on CPUs."""
+    """Join the process group where `torchrun` has started this process: by NCCL on GPUs, by Gloo on CPUs."""
     if "WORLD_SIZE" not in os.environ:
         yield
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training recipe: one YAML file, checked, that makes the shipped weights from nothing but simulation."""
+"""The training recipe: one YAML file, checked, from which the shipped weights are made by simulation alone."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from vlad_ros.config import BevConfig, Checked, ModelConfig, from_mapping, optio
 
 @dataclass(frozen=True)
 class ViewsRecipe(Checked):
-    """One simulated set of views: places seen several times by different sensors."""
+    """One set of simulated views: places seen several times by different sensors."""
 
     spread: str = option("near", "views within 3.5 m of a place, or along 18 m of street", "", choices=("near", "far"))
     worlds: int = option(80, "worlds", "", 1, 100_000)
-    places: int = option(40, "places in a world", "", 1, 10_000)
-    views: int = option(4, "views of a place", "", 2, 100)
+    places: int = option(40, "places per world", "", 1, 10_000)
+    views: int = option(4, "views per place", "", 2, 100)
     seed: int = option(20, "seed of the worlds", "", 0)
 
 
 @dataclass(frozen=True)
 class StageRecipe(Checked):
-    """One stage of training. A batch holds `places` places, two groups of views each, `anchors` rasters a group."""
+    """One stage of training. A batch: `places` places, two groups of views each, `anchors` rasters per group."""
 
     name: str = option("dense", "name in the log and of the checkpoint")
     views: str = option("near", "which set of views")
     steps: int = option(1000, "optimiser steps", "", 1)
-    places: int = option(8, "places a batch", "", 1, 1000)
+    places: int = option(8, "places per batch", "", 1, 1000)
     worlds: int = option(0, "half of the places come from this many worlds, so that negatives are hard", "", 0, 100)
-    anchors: int = option(1, "rasters of each of the two groups of a place", "", 1, 100)
+    anchors: int = option(1, "rasters per group", "", 1, 100)
     merge: int = option(1, "up to this many views are joined before the raster", "", 1, 100)
     rate: float = option(2e-3, "peak learning rate of the backbone", "", 0.0, 1.0)
     head_rate: float = option(2e-3, "peak learning rate of everything else", "", 0.0, 1.0)
@@ -42,9 +42,9 @@ class StageRecipe(Checked):
     global_weight: float = option(0.0, "weight of the descriptor losses", "", 0.0, 100.0)
     head_weight: float = option(0.5, "each head's own descriptor loss beside the fused one's", "", 0.0, 100.0)
     sigma: float = option(2.0, "the descriptor's target falls off with distance as a Gaussian", "m", 0.1, 100.0)
-    reach: float = option(0.0, "half of the views find none nearer than a random part of this", "m", 0.0, 100.0)
+    reach: float = option(0.0, "half of the views ignore others nearer than a random part of this", "m", 0.0, 100.0)
     single: float = option(0.0, "share of the batches that join no views", "", 0.0, 1.0)
-    keep: float = option(0.0, "share of the weights that it began with, in those that it leaves", "", 0.0, 0.99)
+    keep: float = option(0.0, "share of the weights before the stage in the weights after it", "", 0.0, 0.99)
     turn_weight: float = option(
         0.0, "a group's anchors are one cloud, turned; weight of how their descriptors differ; 0: off", "", 0.0, 100.0
     )

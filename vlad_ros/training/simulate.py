@@ -14,7 +14,7 @@ from vlad_ros.training.recipe import ViewsRecipe
 
 
 def views_file(folder: Path, recipe: ViewsRecipe, jobs: int) -> Path:
-    """The file of a set of views in `folder`; made there where these settings and this simulator have not made it."""
+    """The file of a set of views in `folder`, made there unless these settings and simulator have made it before."""
     settings = asdict(recipe)
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for source in sorted(Path(simulation.__file__).parent.glob("*.py")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: dense supervision first, then NetVLAD's centroids from the features, then the descriptors end to end."""
+"""Training: dense losses first, then NetVLAD's centroids from the features, then the descriptors end to end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from vlad_ros.cloud.raster import Bev, rasterize
 from vlad_ros.model.network import Description, PlaceNetwork
-from vlad_ros.training.batches import Batch, Places, draw, thin, turn
+from vlad_ros.poses import turn
+from vlad_ros.training.batches import Batch, Places, draw, thin
 from vlad_ros.training.checkpoint import load_checkpoint, mix_in, read_position, save_checkpoint
 from vlad_ros.training.clusters import seed_heads
 from vlad_ros.training.objective import Objective
@@ -30,7 +31,7 @@ SAVE_EVERY, VALIDATE_EVERY = 50, 200
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Factor of the peak rate: a linear rise over a tenth of the steps, then a half cosine to nearly nothing."""
+    """Factor of the peak rate: linear warm-up over a tenth of the steps, then half a cosine down to 0.001."""
     rise = max(1, steps // 10)
     if step < rise:
         return (step + 1) / rise
@@ -38,7 +39,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def held_out_bevs(views: Places, recipe: Recipe) -> list[Bev]:
-    """One fixed raster of every held-out view: thinned and turned at random, always the same."""
+    """One raster of every held-out view, thinned and turned at random, but always the same."""
     rng = np.random.default_rng(recipe.seed)
     return [
         rasterize(turn(thin(views.points(i), 1, rng), rng.uniform(-np.pi, np.pi)), recipe.bev)
@@ -66,10 +67,10 @@ def validate(network: PlaceNetwork, bevs: list[Bev], place: np.ndarray) -> dict[
 
 
 class Trainer:
-    """Runs a recipe in a folder: `checkpoint.safetensors`, each stage's logs; run again, it goes on.
+    """Runs a recipe in a folder, which gets `checkpoint.safetensors` and logs per stage; run again, it resumes.
 
-    Each of the processes that `torchrun` has started draws a batch of the recipe's size of its own, and the gradients
-    are averaged; the first one saves, validates and logs.
+    Under `torchrun` each process draws its own batches of the recipe's size, and the gradients are averaged; the first
+    process saves, validates and logs.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         network: PlaceNetwork | None = None,
     ) -> None:
-        """`views` by the names that the stages use; `network`: what to start from instead of random numbers."""
+        """`views` by the names that the stages use; `network`: to start from, instead of random weights."""
         self.recipe, self.folder, self.views, self.held_out = recipe, folder, views, held_out
         self.bevs = held_out_bevs(self.held_out, recipe)
         torch.manual_seed(recipe.seed)
@@ -92,7 +93,7 @@ class Trainer:
         self.checkpoint = folder / "checkpoint.safetensors"
 
     def run(self) -> PlaceNetwork:
-        """All stages, from the checkpoint on where there is one."""
+        """All stages; resumes from the checkpoint where there is one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         stage, step = (0, 0)
         if self.checkpoint.exists():
@@ -112,7 +113,7 @@ class Trainer:
         return torch.optim.AdamW(groups, lr=stage.rate, weight_decay=1e-4)
 
     def _batches(self, number: int, start: int) -> Iterator[Batch]:
-        """Batches of a stage, drawn one ahead in a thread (the numba kernels let go of the interpreter)."""
+        """Batches of a stage, drawn one ahead in a thread (the numba kernels release the GIL)."""
         stage = self.recipe.stages[number]
 
         def make(step: int) -> Batch:
@@ -157,11 +158,11 @@ class Trainer:
         wait()  # for the checkpoint that the next stage begins with
 
     def _beginning(self, stage: StageRecipe) -> Path:
-        """The file of the weights that a stage began with."""
+        """The file of the weights before a stage."""
         return self.folder / f"before_{stage.name}.safetensors"
 
     def _keep(self, number: int, step: int, optimiser: torch.optim.Optimizer) -> None:
-        """Validate and save after a step, now and then and after a stage's last one."""
+        """Validate and save after every so many steps and after a stage's last one."""
         stage = self.recipe.stages[number]
         last = step + 1 == stage.steps
         if last and stage.keep:
@@ -174,7 +175,7 @@ class Trainer:
             save_checkpoint(self.checkpoint, self.network, optimiser, *position)
 
     def _step(self, objective: Module, batch: Batch, optimiser: torch.optim.Optimizer) -> dict[str, float]:
-        """One step of the optimiser; its figures."""
+        """One step of the optimiser; returns its figures."""
         objective.train()
         loss, figures = objective(batch)
         optimiser.zero_grad(set_to_none=True)
@@ -194,7 +195,7 @@ class Trainer:
             writer.writerow(row)
 
     def provenance(self, commit: str) -> dict[str, object]:
-        """What the weights' metadata says of their making."""
+        """For the weights' metadata: how they were made."""
         return {
             "data": "simulated LiDAR views only (vlad_ros.simulation); no real scan was used",
             "recipe": self.recipe.as_dict(),

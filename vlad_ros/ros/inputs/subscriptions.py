@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image, PointCloud2
@@ -19,11 +21,14 @@ from sensor_msgs.msg import Image, PointCloud2
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.pairing import Inputs, PendingScan
 from vlad_ros.poses import decode_pose, decode_twist
+from vlad_ros.ros.inputs.path_message import read_path
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.publishers import Publishers
+from vlad_ros.ros.outputs.taken import Intake
 from vlad_ros.ros.qos import heard
 from vlad_ros.ros.statistics import Statistics
 from vlad_ros.stamps import stamp_of
+from vlad_ros.types import F64, Ints
 
 POINTS_TYPE = "sensor_msgs/msg/PointCloud2"
 KEYFRAME_TYPES = {"geometry_msgs/msg/PoseStamped": PoseStamped, "nav_msgs/msg/Path": Path}
@@ -32,7 +37,8 @@ KEYFRAME_TYPES = {"geometry_msgs/msg/PoseStamped": PoseStamped, "nav_msgs/msg/Pa
 class Subscriptions:
     """Made at configure, opened at activate, closed at deactivate, destroyed at cleanup.
 
-    Best effort matches every publisher; points are reliable where the parameter asks for it.
+    Best effort matches every publisher; points are reliable where the parameter asks for it, and `keyframes` where all
+    of its publishers offer it: a Path of a long drive is cut into hundreds of packets, and one is always lost.
     """
 
     def __init__(
@@ -52,9 +58,11 @@ class Subscriptions:
         self._listener = listener
         self._statistics = statistics
         self._later = later
-        self._paths: deque[Path] = deque(maxlen=1)
+        self._paths: deque[tuple[Ints, F64]] = deque()
         self._made: list[Subscription] = []
+        self._intakes: list[Intake] = []
         self._keyframes: Subscription | None = None
+        self._offered: tuple[str, bool] | None = None  # type on `keyframes`, and whether reliable
         self.open = False
         self._points = self._subscribe(PointCloud2, "points", self._on_points, heard(10, config.points_reliable))
         if config.odom_source == "topic":
@@ -63,10 +71,26 @@ class Subscriptions:
             self._subscribe(Image, "bev", self._on_bev, heard(10))
         self.find_keyframes()
 
-    def _subscribe(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> Subscription:
-        subscription = self._node.create_subscription(kind, topic, callback, qos)
+    def _subscribe(self, kind: type, topic: str, callback: Any, qos: QoSProfile, raw: bool = False) -> Subscription:
+        # Half of what DDS keeps may be on its way, for other publishers have their share.
+        intake = Intake(self._node.resolve_topic_name(topic), room=qos.depth // 2)
+
+        def take(message: Any) -> None:
+            intake.taken += 1
+            if not raw:
+                intake.stamp = stamp_of(message)
+            callback(message)
+
+        subscription = self._node.create_subscription(kind, topic, take, qos, raw=raw)
         self._made.append(subscription)
+        self._intakes.append(intake)
         return subscription
+
+    def intakes(self, scans: int) -> Iterator[Intake]:
+        """What was taken of each input, used or not, and the room for more; of clouds that for `scans` at most."""
+        for intake in self._intakes:
+            room = min(intake.room, scans) if intake.topic == self.points_topic else intake.room
+            yield replace(intake, room=room)
 
     def close(self) -> None:
         """Take the subscriptions away."""
@@ -85,17 +109,34 @@ class Subscriptions:
         return list(self._node.get_publishers_info_by_topic(self.points_topic))
 
     def find_keyframes(self) -> None:
-        """Subscribe to `keyframes` as soon as a publisher shows which of the two types it is."""
-        if self._keyframes is not None:
+        """Subscribe to `keyframes` as soon as a publisher shows which of the two types it is, and anew where its
+        publishers are others by now."""
+        offers, was = self._keyframe_offers(), self._offered
+        kind = was[0] if was is not None and was[0] in offers else next(iter(offers), "")
+        if not offers or was == (kind, offers[kind]):
             return
-        needed = self._config.keyframe_source == "topic" or self._config.node_edges
+        if was is not None:
+            self._made.remove(self._keyframes)
+            self._node.destroy_subscription(self._keyframes)
+            self._offered = None
+            if was[0] != kind:
+                return  # until the next call: DDS refuses a second type on a topic that has just been let go
+        self._offered = kind, offers[kind]
+        is_path, qos = KEYFRAME_TYPES[kind] is Path, heard(100, offers[kind])
+        callback = self._on_path if is_path else self._on_keyframe
+        self._keyframes = self._subscribe(KEYFRAME_TYPES[kind], "keyframes", callback, qos, raw=is_path)
+
+    def _keyframe_offers(self) -> dict[str, bool]:
+        """The types that publishers have on `keyframes`, and whether all of a type's publishers are reliable."""
+        offers: dict[str, bool] = {}
+        needed = self._offered is None and (self._config.keyframe_source == "topic" or self._config.node_edges)
         for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("keyframes")):
-            kind = KEYFRAME_TYPES.get(info.topic_type)
-            if kind is not None:
-                self._keyframes = self._subscribe(kind, "keyframes", self._on_keyframes, heard(100))
-                return
-            if needed:
+            if info.topic_type in KEYFRAME_TYPES:
+                reliable = info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+                offers[info.topic_type] = reliable and offers.get(info.topic_type, True)
+            elif needed:
                 self._listener.reject("bad_keyframe", f"{info.node_name} publishes {info.topic_type}")
+        return offers
 
     def _on_points(self, message: PointCloud2) -> None:
         if not self.open:
@@ -136,24 +177,35 @@ class Subscriptions:
         if self.open:
             self._inputs.add_bev(stamp_of(message), message)
 
-    def _on_keyframes(self, message: PoseStamped | Path) -> None:
+    def _on_keyframe(self, message: PoseStamped) -> None:
+        if self.open:
+            stamp = stamp_of(message)
+            self._announce(stamp)
+            self._later(lambda: self._outputs.announce(stamp))
+
+    def _on_path(self, message: bytes) -> None:
         if not self.open:
             return
-        if isinstance(message, Path):
-            if not message.poses:
-                return
-            self._paths.append(message)
-            self._later(self._follow_path)
-            message = message.poses[-1]
-        stamp = stamp_of(message)
+        try:
+            stamps, numbers = read_path(message)
+        except ValueError as error:
+            self._listener.reject("bad_path", str(error))
+            return
+        if len(stamps):
+            self._announce(int(stamps.max()))
+            self._paths.append((stamps, numbers))
+            self._later(self._follow_paths)
+
+    def _announce(self, stamp: int) -> None:
+        """The back-end's newest node."""
         if stamp <= 0:
             self._listener.reject("bad_keyframe", "")
-            return
-        if self._config.keyframe_source == "topic":
+        elif self._config.keyframe_source == "topic":
             self._inputs.announce(stamp)
-        self._later(lambda: self._outputs.announce(stamp))
 
-    def _follow_path(self) -> None:
-        """In the worker: the newest path; those that came while it was busy are old news."""
-        if self._paths:
-            self._outputs.follow(self._paths.pop())
+    def _follow_paths(self) -> None:
+        """In the worker: the paths that came while it was busy, but for those that the next one tells anew."""
+        paths = [self._paths.popleft() for _ in range(len(self._paths))]
+        for i, (stamps, numbers) in enumerate(paths):
+            if i + 1 == len(paths) or not np.isin(stamps, paths[i + 1][0]).all():
+                self._outputs.follow(stamps, numbers)

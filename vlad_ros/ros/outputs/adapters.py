@@ -136,6 +136,5 @@ class Adapters:
     def announce(self, stamps: Iterable[int]) -> None:
         """The back-end's nodes."""
         if self._nodes is not None:
-            for stamp in stamps:
-                self._nodes.edges.announce(stamp)
+            self._nodes.edges.announce(*stamps)
             self._nodes.send()

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 
 from vlad_ros.loops.described import Described
 from vlad_ros.loops.relocalisation import MapPose, Relocaliser
 from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.poses import decode
 from vlad_ros.ros.listener import Listener
-from vlad_ros.ros.outputs.messages import pose_message, poses_of
+from vlad_ros.ros.outputs.messages import pose_message
 from vlad_ros.ros.qos import RELIABLE
 from vlad_ros.stamps import SECOND
+from vlad_ros.types import F64, Ints
 
 
 class Localisation:
@@ -35,7 +36,6 @@ class Localisation:
         self._confirmed = -1  # the last keyframe whose place is certain
         self._misplaced: list[range] = []
         self._last: MapPose | None = None
-        self._corrected = 0
 
     def observe(self, described: Described) -> None:
         """What a keyframe tells of the vehicle's place."""
@@ -63,20 +63,23 @@ class Localisation:
         self._last = None
         return f"looking for the vehicle in the map's {len(known)} other session{'s' * (len(known) > 1)}"
 
-    def correct(self, path: Path) -> None:
-        """Take over the back-end's optimised poses of this session."""
+    def correct(self, stamps: Ints, numbers: F64) -> None:
+        """Take over the back-end's optimised poses of this session: stamps (N,) [ns], positions and quaternions
+        (N, 7)."""
         session, database = self._recognizer.session, self._recognizer.database
         if session not in database.sessions:
             return
         try:
-            stamps, poses = poses_of(path)
-            self._corrected = database.correct(session, stamps, poses)
+            if stamps.min() <= 0:
+                raise ValueError("a pose of the path has no stamp of its own: fill in poses[i].header.stamp")
+            database.correct(session, stamps, decode(numbers[:, :3], numbers[:, 3:]))
         except ValueError as error:
             self._listener.reject("bad_path", str(error))
 
     def values(self) -> dict[str, str]:
         """What diagnostics shows of it."""
-        values = {"keyframes that the back-end has placed": str(self._corrected)}
+        placed = self._recognizer.database.number_corrected(self._recognizer.session)
+        values = {"keyframes that the back-end has placed": str(placed)}
         last = self._last
         if last is not None:
             x, y, z = np.round(last.T_map_base[:3, 3], 2)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import textwrap
+import time
 
 from geometry_msgs.msg import Point
+from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from vlad_ros.ros.qos import LATCHED
 from vlad_ros.types import F64, LoopClosure
 
 KEYFRAME = ColorRGBA(r=0.8, g=0.8, b=0.8, a=1.0)
@@ -22,7 +25,9 @@ SCALE = ((0.84, 0.37, 0.0), (0.94, 0.89, 0.26), (0.34, 0.71, 0.91))  # probabili
 FAINT = 0.35  # opacity of rejected edges
 FINE, TROUBLE = ColorRGBA(r=0.8, g=0.8, b=0.8, a=1.0), ColorRGBA(r=0.94, g=0.89, b=0.26, a=1.0)
 TEXT_WIDTH = 60  # characters
-CHUNK = 1000  # keyframes or edges in one marker: what is full is never built again
+CHUNK = 200  # points in one marker: what is full is told once
+BATCH = 1600  # points in one message, whose serialisation takes 1 us each, and as much for its colour
+PERIOD = 1.0  # s on the steady clock
 
 
 def colour_of(probability: float | None, accepted: bool) -> ColorRGBA:
@@ -36,7 +41,7 @@ def colour_of(probability: float | None, accepted: bool) -> ColorRGBA:
 
 
 class MarkerBoard:
-    """Collects what a session has found; `message` gives it as one MarkerArray.
+    """Collects what a session has found; `message` gives what of it is to be told, as one MarkerArray.
 
     Only keyframes with odometry have a place to be drawn at, and a new session, whose odometry begins elsewhere,
     wipes the board.
@@ -46,15 +51,27 @@ class MarkerBoard:
         self._poses: dict[int, Point] = {}
         self._session: int | None = None
         self._markers: dict[str, list[Marker]] = {}
+        self._untold: dict[tuple[str, int], None] = {}  # namespace and id, in order
         self._text, self._trouble = "", False
         self._here: Point | None = None
-        self._changed = True
+        self._changed, self._wiped = True, True
 
     def clear(self) -> None:
         """An empty board, said so in the next message."""
         self._poses.clear()
         self._markers.clear()
+        self._untold.clear()
         self._here = None
+        self._changed, self._wiped = True, True
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the next message, too, has something to tell."""
+        return self._changed
+
+    def repeat(self) -> None:
+        """Tell everything again: somebody has come who has heard nothing yet."""
+        self._untold = {(name, marker.id): None for name, chunks in self._markers.items() for marker in chunks}
         self._changed = True
 
     def say(self, text: str, trouble: bool) -> None:
@@ -86,26 +103,38 @@ class MarkerBoard:
         chunks = self._markers.setdefault(name, [])
         if not chunks or len(chunks[-1].points) >= CHUNK:
             marker = Marker(ns=name, id=len(chunks), type=kind, action=Marker.ADD, color=KEYFRAME)
+            marker.frame_locked = True  # an old marker goes with its frame when that is corrected in the map
             marker.scale.x = marker.scale.y = scale
             marker.pose.orientation.w = 1.0
             chunks.append(marker)
+        self._untold[name, chunks[-1].id] = None
         chunks[-1].points.extend(points)
         if colour is not None:
             chunks[-1].colors.extend([colour] * len(points))
 
     def message(self, header: Header) -> MarkerArray | None:
-        """Everything on the board, older drawings wiped first; None when nothing has changed since the last call."""
+        """What has changed since the last call, everything where that is little, older drawings wiped first; at most
+        `BATCH` points, the rest in the next call; None when nothing has changed."""
         if not self._changed:
             return None
-        self._changed = False
-        markers = [Marker(header=header, action=Marker.DELETEALL)]
-        for chunks in self._markers.values():
-            for marker in chunks:
-                marker.header = header
-                markers.append(marker)
+        if sum(len(chunks) for chunks in self._markers.values()) <= BATCH // CHUNK:
+            self.repeat()
+            self._wiped = True
+        markers = [Marker(header=header, action=Marker.DELETEALL)] if self._wiped else []
+        for name, id in sorted(self._untold, key=self._age)[: BATCH // CHUNK]:
+            del self._untold[name, id]
+            marker = self._markers[name][id]
+            marker.header = header
+            markers.append(marker)
         if self._here is not None and self._text:
             markers.append(self._words(header, self._here))
+        self._changed, self._wiped = bool(self._untold), False
         return MarkerArray(markers=markers)
+
+    def _age(self, key: tuple[str, int]) -> int:
+        """How many markers of its namespace are newer."""
+        name, id = key
+        return len(self._markers[name]) - id
 
     def _words(self, header: Header, at: Point) -> Marker:
         text = "\n".join(textwrap.wrap(self._text, TEXT_WIDTH))
@@ -115,3 +144,31 @@ class MarkerBoard:
         marker.pose.position = Point(x=at.x, y=at.y, z=at.z + 4.0)
         marker.pose.orientation.w = 1.0
         return marker
+
+
+class MarkerTopic:
+    """`~/markers`: the board, told once in `PERIOD` at most and only where somebody listens."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self.board = MarkerBoard()
+        self._node, self._drawn, self._listeners = node, -math.inf, 0
+        self._publisher = node.create_publisher(MarkerArray, "~/markers", LATCHED)
+
+    def close(self) -> None:
+        """Take the topic away."""
+        self._node.destroy_publisher(self._publisher)
+
+    def draw(self, frame: str, now: bool = False) -> None:
+        """Publish what there is to tell, in the frame `frame`; `now`: however short the last time is ago. Who has come
+        since then is told everything again."""
+        if not now and time.monotonic() - self._drawn < PERIOD:
+            return
+        before, self._listeners = self._listeners, self._publisher.get_subscription_count()
+        if self._listeners > before:
+            self.board.repeat()
+        if not self._listeners:
+            return
+        drawing = self.board.message(Header(stamp=self._node.get_clock().now().to_msg(), frame_id=frame))
+        if drawing is not None:
+            self._drawn = time.monotonic()
+            self._publisher.publish(drawing)

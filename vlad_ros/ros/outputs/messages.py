@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node says, as stock messages, and how it reads the images and poses it is told.
+"""What the node says, as stock messages, and how it reads the images it is told.
 
 A message of `~/loop_closures` is a PointCloud2 with one row a candidate and the fields of `LAYOUT`, packed without
 gaps (278 bytes a row). `x y z` is the position of the match in the query's body frame [m]; `query_*` and `match_*` name
@@ -15,16 +15,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from nav_msgs.msg import Path
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from vlad_ros.cloud.raster import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.loops.relocalisation import MapPose
-from vlad_ros.poses import decode, from_quaternion, inverse, to_quaternion
+from vlad_ros.poses import from_quaternion, inverse, to_quaternion
 from vlad_ros.ros.outputs.create_cloud import create_cloud
-from vlad_ros.stamps import SECOND, stamp_of
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64, LoopClosure
 
 UINT8, INT32, UINT32, FLOAT32, FLOAT64 = 2, 5, 6, 7, 8  # PointField's constants
@@ -158,16 +157,6 @@ def pose_message(pose: MapPose, map_frame: str) -> PoseWithCovarianceStamped:
     q.x, q.y, q.z, q.w = (float(number) for number in to_quaternion(pose.T_map_base))
     message.pose.covariance = pose.covariance.reshape(-1).tolist()
     return message
-
-
-def poses_of(path: Path) -> tuple[list[int], F64]:
-    """Stamps [ns] and poses (N, 4, 4) of a path; ValueError when one has no stamp, is not finite or no rotation."""
-    stamps = [stamp_of(pose) for pose in path.poses]
-    if min(stamps, default=1) <= 0:
-        raise ValueError("a pose of the path has no stamp of its own: fill in poses[i].header.stamp")
-    where = [(pose.pose.position, pose.pose.orientation) for pose in path.poses]
-    numbers = np.array([(p.x, p.y, p.z, q.x, q.y, q.z, q.w) for p, q in where], np.float64).reshape(-1, 7)
-    return stamps, decode(numbers[:, :3], numbers[:, 3:])
 
 
 def bev_message(header: Header, raster: F32, config: BevConfig) -> Image:

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
-from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
-from visualization_msgs.msg import MarkerArray
 
 from vlad_ros.config import NodeConfig
 from vlad_ros.loops.described import Described
@@ -20,13 +17,10 @@ from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs import messages
 from vlad_ros.ros.outputs.adapters import Adapters, BodyFrame
 from vlad_ros.ros.outputs.localisation import Localisation
-from vlad_ros.ros.outputs.markers import MarkerBoard
-from vlad_ros.ros.qos import LATCHED, PICTURES, RELIABLE
+from vlad_ros.ros.outputs.markers import MarkerTopic
+from vlad_ros.ros.qos import PICTURES, RELIABLE
 from vlad_ros.ros.statistics import Statistics
-from vlad_ros.stamps import stamp_of
-from vlad_ros.types import F32, F64
-
-MARKER_PERIOD = 1.0  # s on the steady clock
+from vlad_ros.types import F32, F64, Ints
 
 
 class Publishers:
@@ -46,21 +40,20 @@ class Publishers:
         self._statistics = statistics
         self._bev_config = recognizer.describer.bev
         self._body = body
-        self._board = MarkerBoard()
-        self._drawn = 0.0
         self.odom_frame = ""
         self._descriptor = node.create_publisher(PointCloud2, "~/descriptor", RELIABLE)
         self._closures = node.create_publisher(PointCloud2, "~/loop_closures", RELIABLE)
         self._bev = node.create_publisher(Image, "~/bev", PICTURES)
         self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
-        self._markers = node.create_publisher(MarkerArray, "~/markers", LATCHED)
+        self._markers = MarkerTopic(node)
         self.localisation = Localisation(node, recognizer, listener, config.map_frame)
         self._adapters = Adapters(node, config, body, self._pose_of, lambda reason: listener.reject(reason, ""))
 
     def close(self) -> None:
         """Take the topics away."""
-        for publisher in (self._descriptor, self._closures, self._bev, self._preview, self._markers):
+        for publisher in (self._descriptor, self._closures, self._bev, self._preview):
             self._node.destroy_publisher(publisher)
+        self._markers.close()
         self.localisation.close()
         self._adapters.close()
 
@@ -72,10 +65,10 @@ class Publishers:
         """The back-end has a node at this stamp."""
         self._adapters.announce([stamp])
 
-    def follow(self, path: Path) -> None:
-        """The back-end's nodes, where it has optimised them to."""
-        self._adapters.announce(map(stamp_of, path.poses))
-        self.localisation.correct(path)
+    def follow(self, stamps: Ints, numbers: F64) -> None:
+        """The back-end's nodes (N,) [ns], where it has optimised them to: positions and quaternions (N, 7)."""
+        self._adapters.announce(stamps.tolist())
+        self.localisation.correct(stamps, numbers)
 
     def publish(self, described: list[Described]) -> None:
         """Descriptor, closures, raster, marker and place of each keyframe."""
@@ -84,30 +77,24 @@ class Publishers:
             self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
             self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
             self._publish_raster(header, item.bev.raster)
-            self._board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
+            self._markers.board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
             self._statistics.judged(item)
             self._adapters.publish(item)
             self.localisation.observe(item)
         self.draw()
 
     def draw(self, now: bool = False) -> None:
-        """Publish the markers when they have changed, at most once in `MARKER_PERIOD` unless `now`."""
-        if not now and time.monotonic() - self._drawn < MARKER_PERIOD:
-            return
-        stamp = self._node.get_clock().now().to_msg()
-        drawing = self._board.message(Header(stamp=stamp, frame_id=self.odom_frame or self._body()))
-        if drawing is not None:
-            self._drawn = time.monotonic()
-            self._markers.publish(drawing)
+        """Publish what has changed of the markers, where somebody listens; not too often unless `now`."""
+        self._markers.draw(self.odom_frame or self._body(), now)
 
     def say(self, text: str, trouble: bool) -> None:
         """The node's state in words, for those who look at the markers."""
-        self._board.say(text, trouble)
+        self._markers.board.say(text, trouble)
 
     def wipe(self) -> None:
         """The map has been cleared or replaced."""
         self.localisation.begin_anew()
-        self._board.clear()
+        self._markers.board.clear()
         self.draw(now=True)
 
     def _pose_of(self, keyframe_id: int) -> F64 | None:

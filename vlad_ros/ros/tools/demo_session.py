@@ -35,7 +35,7 @@ def listen(
         played = replay.play(watch.node, bag, ReplayConfig(rate=rate), say=say)
         watch.wait_quiet()
         watch.deactivate()
-        lost = played.published["/points"] - int(watch.diagnostics.get("clouds received", 0))
+        lost = played.published["/points"] - int(watch.diagnostics.get("clouds received", 0)) + played.lost["/odom"]
         for reason, count in watch.counts().items():
             if reason not in HARMLESS:
                 say(f"the node counts {reason}: {count}")

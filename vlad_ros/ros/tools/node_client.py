@@ -30,6 +30,7 @@ DEPTH = 10000
 QUIET_S = 1.0  # no keyframe for so long: the node has nothing left to do
 MEET_S = 0.2  # discovery is not symmetric: a server that has not met its client yet would answer into the void
 ASK_AGAIN_S = 2.0
+START_S = 600.0  # a fresh clone compiles first: a minute, or several beside whatever else the computer does
 
 
 class NodeClient:
@@ -45,7 +46,7 @@ class NodeClient:
         self.closures: list[tuple[int, np.ndarray]] = []
         self.diagnostics: dict[str, str] = {}
         self._on_closures = on_closures
-        self._heard = self._reported = time.monotonic()
+        self._reports = self._reports_since_keyframe = 0
         use_shared_memory()
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("vlad_watch")
@@ -72,19 +73,20 @@ class NodeClient:
     def _descriptor(self, message: PointCloud2) -> None:
         descriptor = np.frombuffer(message.data, "<f4").copy()
         self.descriptors.append((stamp_of(message), message.header.frame_id, descriptor))
-        self._heard = time.monotonic()
+        self._reports_since_keyframe = 0
 
     def _closure(self, message: PointCloud2) -> None:
         stamp, rows = stamp_of(message), np.frombuffer(message.data, ROW).copy()
         self.closures.append((stamp, rows))
-        self._heard = time.monotonic()
+        self._reports_since_keyframe = 0
         if self._on_closures is not None:
             self._on_closures(stamp, rows)
 
     def _diagnostic(self, message: DiagnosticArray) -> None:
         for status in filter(self.is_ours, message.status):
             self.diagnostics.update({value.key: value.value for value in status.values})
-            self._reported = time.monotonic()
+            self._reports += 1
+            self._reports_since_keyframe += 1
 
     def is_ours(self, status: DiagnosticStatus) -> bool:
         """Whether the node tells it, not another one that is on /diagnostics, too."""
@@ -126,7 +128,7 @@ class NodeClient:
             raise ValueError(f"{self.name}/{service}: {answer.message}")
         return str(answer.message)
 
-    def wait_active(self, node: NodeProcess, timeout: float = 60.0) -> None:
+    def wait_active(self, node: NodeProcess, timeout: float = START_S) -> None:
         """Until the node is active; RuntimeError, with the end of its log, where it has exited or takes too long."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -143,14 +145,20 @@ class NodeClient:
     def deactivate(self) -> None:
         """Ask the node to answer what waits, and to stop; returns when all of it has arrived."""
         request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
-        if not self.call(ChangeState, "change_state", request).success:
+        if not self.call(ChangeState, "change_state", request, START_S).success:
             raise RuntimeError(f"{self.name} could not be deactivated")
+        while self.diagnostics.get("state") == "active":  # reports of before are still on their way
+            time.sleep(0.05)
         self.wait_quiet()
 
     def wait_quiet(self, quiet: float = QUIET_S, timeout: float = 120.0) -> None:
-        """Until no keyframe has been announced for `quiet` seconds and the node says that no scan waits."""
-        begin = time.monotonic()
+        """Until no keyframe has been announced for `quiet` seconds and the node says that no scan waits.
+
+        The seconds are the node's, which reports in each of them: they stand still when it does, or who listens.
+        """
+        begin, reports = time.monotonic(), self._reports
         while time.monotonic() - begin < timeout:
-            if self._reported - max(begin, self._heard) > quiet and self.diagnostics.get("scans waiting", "0") == "0":
+            fresh = min(self._reports - reports, self._reports_since_keyframe)
+            if fresh > quiet and self.diagnostics.get("scans waiting", "0") == "0":
                 return
             time.sleep(0.05)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play a rosbag2 to ROS 2: raw CDR as recorded, `/clock`, lateness measured. Needs neither rosbag2_py nor ros2cli."""
+"""Play a rosbag2 to ROS 2: raw CDR as recorded, `/clock`, at the pace of the recording or of the nodes that listen.
+
+Needs neither rosbag2_py nor ros2cli.
+"""
 
 from __future__ import annotations
 
@@ -23,35 +26,60 @@ from tqdm import tqdm
 from vlad_ros.config import ReplayConfig
 from vlad_ros.files.bags import open_bag
 from vlad_ros.ros.environment import use_shared_memory
+from vlad_ros.ros.tools.pace import Pace
+from vlad_ros.ros.tools.schedule import SLACK_S, Schedule
 from vlad_ros.stamps import SECOND
 
 ACKNOWLEDGE_S = 5.0  # how long the last messages may take to arrive
 SETTLE_S = 0.3  # between discovery and the first message: the subscriber's side matches a moment later
+MEET_S = 2.0  # lossless: how long discovery may take to show who says what it takes
 
 
 @dataclass
 class Report:
-    """What was played: messages by topic, topics left out and why, topics nobody heard, each message's lateness [s]."""
+    """What was played: messages by topic, topics left out and why, topics nobody heard, each message's lateness [s].
+
+    `stood`, `held` [s]: how long the player stood still, and waited for listeners. `repeated`: messages sent again,
+    which had been lost on the way; `lost`: those that nobody took all the same. `span`, `duration` [s]: of bag time and
+    of wall time.
+    """
 
     published: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)
     unheard: list[str] = field(default_factory=list)
     lateness: list[float] = field(default_factory=list)
+    stood: float = 0.0
+    held: float = 0.0
+    repeated: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    span: float = 0.0
     duration: float = 0.0
 
     def summary(self) -> str:
         """One line for people."""
-        worst = max(self.lateness, default=0.0)
-        return f"{sum(self.published.values())} messages in {self.duration:.1f} s, at most {1e3 * worst:.0f} ms late"
+        words = [f"{sum(self.published.values())} messages in {self.duration:.1f} s"]
+        if self.lateness:
+            words.append(f"at most {1e3 * max(self.lateness):.0f} ms late")
+        elif self.duration:
+            words.append(f"{self.span / self.duration:.1f} times the recorded speed")
+        if self.stood:
+            words.append(f"the player stood still for {self.stood:.1f} s")
+        if self.held > SLACK_S:
+            words.append(f"its listeners held it back for {self.held:.1f} s")
+        if self.repeated:
+            words.append(f"{self.repeated} sent again that were lost on the way")
+        words += [f"{number} lost on {topic}" for topic, number in sorted(self.lost.items()) if number]
+        return ", ".join(words)
 
 
 class Player:
-    """Publishers for the topics of an open bag, and the clock that they follow."""
+    """Publishers for the topics of an open bag, the clock that they follow and the listeners that pace them."""
 
-    def __init__(self, node: Node, reader: Any, config: ReplayConfig, topics: tuple[str, ...]) -> None:
-        self.node, self.reader, self.config = node, reader, config
+    def __init__(
+        self, node: Node, reader: Any, config: ReplayConfig, topics: tuple[str, ...], say: Callable[[str], None]
+    ) -> None:
+        self.node, self.reader, self.config, self.say = node, reader, config, say
         self.report = Report()
-        self.clock = node.create_publisher(Clock, "/clock", config.depth)
         missing = sorted(set(topics) - {connection.topic for connection in reader.connections})
         if missing:
             known = ", ".join(sorted({connection.topic for connection in reader.connections}))
@@ -60,6 +88,10 @@ class Player:
         for connection in reader.connections:
             if not topics or connection.topic in topics:
                 self._advertise(connection)
+        clock = node.create_publisher(Clock, "/clock", config.depth)
+        self.schedule = Schedule(config.rate, config.clock_rate, clock, say)
+        self.pace = Pace(node.context, self.publishers, config.wait, say)
+        self._told = False  # that there is nobody to pace by
 
     def _advertise(self, connection: Any) -> None:
         topic, kind = connection.topic, connection.msgtype
@@ -89,37 +121,54 @@ class Player:
         return sorted(t for t, publisher in self.publishers.items() if publisher.get_subscription_count() == 0)
 
     def play(self, progress: bool) -> None:
-        """Publish every message when it is due; returns when the last one has been acknowledged."""
+        """Publish every message when it is due, or as fast as it is taken; returns when the last one has arrived."""
         chosen = [connection for connection in self.reader.connections if connection.topic in self.publishers]
         if not chosen:
             return
-        total = sum(connection.msgcount for connection in chosen)
-        first, begin = self.reader.start_time, time.monotonic()
+        self.pace.meet(MEET_S if self.config.lossless else 0.0)
+        total, begin = sum(connection.msgcount for connection in chosen), time.monotonic()
+        if total > 1 and self.reader.end_time - self.reader.start_time <= 1:
+            self.say(f"all bag times are {self.reader.start_time / SECOND:.0f} s: they are not waited for")
         with tqdm(total=total, unit="msg", desc="replay", disable=None if progress else True) as bar:
             for connection, stamp, raw in self.reader.messages(connections=chosen):
-                due = begin + (stamp - first) / self.config.rate / SECOND
-                self._sleep_until(due, stamp)
-                self.report.lateness.append(time.monotonic() - due)
-                self.publishers[connection.topic].publish(bytes(raw))
-                self.report.published[connection.topic] += 1
+                self._send(connection.topic, stamp, bytes(raw))
                 bar.update()
+        self.report.held += self.pace.drain()
         for publisher in self.publishers.values():
-            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
-        self.report.duration = time.monotonic() - begin
+            self._acknowledged(publisher)
+        self.report.duration, self.report.span = time.monotonic() - begin, self.schedule.played / SECOND
+        self.report.lost, self.report.repeated = self.pace.lost, self.pace.repeated
 
-    def _sleep_until(self, due: float, stamp: int) -> None:
-        """Sleep with the clock ticking; the last tick is the stamp of the message that is due."""
-        period = 1.0 / self.config.clock_rate
-        while (left := due - time.monotonic()) > period:
-            self._tick(stamp - int(left * self.config.rate * SECOND))
-            time.sleep(min(period, max(0.0, due - time.monotonic())))
-        time.sleep(max(0.0, due - time.monotonic()))
-        self._tick(stamp)
+    def _send(self, topic: str, stamp: int, raw: bytes) -> None:
+        """Publish a message in its turn."""
+        due, timed = self.schedule.follow(stamp), self._timed()
+        if timed:
+            self.schedule.wait(due)
+        held = self.pace.wait(topic, len(raw), stamp)
+        late = self.schedule.arrive(due)
+        self.pace.publish(topic, raw, stamp)
+        self.report.published[topic] += 1
+        self.report.held += held
+        if timed:
+            self.report.lateness.append(min(late, SLACK_S))
+            self.report.stood += late - held if late - held > SLACK_S else 0.0
+        if self.config.lossless and timed:
+            self._acknowledged(self.publishers[topic])
 
-    def _tick(self, now: int) -> None:
-        message = Clock()
-        message.clock.sec, message.clock.nanosec = divmod(now, SECOND)
-        self.clock.publish(message)
+    def _timed(self) -> bool:
+        """Whether the recorded pace counts: lossless only where nobody says what was taken."""
+        timed = not self.config.lossless or not self.pace.heard
+        if self.config.lossless and timed and not self._told:
+            self.say(
+                "no vlad node listens, so there is nobody to pace by: played at the recorded pace, each message "
+                "acknowledged by those who hear its topic reliably"
+            )
+            self._told = True
+        return timed
+
+    @staticmethod
+    def _acknowledged(publisher: Publisher) -> None:
+        publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
 
 
 def play(
@@ -135,14 +184,17 @@ def play(
     Topics whose type is not installed are left out, one line each through `say`. ValueError: no bag, or no such topic.
     """
     with open_bag(bag) as reader:
-        player = Player(node, reader, config, topics)
-        for topic, reason in player.report.skipped.items():
-            say(f"{topic} is left out: {reason}")
-        player.wait_for_subscribers()
-        for topic in player.report.unheard:
-            say(f"nobody has subscribed to {topic}")
-        player.play(progress)
-        return player.report
+        player = Player(node, reader, config, topics, say)
+        try:
+            for topic, reason in player.report.skipped.items():
+                say(f"{topic} is left out: {reason}")
+            player.wait_for_subscribers()
+            for topic in player.report.unheard:
+                say(f"nobody has subscribed to {topic}")
+            player.play(progress)
+            return player.report
+        finally:
+            player.pace.close()
 
 
 def run(bag: str, config: ReplayConfig, topics: tuple[str, ...] = ()) -> Report:

@@ -1,39 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds made to fool: places that look alike and are not the same. Lengths in metres.
+"""Aliased worlds: places that look alike and are not the same. Lengths in metres.
 
-Each is one piece of a world, copied: the static things are exactly alike in every copy; parked cars, pedestrians, and
-now and then a bin, bush or sign differ. The ground is level, so that nothing but these tells the copies apart.
+Each is one piece of a world, copied: the static structure is the same in every copy; parked cars, pedestrians, and a
+bin, bush or sign here and there differ. The ground is level, so that nothing else tells the copies apart.
 """
 
 from __future__ import annotations
 
 import itertools
-import zlib
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from vlad_ros.simulation.paths import arc_length
 from vlad_ros.simulation.streets import facade, line_parking, line_road, plant, random_style
-from vlad_ros.simulation.world import MARGIN, Builder, World, flat_terrain, random_species
+from vlad_ros.simulation.world import MARGIN, Builder, Kinds, World, draw_world, flat_terrain, random_species
 from vlad_ros.types import F64
 
 Pose = tuple[float, float, float]  # x y [m], yaw [rad]
-AHEAD = 120.0  # m of the same beyond the square, so that no end comes into sight
+AHEAD = 120.0  # m of copies beyond the square, so that no end comes into sight
 
 
-def make_fooling_world(kind: str, seed: int, size: float = 300.0) -> World:
-    """The static world of this kind and seed around the square [0, size]^2 [m]; ValueError for unknown kinds."""
-    if kind not in FOOLING:
-        raise ValueError(f"kind must be one of {', '.join(FOOLING)}, not {kind!r}")
-    if size < 100.0:
-        raise ValueError(f"size must be at least 100 m, not {size}")
-    return FOOLING[kind](np.random.default_rng([zlib.crc32(kind.encode()), seed]), size)
+def make_aliased_world(kind: str, seed: int, size: float = 300.0) -> World:
+    """The static world of this kind and seed around the square [0, size]^2 [m]; ValueError as in `draw_world`."""
+    return draw_world(ALIASED, kind, seed, size, 100.0)
 
 
 def blocks(rng: np.random.Generator, size: float) -> World:
-    """One block of houses, again and again, on a regular grid of streets."""
+    """One block of houses, repeated on a regular grid of streets."""
     pitch = rng.uniform(45.0, 70.0, 2)
     half_width = rng.uniform(3.0, 5.0)
     corner = pitch / 2
@@ -49,16 +43,11 @@ def blocks(rng: np.random.Generator, size: float) -> World:
             s += length + rng.uniform(0.0, 4.0)
         plant(b, side, 1, style)
         line_parking(b, side, 1, style.parking)
-    block = b.finish("blocks", size, flat_terrain(size), rng.uniform(0.1, 0.8))
-    yaw = rng.uniform(0, np.pi)
-    n = np.ceil((0.5 * size + MARGIN) / pitch).astype(int)
-    cells = list(itertools.product(range(-n[0], n[0]), range(-n[1], n[1])))
-    poses = [_around(size, yaw, ((i + 0.5) * pitch[0], (j + 0.5) * pitch[1])) for i, j in cells]
-    return _differ(rng, _copies(block, poses, _grid(size, yaw, n, pitch), half_width))
+    return _tiled(rng, b.finish("blocks", size, flat_terrain(size), rng.uniform(0.1, 0.8)), pitch)
 
 
 def pillars(rng: np.random.Generator, size: float) -> World:
-    """A car park without an end: equal pillars and beams in a grid under a low ceiling."""
+    """An endless car park: equal pillars and beams in a grid under a low ceiling."""
     pitch = np.array([rng.uniform(5.0, 8.0) * int(rng.integers(4, 8)), rng.uniform(15.0, 17.5)])  # cross aisle, aisle
     bays = round(pitch[0] / 7.0)
     half_width, ceiling, radius = rng.uniform(2.6, 3.0), rng.uniform(2.3, 3.4), rng.uniform(0.2, 0.5)
@@ -74,16 +63,11 @@ def pillars(rng: np.random.Generator, size: float) -> World:
         b.wall(np.array([along, -y]), np.array([along, y]), ceiling, ceiling - 0.35)
     for along in np.arange(-x + half_width + 1.5, x - half_width - 1.4, 2.6):
         b.slots += [(along, -2.6, np.pi / 2), (along, 2.6, np.pi / 2)]
-    cell = b.finish("pillars", size, flat_terrain(size), rng.uniform(0.1, 0.9), ceiling)
-    yaw = rng.uniform(0, np.pi)
-    n = np.ceil((0.5 * size + MARGIN) / pitch).astype(int)
-    cells = list(itertools.product(range(-n[0], n[0]), range(-n[1], n[1])))
-    poses = [_around(size, yaw, ((i + 0.5) * pitch[0], (j + 0.5) * pitch[1])) for i, j in cells]
-    return _differ(rng, _copies(cell, poses, _grid(size, yaw, n, pitch), half_width))
+    return _tiled(rng, b.finish("pillars", size, flat_terrain(size), rng.uniform(0.1, 0.9), ceiling), pitch)
 
 
 def tunnel(rng: np.random.Generator, size: float) -> World:
-    """A long tunnel, straight or in a slow bend: the same segment with its niche, lamps and signs, again and again."""
+    """A long tunnel, straight or in a slow bend: the same segment with its niche, lamps and signs, repeated."""
     gap, half_width, ceiling = rng.uniform(12.0, 45.0), rng.uniform(3.5, 5.5), rng.uniform(4.6, 6.5)
     b = Builder(rng, (np.array([[0.0, 0.0], [gap, 0.0]]),), half_width)
     lining, kerb = half_width + rng.uniform(0.8, 1.5), rng.uniform(0.15, 0.4)
@@ -129,7 +113,7 @@ def rows(rng: np.random.Generator, size: float) -> World:
         roads = (_arc(size, yaw, 0.0, 10.0),)
     b = Builder(rng, roads, half_width)
     between = np.linspace(lane / 2, pitch[1] - lane / 2, many) if many else np.array([-lane / 2, lane / 2])
-    alike = rng.random() < 0.5  # trees of one nursery, cut alike, or grown as they would
+    alike = rng.random() < 0.5  # identical trees, or varied ones of one species
     tree = Builder(rng, (), 0.0)
     tree.tree(np.zeros(2), species)
     model = tree.finish("rows", size, flat_terrain(size), 0.0)
@@ -148,7 +132,7 @@ def rows(rng: np.random.Generator, size: float) -> World:
 
 
 def mirrored(rng: np.random.Generator, size: float) -> World:
-    """One long street whose second half is the first one again: mirrored, turned, or both of its sides mirrored too."""
+    """One long street whose second half repeats the first: mirrored, turned, or with both sides alike, too."""
     half_width, reach = rng.uniform(3.0, 6.0), 0.5 * size + MARGIN
     b = Builder(rng, (np.array([[0.0, 0.0], [reach, 0.0]]),), half_width)
     style = replace(random_style(rng), density=rng.uniform(0.6, 0.98))
@@ -168,7 +152,7 @@ def mirrored(rng: np.random.Generator, size: float) -> World:
     return _differ(rng, _copies(half, poses, (_arc(size, yaw, 0.0, 10.0),), half_width, flips))
 
 
-FOOLING: dict[str, Callable[[np.random.Generator, float], World]] = {
+ALIASED: Kinds = {
     "blocks": blocks,
     "pillars": pillars,
     "tunnel": tunnel,
@@ -207,10 +191,19 @@ def _arc(size: float, yaw: float, bend: float, step: float) -> F64:
     return np.array([_around(size, yaw, (a, b))[:2] for a, b in zip(x, y, strict=True)])
 
 
+def _tiled(rng: np.random.Generator, cell: World, pitch: F64) -> World:
+    """Copies of `cell`, `pitch` (2,) [m] apart, over the whole square and its margin, on a grid turned at random."""
+    yaw = rng.uniform(0, np.pi)
+    n = np.ceil((0.5 * cell.size + MARGIN) / pitch).astype(int)
+    cells = list(itertools.product(range(-n[0], n[0]), range(-n[1], n[1])))
+    poses = [_around(cell.size, yaw, ((i + 0.5) * pitch[0], (j + 0.5) * pitch[1])) for i, j in cells]
+    return _differ(rng, _copies(cell, poses, _grid(cell.size, yaw, n, pitch), cell.half_width))
+
+
 def _copies(
     part: World, poses: list[Pose], roads: tuple[F64, ...], half_width: float, flips: list[bool] | None = None
 ) -> World:
-    """The world that consists of `part` at each of the poses, where `flips` says so mirrored in its x axis first."""
+    """The world of copies of `part` at the poses, mirrored in their own x axis where `flips` is True."""
     walls, cylinders, slots, footprints = [], [], [], []
     for (x, y, yaw), flip in zip(poses, flips or [False] * len(poses), strict=True):
         sign = -1.0 if flip else 1.0
@@ -236,7 +229,7 @@ def _copies(
 
 
 def _differ(rng: np.random.Generator, world: World) -> World:
-    """The same world with up to one small thing in 300 square metres that stands only where it stands."""
+    """The same world with small unique things in random places, up to one in 1500 square metres."""
     b = Builder(rng, world.roads, world.half_width)
     n = int(rng.uniform(0.0, 1.0) * (world.size + 2 * MARGIN) ** 2 / 1500.0)
     for at in rng.uniform(-MARGIN, world.size + MARGIN, (n, 2)):

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the keyframes lie in the map: by their session's odometry, or where a back-end has optimised them to."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vlad_ros.drive.trajectory import Trajectory
+from vlad_ros.mapping.map_arrays import KeyframeRow
+from vlad_ros.poses import inverse
+from vlad_ros.types import F64, Ints
+
+
+def ids_of(rows: Sequence[KeyframeRow], session: int) -> range:
+    """The ids of a session's keyframes; none where there is no such session."""
+    start = bisect.bisect_left(rows, session, key=lambda row: row.session)
+    return range(start, bisect.bisect_right(rows, session, key=lambda row: row.session))
+
+
+class Corrections:
+    """Poses T_map_base (4, 4) of the keyframes `rows` of `sessions` (T_map_odom by session, None where unknown); both
+    are the database's own and grow."""
+
+    def __init__(self, rows: Sequence[KeyframeRow], sessions: dict[int, F64 | None]) -> None:
+        self._rows, self._sessions = rows, sessions
+        self.corrected: dict[int, F64] = {}  # by id, where a back-end has said so
+        self.numbers: Counter[int] = Counter()  # session -> how many of its keyframes those are
+        self._kept: dict[int, F64] = {}  # by id, where no path tells it and T_map_odom has moved on
+        self._settled: dict[int, int] = {}  # session -> the id up to which every keyframe is corrected or kept
+        self._frames: dict[int, F64] = {}  # session -> T_map_path, the frame of its back-end's path
+        self._paths: dict[int, tuple[Trajectory, int]] = {}  # session -> its newest path, keyframes at that time
+
+    def told(self, id: int) -> F64 | None:
+        """Where the keyframe `id` lies unless it follows its session's odometry frame."""
+        return self.corrected.get(id, self._kept.get(id))
+
+    def T_map_base(self, id: int) -> F64 | None:
+        """Where the keyframe `id` lies, None where nothing tells it."""
+        row, told = self._rows[id], self.told(id)
+        T_map_odom = self._sessions[row.session]
+        if told is not None or T_map_odom is None or row.T_odom_base is None:
+            return told
+        return T_map_odom @ row.T_odom_base
+
+    def place(self, id: int, T_map_base: F64) -> None:
+        """Say where the keyframe `id` lies."""
+        session = self._rows[id].session
+        self.numbers[session] += id not in self.corrected
+        self.corrected[id] = T_map_base
+        self._paths.pop(session, None)
+
+    def forget_frame(self, session: int) -> None:
+        """The session's place in the map has been said anew: so is that of its back-end's path, when the next comes."""
+        self._frames.pop(session, None)
+        self._paths.pop(session, None)
+
+    def correct(self, session: int, stamps: Sequence[int] | npt.NDArray[np.int64], poses: Sequence[F64] | F64) -> int:
+        """As `KeyframeDatabase.correct`."""
+        last, known = self._paths.get(session, (None, 0))
+        ids, at, travel = self._between(session, stamps)
+        path = Trajectory(stamps, poses, (at, travel), last)
+        told = np.flatnonzero(path.tells(at))
+        if not len(told):
+            return 0
+        newest = told[-1:]
+        T_map_path = self._frame(session, int(ids[newest[0]]), path.at(at[newest])[0])
+        if T_map_path is None:
+            return 0
+        moved = told[path.news(at[told]) | (ids[told] >= known)]
+        T_map_base = T_map_path @ path.at(at[moved])
+        before = len(self.corrected)
+        self.corrected.update(zip(ids[moved].tolist(), map(np.copy, T_map_base), strict=True))
+        self.numbers[session] += len(self.corrected) - before
+        self._paths[session] = path, len(self._rows)
+        self._follow_newest(session)
+        return len(told)
+
+    def _between(self, session: int, stamps: Sequence[int] | npt.NDArray[np.int64]) -> tuple[Ints, Ints, F64]:
+        """The ids (M,) of a session's keyframes from the first to the last of `stamps`, their own stamps (M,) [ns] and
+        travel (M,) [m], NaN where unknown."""
+        own = ids_of(self._rows, session)
+        first, last = (int(np.min(stamps)), int(np.max(stamps))) if len(stamps) else (0, 0)
+        begin = bisect.bisect_left(self._rows, first, own.start, own.stop, key=lambda row: row.stamp)
+        end = bisect.bisect_right(self._rows, last, own.start, own.stop, key=lambda row: row.stamp)
+        rows = self._rows[begin:end]
+        travel = np.array([row.travel for row in rows], np.float64)  # None becomes NaN
+        return np.arange(begin, end), np.array([row.stamp for row in rows], np.int64), travel
+
+    def _frame(self, session: int, id: int, T_path_base: F64) -> F64 | None:
+        """T_map_path of the session's back-end, whose path has the keyframe `id` at `T_path_base`; None if unknown."""
+        if session not in self._frames:
+            placed = {other for other, number in self.numbers.items() if number}
+            others = placed | {other for other, T in self._sessions.items() if T is not None}
+            T_map_base = self.T_map_base(id) if others - {session} else T_path_base
+            if T_map_base is None:
+                return None
+            self._frames[session] = T_map_base @ inverse(T_path_base)
+        return self._frames[session]
+
+    def _follow_newest(self, session: int) -> None:
+        """The session's odometry frame goes with its newest corrected keyframe; the keyframes before that stay."""
+        own = ids_of(self._rows, session)
+        for newest in reversed(own):
+            T_map_base, T_odom_base = self.corrected.get(newest), self._rows[newest].T_odom_base
+            if T_map_base is None or T_odom_base is None:
+                continue
+            for id in range(self._settled.get(session, own.start), newest):
+                had = self.T_map_base(id)
+                if had is not None and id not in self.corrected:
+                    self._kept[id] = had
+            self._settled[session] = newest
+            self._sessions[session] = T_map_base @ inverse(T_odom_base)
+            return
