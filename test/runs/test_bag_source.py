@@ -13,7 +13,6 @@ import pytest
 from bag_builder import (
     COUNT,
     NAN,
-    SECOND,
     START,
     STEP,
     Heard,
@@ -24,7 +23,9 @@ from bag_builder import (
     odometry,
     points,
     pose,
+    rotation,
     spoil,
+    stamped,
     static,
     write,
 )
@@ -32,7 +33,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from vlad_ros.files.bags import CLOUD, ODOMETRY, TYPES, cloud_message
+from vlad_ros.files.bags import CLOUD, ODOMETRY, TYPES, cloud_message, odometry_message
 from vlad_ros.poses import from_xyz_rpy
 
 STAMPS = [START + k * STEP for k in range(COUNT)]
@@ -48,25 +49,10 @@ def test_a_tidy_bag(tmp_path: Path) -> None:
     assert heard.counters == {} and heard.said == []
 
 
-def rotation(**values: float) -> Callable[[Any], None]:
-    def change(message: Any) -> None:
-        for name, value in values.items():
-            setattr(message.pose.pose.orientation, name, value)
-
-    return change
-
-
 def position(**values: float) -> Callable[[Any], None]:
     def change(message: Any) -> None:
         for name, value in values.items():
             setattr(message.pose.pose.position, name, value)
-
-    return change
-
-
-def stamped(sec: int, nanosec: int = 0) -> Callable[[Any], None]:
-    def change(message: Any) -> None:
-        message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
 
     return change
 
@@ -168,26 +154,6 @@ def test_no_message_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory
     assert len(set(heard.said)) == len(heard.said)
 
 
-def test_clouds_without_stamps(tmp_path: Path) -> None:
-    write(tmp_path / "bag", changed(lambda topic, _, m: stamped(0)(m) if topic == "/points" else None))
-    heard = Heard(tmp_path / "bag")
-    assert heard.scans == [] and heard.counters == {"zero_stamp": COUNT}
-    assert heard.said == ["zero_stamp: a cloud's stamp is 0 ns; its driver must stamp the clouds"]
-
-
-def test_nanoseconds_beyond_a_second(tmp_path: Path) -> None:
-    """Some drivers carry over late: 9 s and 1.1e9 ns are 10.1 s."""
-
-    def late(topic: str, number: int, message: Any) -> None:
-        if topic == "/points":
-            time = message.header.stamp
-            time.sec, time.nanosec = time.sec - 1, time.nanosec + SECOND
-
-    write(tmp_path / "bag", changed(late))
-    heard = Heard(tmp_path / "bag")
-    assert [scan.stamp for scan in heard.scans] == STAMPS and heard.posed == COUNT
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -260,8 +226,6 @@ def sweep(stamp: int) -> Any:
 @pytest.mark.parametrize("speed", [0.0, 10.0])
 def test_a_twist_carries_on_behind_the_last_odometry(tmp_path: Path, speed: float) -> None:
     """As in the node: the sweep ends after the last message, whose twist leads on from there, where it has one."""
-    from vlad_ros.files.bags import odometry_message
-
     content = []
     for k in range(-2, 1):
         message = odometry_message(START + k * STEP, from_xyz_rpy((float(k), 0, 0, 0, 0, 0)), "odom", "lidar")
