@@ -64,6 +64,21 @@ def points(at: int, change: Callable[[Any], object]) -> Callable[[str, int, Any]
     return lambda topic, number, message: change(message) and None if (topic, number) == ("/points", at) else None
 
 
+def rotation(**values: float) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        for name, value in values.items():
+            setattr(message.pose.pose.orientation, name, value)
+
+    return change
+
+
+def stamped(sec: int, nanosec: int = 0) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+
+    return change
+
+
 class Raw:
     """Bytes under the name of a type."""
 

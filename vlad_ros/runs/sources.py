@@ -13,11 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import EvaluationConfig, NodeConfig, RecognizerConfig, RunConfig
 from vlad_ros.drive.body_points import BodyPoints
 from vlad_ros.drive.drift import drifting_odometry
-from vlad_ros.drive.frames import FrameError, Frames
+from vlad_ros.drive.frames import Frames
 from vlad_ros.drive.pairing import Inputs
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, TopicOdometry
@@ -25,23 +24,11 @@ from vlad_ros.files.bags import CLOUD, ODOMETRY, open_bag, read_messages
 from vlad_ros.files.sequence import load_sequence
 from vlad_ros.poses import decode_pose, decode_twist
 from vlad_ros.runs import static_transforms as static
-from vlad_ros.stamps import stamp_of
+from vlad_ros.runs.unused import OF_STAMPS, Unused
+from vlad_ros.stamps import SECOND, stamp_of
 from vlad_ros.types import F32, F64
 
 DEFAULTS = RecognizerConfig()
-# Stamps that the pairing of clouds and odometry does not accept.
-OF_STAMPS = {
-    "wrong_stamp": "a cloud's stamp is seconds from those before and after it",
-    "wrong_odometry_stamp": "an odometry message's stamp is seconds from those before and after it",
-    "late_stamp": "a cloud's stamp is older than the last one's",
-    "repeated_stamp": "a cloud's stamp is the last one's",
-}
-# What helps, where `vlad run` has an option for it.
-REMEDIES = {
-    "odometry_frame": "name the body with --base-frame, or leave the odometry out with --no-odometry",
-    "no_transform": "say where the sensor is with --mounting-xyz-rpy",
-    "zero_stamp": "its driver must stamp the clouds",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,33 +60,6 @@ class Source:
 def to_stderr(sentence: str) -> None:
     """For people who watch a run, beside its progress bar."""
     tqdm.write(sentence, file=sys.stderr)
-
-
-class Unused:
-    """Counts what is not used by its reason, as the node does, and says the first of each."""
-
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        self.counters: Counter[str] = Counter()
-        self.why: dict[str, str] = {}
-        self._warn = warn
-
-    def __call__(self, reason: str, sentence: str) -> None:
-        """One more; `sentence` says why, for people."""
-        self.counters[reason] += 1
-        if reason not in self.why:
-            self.why[reason] = f"{sentence}; {REMEDIES[reason]}" if reason in REMEDIES else sentence
-            self._warn(f"{reason}: {self.why[reason]}")
-
-    def refuse(self, error: ValueError) -> None:
-        """A scan that failed."""
-        self(reason_of(error), str(error))
-
-
-def reason_of(error: ValueError) -> str:
-    """The name under which a scan that cannot be used is counted, the same as the node's."""
-    if isinstance(error, CloudError):
-        return f"cloud_{error.reason}"
-    return error.reason if isinstance(error, FrameError) else "unusable"
 
 
 def open_source(
@@ -154,7 +114,7 @@ def open_bag_source(
         _check_topic(path, topic, kind, connections)
     unused = Unused(warn)
     transforms = _transforms(path, connections, unused) if config.base_frame else None
-    drive = _BagDrive(config, crop, transforms, unused, warn)
+    drive = _BagDrive(config, crop, transforms, unused)
     count = sum(c.msgcount for c in connections if (c.topic, c.msgtype) == (config.points_topic, CLOUD))
     words = f"the bag's {config.odom_topic}" if config.odometry else "none"
     return Source(path.name, words, count, drive.play(path, topics), unused.counters, unused.why)
@@ -194,12 +154,7 @@ class _BagDrive:
     """The way of a bag's messages, as in the node: wait for odometry, decode, mount, deskew."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        crop: RecognizerConfig,
-        transforms: static.StaticTransforms | None,
-        unused: Unused,
-        warn: Callable[[str], None],
+        self, config: RunConfig, crop: RecognizerConfig, transforms: static.StaticTransforms | None, unused: Unused
     ) -> None:
         # Nothing is late offline: a scan waits for odometry as long as the bag goes on, but for a bounded number of
         # others.
@@ -213,11 +168,17 @@ class _BagDrive:
         )
         self._config, self._unused = config, unused
         self._released: deque[PendingScan] = deque()
-        odometry = TopicOdometry(config.base_frame) if config.odometry else NoOdometry()
-        self._inputs = Inputs(node, odometry, self._released.append, lambda why: unused(why, OF_STAMPS.get(why, why)))
-        frames = Frames(node, None if transforms is None else transforms.find, warn)
-        self._missing: set[str] = set()  # of the scan in hand
-        self._reader = BodyPoints(node, crop, frames, warn, self._missing.add)
+        self._odometry = TopicOdometry(config.base_frame)
+        self._inputs = Inputs(
+            node,
+            self._odometry if config.odometry else NoOdometry(),
+            self._released.append,
+            lambda why: unused(why, OF_STAMPS.get(why, why)),
+        )
+        frames = Frames(node, None if transforms is None else transforms.find, unused.warn)
+        self._missing: list[str] = []  # what the reader has counted of the scan in hand
+        self._reader = BodyPoints(node, crop, frames, self._hear, self._missing.append)
+        self._newest, self._posed = 0, False  # the newest scan; whether any had a pose
 
     def play(self, path: Path, topics: dict[str, str]) -> Iterator[PlayedScan]:
         """Clouds in the order of the bag, each held until its odometry is there."""
@@ -226,8 +187,28 @@ class _BagDrive:
             yield from self._ready()
         self._inputs.release_all()
         yield from self._ready()
+        if self._config.odometry and self._newest and not self._posed:
+            self._explain_missing_poses()
         for _ in range(self._inputs.clear()):  # held to the end: no other stamp agreed with it
             self._unused("wrong_stamp", OF_STAMPS["wrong_stamp"])
+
+    def _explain_missing_poses(self) -> None:
+        """Odometry was wanted, and none of it belongs to any scan."""
+        newest, name = self._odometry.newest, self._config.odom_topic
+        if newest is None:
+            why = f"no message on {name} is a usable pose"
+        else:
+            apart = (newest - self._newest) / SECOND
+            side = "after" if apart > 0 else "before"
+            why = f"{name} ends {abs(apart):.1f} s {side} the scans; are both stamped by the same clock?"
+        if "odometry_frame" not in self._unused.counters:
+            self._unused.why["no_odometry"] = why
+            self._unused.warn(f"no scan has a pose: {why}")
+
+    def _hear(self, sentence: str) -> None:
+        """What the reader says, once, of what it has counted just before."""
+        self._unused.why.setdefault(self._missing[-1] if self._missing else "not_deskewed", sentence)
+        self._unused.warn(sentence)
 
     def _failed(self, topic: str, why: str) -> None:
         reasons = {self._config.points_topic: "cloud_unreadable", self._config.odom_topic: "bad_odometry"}
@@ -264,6 +245,7 @@ class _BagDrive:
             except ValueError as error:
                 self._unused.refuse(error)
                 pose = None
+            self._newest, self._posed = scan.stamp, self._posed or pose is not None
             yield PlayedScan(scan.stamp, points, pose, cropped=True)
 
     def _points(self, scan: PendingScan) -> F32:
@@ -271,8 +253,7 @@ class _BagDrive:
         self._missing.clear()
         points = self._reader.points(scan)
         if self._config.deskew and self._config.odometry and not self._reader.deskewed_in:
-            self._missing.add("not_deskewed")
-        for reason in self._missing:
-            self._unused.counters[reason] += 1
-            self._unused.why.setdefault(reason, f"deskewing {self._reader.state}")
+            self._missing.append("not_deskewed")
+            self._unused.why.setdefault("not_deskewed", f"deskewing {self._reader.state}")
+        self._unused.counters.update(set(self._missing))
         return points

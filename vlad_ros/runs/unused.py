@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a drive could not use: counted as the node counts it, and said once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from vlad_ros.cloud.decode import CloudError
+from vlad_ros.drive.frames import FrameError
+
+# Stamps that the pairing of clouds and odometry does not accept.
+OF_STAMPS = {
+    "wrong_stamp": "a cloud's stamp is seconds from those before and after it",
+    "wrong_odometry_stamp": "an odometry message's stamp is seconds from those before and after it",
+    "late_stamp": "a cloud's stamp is older than the last one's",
+    "repeated_stamp": "a cloud's stamp is the last one's",
+}
+# What helps, where `vlad run` has an option for it.
+REMEDIES = {
+    "odometry_frame": "name the body with --base-frame, or leave the odometry out with --no-odometry",
+    "no_transform": "say where the sensor is with --mounting-xyz-rpy",
+    "zero_stamp": "its driver must stamp the clouds",
+}
+
+
+class Unused:
+    """Counts what is not used by its reason, as the node does, and says the first of each."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self.counters: Counter[str] = Counter()
+        self.why: dict[str, str] = {}
+        self.warn = warn
+
+    def __call__(self, reason: str, sentence: str) -> None:
+        """One more; `sentence` says why, for people."""
+        self.counters[reason] += 1
+        if reason not in self.why:
+            self.why[reason] = f"{sentence}; {REMEDIES[reason]}" if reason in REMEDIES else sentence
+            self.warn(f"{reason}: {self.why[reason]}")
+
+    def refuse(self, error: ValueError) -> None:
+        """A scan that failed."""
+        self(reason_of(error), str(error))
+
+
+def reason_of(error: ValueError) -> str:
+    """The name under which a scan that cannot be used is counted, the same as the node's."""
+    if isinstance(error, CloudError):
+        return f"cloud_{error.reason}"
+    return error.reason if isinstance(error, FrameError) else "unusable"
