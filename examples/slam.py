@@ -36,7 +36,7 @@ from tqdm import tqdm
 from vlad_ros.commands.demo import prepare
 from vlad_ros.config import EvaluationConfig, ExportConfig, ImportConfig, RunConfig
 from vlad_ros.files.bags import StampedScan, write_bag
-from vlad_ros.graph.export import GraphEdge, PoseGraph, odometry_edges, write_graph
+from vlad_ros.graph.edge_formats import GraphEdge, PoseGraph, odometry_edges, write_graph
 from vlad_ros.plots import style
 from vlad_ros.runs.sources import PlayedScan, Source, open_source
 from vlad_ros.types import F64

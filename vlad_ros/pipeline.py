@@ -85,7 +85,7 @@ class PlaceRecognizer(PlaceMemory):
                 self.counters[verdict] += 1
             if verdict == "pause":
                 done += self._complete(self._drive.interrupt())
-                self.database.recent.skip_time(self.session, gap)
+                self.database.exclusion.skip_time(self.session, gap)
             elif verdict == "session_opened":
                 done += self.finish()
                 self._go_on(admitted, gap)
@@ -137,7 +137,7 @@ class PlaceRecognizer(PlaceMemory):
         self._drive = self._new_drive()
         if left.at is not None and left.leads_to(scan.T_odom_base, self._gate.pace):
             ids = self.database.ids(before)
-            self.database.recent.follow_on(self.session, ids, before, gap, left.at.travel or 0.0)
+            self.database.exclusion.follow_on(self.session, ids, before, gap, left.at.travel or 0.0)
 
     def _new_drive(self) -> Drive:
         return Drive(self.config, self.describer.bev, self.counters, self.use_bev)

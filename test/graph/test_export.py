@@ -14,7 +14,7 @@ from synthetic_run import drifted_laps, laps, record, write
 
 from vlad_ros import cli
 from vlad_ros.config import ExportConfig
-from vlad_ros.graph.export import PoseGraph, write_graph
+from vlad_ros.graph.edge_formats import PoseGraph, write_graph
 from vlad_ros.poses import from_quaternion, inverse, rotation_angle
 from vlad_ros.runs.pose_graph import pose_graph
 from vlad_ros.runs.tables import Run

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vlad_ros.cloud.raster import fit_ground, levelling
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.evaluation.edges import edge_error
-from vlad_ros.loops.alignment import MIN_INLIERS, align, match_features
+from vlad_ros.loops.keypoint_alignment import MIN_INLIERS, align, match_features
 from vlad_ros.loops.verification import Verifier
 from vlad_ros.model.describer import Describer
 from vlad_ros.model.kept_geometry import LYING, STANDING, compact_cloud

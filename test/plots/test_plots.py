@@ -16,7 +16,7 @@ from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.describer import Describer
 from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 from vlad_ros.model.network import PlaceNetwork
-from vlad_ros.plots import assignment, heads, vlad
+from vlad_ros.plots import assignment, heads, variant_steps, vlad
 from vlad_ros.plots.insides import Head, Insides, few_keypoints, look_inside
 
 
@@ -151,8 +151,8 @@ def test_steps_are_those_that_run() -> None:
         (NetVLADLoupe(32, 4, 16).eval(), (x, weights), "context gating"),
         (NetVLAD(32, 4), (x.transpose(1, 2)[..., None], weights[..., None]), "normalisation"),
     ):
-        ran = heads.steps(module, *inputs)
-        names = [name for _, name, _ in heads.STEPS]
+        ran = variant_steps.steps(module, *inputs)
+        names = [name for _, name, _ in variant_steps.STEPS]
         assert [step.name for step in ran] == names[: names.index(last) + 1]
         torch.testing.assert_close(ran[-1].value, module(*inputs).detach())
         taken = [name for step in ran for name in step.parameters]

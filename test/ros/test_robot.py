@@ -3,7 +3,7 @@
 
 `make robot-test` runs it, in a shell that has sourced the workspace; what is missing there is an error, not a skip.
 Everywhere else all of it is skipped, and the node is tested with the stand-ins that are compared here with the
-originals: test/helpers/launch_recorder.py and vlad_ros/ros/outputs/create_cloud.py. For TF there is none.
+originals: test/helpers/launch_recorder.py and vlad_ros/ros/outputs/cloud_stand_in.py. For TF there is none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from std_msgs.msg import Header  # noqa: E402
 
 from vlad_ros.poses import from_xyz_rpy, inverse, to_quaternion  # noqa: E402
 from vlad_ros.ros.outputs import messages  # noqa: E402
-from vlad_ros.ros.outputs.create_cloud import create_cloud, stand_in  # noqa: E402
+from vlad_ros.ros.outputs.cloud_stand_in import create_cloud, stand_in  # noqa: E402
 from vlad_ros.types import LoopClosure, RejectReason  # noqa: E402
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch" / "vlad.launch.py"

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file and say what is in it."""
-    from vlad_ros.graph.export import write_graph
+    from vlad_ros.graph.edge_formats import write_graph
     from vlad_ros.runs.pose_graph import pose_graph
     from vlad_ros.runs.tables import read_run
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import small_gicp
 
-from vlad_ros.loops.alignment import Alignment, align, match_features
 from vlad_ros.loops.covariance import covariance
+from vlad_ros.loops.keypoint_alignment import Alignment, align, match_features
 from vlad_ros.model.kept_geometry import GROUND
 from vlad_ros.poses import inverse, rotation_angle, transform
 from vlad_ros.types import F64, Bools, Geometry, Ints, Verification

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vlad_ros.config import BevConfig
 from vlad_ros.mapping.corrections import Corrections, ids_of
+from vlad_ros.mapping.exclusion import Exclusion
 from vlad_ros.mapping.index import FlatIndex
 from vlad_ros.mapping.map_arrays import (
     Columns,
@@ -29,7 +30,6 @@ from vlad_ros.mapping.map_arrays import (
     unpack_transforms,
 )
 from vlad_ros.mapping.map_file import MapError, read_map, refuse_mismatch, write_map
-from vlad_ros.mapping.recent import Recent
 from vlad_ros.poses import check_rigid
 from vlad_ros.settings import from_mapping
 from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
@@ -63,7 +63,7 @@ class KeyframeDatabase:
         self._geometries: list[Geometry | None] = []
         self._feature_size: int | None = None  # of the geometries' features
         self._corrections = Corrections(self._rows, self.sessions)
-        self.recent = Recent()
+        self.exclusion = Exclusion()
         self._local, self._local_scan, self._single = (FlatIndex(dim) for _ in range(3))
 
     def __len__(self) -> int:
@@ -169,7 +169,7 @@ class KeyframeDatabase:
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        excluded = self.recent.ids(query, self.ids(query.session), exclude_time, exclude_distance)
+        excluded = self.exclusion.ids(query, self.ids(query.session), exclude_time, exclude_distance)
         scan = self._checked(query.scan_descriptor)[0]
         if query.is_local_map:
             meets = ((self._local, self._checked(query.descriptor)[0]), (self._single, scan))
@@ -237,7 +237,7 @@ class KeyframeDatabase:
         return database
 
     def _append(self, row: KeyframeRow) -> None:
-        self.recent.append(row.session, row.stamp, row.travel)
+        self.exclusion.append(row.session, row.stamp, row.travel)
         if row.session not in self.sessions:  # `map` is the first session's odometry frame
             self.sessions[row.session] = None if self.sessions else np.eye(4)
         self._rows.append(row)

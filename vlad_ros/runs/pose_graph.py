@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from vlad_ros.config import ExportConfig
-from vlad_ros.graph.export import GraphEdge, PoseGraph, odometry_edges
+from vlad_ros.graph.edge_formats import GraphEdge, PoseGraph, odometry_edges
 from vlad_ros.poses import inverse
 from vlad_ros.runs.tables import Run
 from vlad_ros.types import F64

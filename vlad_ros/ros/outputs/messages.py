@@ -22,7 +22,7 @@ from vlad_ros.cloud.raster import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.loops.relocalisation import MapPose
 from vlad_ros.poses import from_quaternion, inverse, to_quaternion
-from vlad_ros.ros.outputs.create_cloud import create_cloud
+from vlad_ros.ros.outputs.cloud_stand_in import create_cloud
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64, LoopClosure
 

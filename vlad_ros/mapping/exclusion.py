@@ -20,7 +20,7 @@ class _Shift(NamedTuple):
     first: int | None = None
 
 
-class Recent:
+class Exclusion:
     """Follows the keyframes of a map in the order of their ids."""
 
     def __init__(self) -> None:
