@@ -58,16 +58,15 @@ def publish(seconds: float, reliable: bool) -> None:
 
 def measure(seconds: float, weights: str, driver_profile: bool, node_profile: bool, reliable: bool) -> float:
     """The share of the clouds that the node has received."""
-    from vlad_ros.ros.tools.launch_recorder import resolve
+    from vlad_ros.ros.environment import RUNTIME, dds_profile
+    from vlad_ros.ros.tools.node_client import NodeClient
+    from vlad_ros.ros.tools.node_process import NodeProcess, node_command
 
-    from vlad_ros.ros.tools.node_client import NodeProcess, Watch
-
-    ((argv, env),) = resolve(ROOT / "launch" / "vlad.launch.py", autostart="true", device="cpu")
-    argv += ["-p", f"weights:={weights}", "-p", "odom_source:=none", "-p", f"points_reliable:={str(reliable).lower()}"]
-    argv += ["-p", "keyframe_period:=60.0"]
-    profile = {name: value for name, value in env.items() if name.startswith("FAST")}
+    profile = dds_profile()
+    parameters = {"device": "cpu", "weights": weights, "odom_source": "none", "points_reliable": reliable}
+    argv = node_command(parameters | {"keyframe_period": 60.0})
     log = Path(tempfile.mkdtemp()) / "node.log"
-    with Watch() as watch, NodeProcess(argv, env if node_profile else {}, log) as node:
+    with NodeClient() as watch, NodeProcess(argv, RUNTIME | profile if node_profile else {}, log) as node:
         watch.wait_active(node, 180.0)
         driver = [sys.executable, __file__, "--publish", str(seconds), *(["--reliable"] if reliable else [])]
         subprocess.run(driver, env=os.environ | (profile if driver_profile else {}), check=True)

@@ -50,13 +50,15 @@ class NodeProcess:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def start_node(folder: Path, parameters: Mapping[str, Any]) -> NodeProcess:
-    """The node `vlad`, which activates itself, with these parameters on top of the defaults; its log is
-    `folder`/node.log."""
+def node_command(parameters: Mapping[str, Any]) -> list[str]:
+    """What starts the node `vlad`, which activates itself, with these parameters on top of the defaults."""
     argv = [sys.executable, "-m", "vlad_ros.ros.node", "--ros-args", "-r", "__node:=vlad"]
     for name, value in {"autostart": True, **parameters}.items():
         argv += ["-p", f"{name}:={json.dumps(value)}"]
-    wanted = RUNTIME | dds_profile()
-    return NodeProcess(
-        argv, {name: value for name, value in wanted.items() if name not in os.environ}, folder / "node.log"
-    )
+    return argv
+
+
+def start_node(folder: Path, parameters: Mapping[str, Any]) -> NodeProcess:
+    """The node, in the environment that the launch file gives it; its log is `folder`/node.log."""
+    wanted = {name: value for name, value in (RUNTIME | dds_profile()).items() if name not in os.environ}
+    return NodeProcess(node_command(parameters), wanted, folder / "node.log")
