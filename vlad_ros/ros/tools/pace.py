@@ -33,7 +33,7 @@ ATTEMPTS = 3  # to send what was lost
 AHEAD = 8 << 20  # bytes on their way: half of a segment of shared memory (config/fastdds_shm.xml)
 AHEAD_NS = 5 * SECOND  # of bag time: no node forgets the odometry of a scan (TF: 10 s) before it has taken that
 LOOK_S = 1.0  # between two looks at who listens
-PATIENCE_S = 2.0  # until it is said who is waited for
+SILENCE_S = 5.0  # until it is said who is waited for
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,8 +224,8 @@ class Pace:
                 waited = time.monotonic() - begin
                 if not slow:
                     return waited
-                if waited > PATIENCE_S and not said:
-                    self._say(f"{', '.join(slow)} takes nothing at present: the replay waits")
+                if waited > SILENCE_S and not said:
+                    self._say(f"{', '.join(slow)} has taken nothing for {waited:.0f} s: the replay waits")
                     said = True
                 self._changed.wait(0.1)
 
