@@ -54,6 +54,18 @@ def test_a_scan_waits_for_odometry_on_both_sides_and_gets_what_lies_between() ->
     assert bench.out[0].child == "body"
 
 
+def test_a_scan_whose_stamp_is_in_doubt_waits_too() -> None:
+    """Who sends more must leave it its place: the next one lets both go."""
+    bench = Bench()
+    for tenths in (10, 11, 12):
+        bench.scan(tenths)
+    assert bench.inputs.waiting == 0
+    bench.scan(400)
+    assert (bench.stamps, bench.inputs.waiting) == ([10, 11, 12], 1)
+    bench.scan(401)
+    assert (bench.stamps, bench.inputs.waiting) == ([10, 11, 12, 400, 401], 0)
+
+
 def test_odometry_of_the_very_stamp_is_enough() -> None:
     bench = Bench(odometry=True)
     bench.scan(10)

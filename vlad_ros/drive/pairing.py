@@ -137,9 +137,9 @@ class Inputs:
 
     @property
     def waiting(self) -> int:
-        """How many scans wait for what belongs to them."""
+        """How many scans wait for what belongs to them, or for the next one to say whether their stamp is right."""
         with self._lock:
-            return len(self._waiting)
+            return len(self._waiting) + self._gate.holds
 
     def clear(self) -> int:
         """Drop everything; the number of scans that were waiting."""

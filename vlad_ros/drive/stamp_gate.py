@@ -45,6 +45,11 @@ class StampGate(Generic[Item]):
         """The usual step between stamps [ns]; 0 while it is not known."""
         return round(statistics.median(self._steps)) if self._steps else 0
 
+    @property
+    def holds(self) -> bool:
+        """Whether an item waits for the next one."""
+        return self._held is not None
+
     def judge(self, stamp: int, item: Item) -> list[Judged[Item]]:
         """What is known now: of this item, of the one held before it, of both, or (while it is held) of none."""
         newest, held = self._newest, self._held

@@ -20,6 +20,7 @@ RECENT = 10  # s that health looks back
 PARTIAL = 8  # local maps in a row
 WINDOW = 100  # clouds that rates are measured on
 THROTTLE = 5.0  # s between two warnings of one kind
+LOOK = 2.0  # s between two looks at the silence, which are one second apart; where it is more, the node stood still
 
 
 class Flow(NamedTuple):
@@ -44,7 +45,7 @@ class Statistics:
         self._verdicts: Counter[str] = Counter()
         self._latencies: dict[str, deque[float]] = {}
         self._stamps: deque[int] = deque(maxlen=WINDOW)
-        self._heard = self._done = time.monotonic()
+        self._heard = self._done = self._looked = time.monotonic()
         self._flow: Counter[str] = Counter()
         self._metres = 0.0  # since the last keyframe
         self._seconds: deque[tuple[float, Counter[str]]] = deque(maxlen=RECENT)
@@ -56,7 +57,7 @@ class Statistics:
         with self._lock:
             self._stamps.clear()
             self._seconds.clear()
-            self._heard = self._done = time.monotonic()
+            self._heard = self._done = self._looked = time.monotonic()
 
     def count(self, reason: str, number: int = 1) -> int:
         """Count `reason`; how often so far."""
@@ -84,9 +85,14 @@ class Statistics:
                 self._stamps.append(stamp)
 
     def silent_for(self) -> float:
-        """Seconds since the last cloud, or since activation."""
+        """Seconds since the last cloud, or since activation. Called once a second: while the node itself stood still
+        nothing could come or be done, and that is no silence."""
         with self._lock:
-            return time.monotonic() - self._heard
+            now = time.monotonic()
+            stood = max(0.0, now - self._looked - LOOK)
+            self._heard, self._done = min(now, self._heard + stood), min(now, self._done + stood)
+            self._looked = now
+            return now - self._heard
 
     def took(self, stage: str, seconds: float) -> None:
         """A stage has taken so long."""
