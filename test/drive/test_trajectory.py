@@ -60,7 +60,9 @@ def test_nodes_made_by_distance_stay_neighbours_where_the_vehicle_stands() -> No
     drove = straight(nodes, travel=(at * TENTH, at / 10.0))
     unknown = straight(nodes, travel=(at * TENTH, np.where(at == 300, np.nan, stood)))
     nowhere = straight(nodes, travel=(at[:0], stood[:0]))
-    for path in (drove, unknown, nowhere):
+    not_so_far = straight(nodes, travel=(at[at < 301] * TENTH, stood[at < 301]))
+    too_late = straight(nodes, travel=(at[at > 299] * TENTH, stood[at > 299]))
+    for path in (drove, unknown, nowhere, not_so_far, too_late):
         assert told(path, range(0, 700, 10)) == nodes
 
 
@@ -78,8 +80,9 @@ def test_in_any_order_and_of_equal_stamps_the_last_one_counts() -> None:
 def test_news_is_what_the_last_path_did_not_tell_so(before: list[int], now: list[int], data: st.DataObject) -> None:
     """Everything else is told as it was, to the last bit, by the last path."""
     moved = data.draw(st.sets(st.sampled_from(now)))
-    last = straight(before)
-    T = [from_xyz_rpy((t / 10 + (0.1 if t in moved else 0.0), 0, 0, 0, 0, 0)) for t in now]
+    curve = [from_xyz_rpy((t / 10, 0.01 * t * t, 0, 0, 0, 0)) for t in range(41)]
+    last = Trajectory(np.array(before) * TENTH, [curve[t] for t in before])
+    T = [curve[t] @ from_xyz_rpy((0.1 if t in moved else 0.0, 0, 0, 0, 0, 0)) for t in now]
     path = Trajectory(np.array(now) * TENTH, T, last=last)
     stamps = np.arange(0, 41 * TENTH, TENTH // 2)
     news = path.news(stamps)
