@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
     words = ["run", str(folder / "drive.npz"), "-o", str(folder / "run"), "--weights", str(folder / "w.safetensors")]
-    assert cli.main([*words, "--device", "cpu", "--no-odometry", "--every-scan", "--exclude-time", "20"]) == 0
+    assert cli.main([*words, "--device", "cpu", "--no-odometry", "--every-scan", "--exclude-time", "5"]) == 0
     return read_run(folder / "run")
 
 
