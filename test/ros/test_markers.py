@@ -104,7 +104,7 @@ def test_a_long_drive_is_told_in_pieces_that_add_up() -> None:
     first.see(message)
     late.see(message)
     assert {where(i) for i in range(5950, 6000)} <= set(late.points("keyframes"))  # the newest first
-    assert 2 < tell(board, first, late) < 12
+    assert 2 < tell(board, first, late) <= 10_000 // BATCH + 3  # three markers are not full
     for viewer in (first, late):
         assert viewer.most <= BATCH
         assert viewer.points("keyframes") == [where(i) for i in range(6000)]

@@ -26,7 +26,7 @@ FAINT = 0.35  # opacity of rejected edges
 FINE, TROUBLE = ColorRGBA(r=0.8, g=0.8, b=0.8, a=1.0), ColorRGBA(r=0.94, g=0.89, b=0.26, a=1.0)
 TEXT_WIDTH = 60  # characters
 CHUNK = 200  # points in one marker: what is full is told once
-BATCH = 1600  # points in one message, whose serialisation takes 1 us each, and as much for its colour
+BATCH = 800  # points in one message, whose serialisation takes 1 us each, and as much for its colour
 PERIOD = 1.0  # s on the steady clock
 
 
