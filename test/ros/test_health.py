@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from vlad_ros.config import NodeConfig, RecognizerConfig  # noqa: E402
-from vlad_ros.ros.outputs.health import explain_odometry, health  # noqa: E402
-from vlad_ros.ros.statistics import Flow  # noqa: E402
-from vlad_ros.stamps import SECOND  # noqa: E402
+from vlad_ros.config import NodeConfig, RecognizerConfig
+from vlad_ros.ros.outputs.health import explain_odometry, health
+from vlad_ros.ros.statistics import Flow
+from vlad_ros.stamps import SECOND
 
 pytestmark = pytest.mark.ros
 FINE = Flow(9.0, {"received": 90, "used": 90, "posed": 90, "keyframes": 20, "dropped": 0}, 3.0, False, 0.1)

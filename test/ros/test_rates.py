@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from vlad_ros.ros.statistics import sensor_period  # noqa: E402
+from vlad_ros.ros.statistics import sensor_period
 
 pytestmark = pytest.mark.ros
 

@@ -15,7 +15,7 @@ from vlad_ros.ros.tools.node_client import NodeClient
 from vlad_ros.ros.tools.node_process import start_node
 
 # What the node counts although nothing was lost.
-HARMLESS = ("session_opened", "no_odometry", "odometry_jump")
+HARMLESS = ("session_opened", "pause", "no_odometry", "odometry_jump")
 
 
 def listen(
