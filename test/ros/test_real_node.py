@@ -37,7 +37,8 @@ from vlad_ros.stamps import stamp_of
 pytestmark = [pytest.mark.slow, pytest.mark.ros, pytest.mark.timeout(900)]
 
 FIRST, SAME, REVERSE = range(100), range(640, 690), range(1060, 1119)  # of loop_mid360: a stretch, and it seen again
-PAUSE = 31.0  # s of stamps between the excerpts, longer than exclude_time; in the recording it is minutes
+PAUSE = 31.0  # s of stamps between the excerpts; in the recording it is minutes
+EXCLUDE_TIME = 1.0  # s; the excerpts are seconds long, and a pause is no time that was driven
 HARMLESS = {"odometry_jump", "pause", "no_odometry"}  # where an excerpt ends; a recording without poses
 LAUNCH = {"points": "/points", "odom": "/odom", "use_sim_time": "true"}
 
@@ -73,9 +74,9 @@ def run_node(folder: Path, bag: Path, quiet: float = 1.0, **parameters: Any) -> 
     return run
 
 
-def offline(bag: Path, weights: Path, is_keyframe: bool | None = None) -> list[Described]:
+def offline(bag: Path, weights: Path, is_keyframe: bool | None = None, **config: Any) -> list[Described]:
     """The same bag through the pipeline, without ROS."""
-    recognizer = PlaceRecognizer.from_pretrained(weights, "cpu")
+    recognizer = PlaceRecognizer.from_pretrained(weights, "cpu", RecognizerConfig(**config))
     poses: dict[int, np.ndarray] = {}
     described: list[Described] = []
     for topic, message in bags.read_messages(bag):
@@ -140,12 +141,14 @@ def drive(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Drive:
         save_sequence(folder / f"{name}.npz", sequence)
         assert cli.main(["import", str(folder / f"{name}.npz"), str(folder / name)]) == 0
     map_path = folder / "places.map"
-    common = {"weights": str(weights), "map_path": str(map_path)}
+    common = {"weights": str(weights), "map_path": str(map_path), "exclude_time": EXCLUDE_TIME}
     first = run_node(folder / "first", folder / "part", save_on_exit=True, **common)
     second = run_node(folder / "second", folder / "again", top_k=1000, verification_budget=0.0, **common)
     assert part.poses is not None
     positions = dict(zip(part.stamps_ns(), part.poses[:, :3, 3], strict=True))
-    return Drive(positions, offline(folder / "part", weights), first, second, map_path, weights)
+    return Drive(
+        positions, offline(folder / "part", weights, exclude_time=EXCLUDE_TIME), first, second, map_path, weights
+    )
 
 
 def excerpts(whole: Sequence, *parts: range, skip: int = 0) -> Sequence:
@@ -172,7 +175,7 @@ def test_candidates_obey_the_exclusion_window(drive: Drive) -> None:
     for stamp, rows in drive.run.closures:
         for row in rows:
             match = int(row["match_sec"]) * 10**9 + int(row["match_nanosec"])
-            assert stamp - match >= config.exclude_time * 1e9
+            assert stamp - match >= EXCLUDE_TIME * 1e9
             assert walked[stamp] - walked[match] >= config.exclude_distance
             found += 1
     assert found > 300
