@@ -30,7 +30,7 @@ class JoinedMap:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scan:
+class _KeptScan:
     """A thinned scan (N, 4) in its body frame; scans of different windows are never joined."""
 
     points: F32
@@ -55,7 +55,7 @@ class LocalMap:
         self._radius = (bev or BevConfig()).extent / math.sqrt(2) + self._half
         # The trace of a rotation by keyframe_yaw; turned by more, a narrow field of view sees something new.
         self._trace = 1.0 + 2.0 * math.cos(math.radians(config.keyframe_yaw))
-        self._scans: list[_Scan] = []
+        self._scans: list[_KeptScan] = []
         self._waiting: set[int] = set()
         self._window = 0
 
@@ -74,7 +74,7 @@ class LocalMap:
             return
         thinned = voxel_thin(points, self._config.accumulation_voxel)
         seen = thinned[:, 0] ** 2 + thinned[:, 1] ** 2 <= self._radius**2
-        self._scans.append(_Scan(thinned[seen], stamp, T_odom_base.copy(), travel, self._window))
+        self._scans.append(_KeptScan(thinned[seen], stamp, T_odom_base.copy(), travel, self._window))
         if is_keyframe:
             self._waiting.add(stamp)
 
@@ -115,13 +115,13 @@ class LocalMap:
         self._scans = [scan for scan in self._scans if scan.travel >= travel]
         self._waiting &= {scan.stamp for scan in self._scans}
 
-    def _scan(self, stamp: int) -> _Scan:
+    def _scan(self, stamp: int) -> _KeptScan:
         for scan in self._scans:
             if scan.stamp == stamp:
                 return scan
         raise ValueError(f"the local map holds no scan with stamp {stamp}")
 
-    def _repeats(self, scan: _Scan, others: list[_Scan]) -> bool:
+    def _repeats(self, scan: _KeptScan, others: list[_KeptScan]) -> bool:
         """Whether one of the others was taken at nearly the same travel with nearly the same heading."""
         return any(
             scan is other
@@ -133,7 +133,7 @@ class LocalMap:
             for other in others
         )
 
-    def _settle(self, keyframe: _Scan) -> None:
+    def _settle(self, keyframe: _KeptScan) -> None:
         """The keyframe was joined: its scan stays for others only where no other has settled already."""
         self._waiting.discard(keyframe.stamp)
         settled = [scan for scan in self._scans if scan is not keyframe and scan.stamp not in self._waiting]
