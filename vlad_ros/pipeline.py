@@ -76,8 +76,7 @@ class PlaceRecognizer(PlaceMemory):
         `points` (N, >=3) [m] in the body frame, `stamp` [ns], `bev` (C, H, W) a raster from outside, `T_odom_base`
         (4, 4) the body's pose at the stamp; `is_keyframe` overrules the selection; `cropped`: `BodyPoints` has cropped
         the points. What `StampGate` says of the stamp is counted: it may hold the scan until the next one. ValueError,
-        before anything changes: a cloud that nothing can be made of, a transform that is not rigid, a raster that does
-        not fit the weights.
+        before anything changes: an unusable cloud, a transform that is not rigid, a raster that does not fit.
         """
         scan, done = self._check(points, stamp, bev, T_odom_base, cropped), []
         for (admitted, chosen), verdict, gap in self._gate.judge(scan.stamp, (scan, is_keyframe)):

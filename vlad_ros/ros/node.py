@@ -99,7 +99,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
     # Transitions.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Weights, map and topics; refused with a sentence when one of them cannot be had."""
+        """Weights, map and topics; refused with a sentence when one of them is not available."""
 
         def configure() -> None:
             node_config, recognizer_config = parameters.read(self)

@@ -32,7 +32,7 @@ from vlad_ros.ros.worker import Job, Worker
 
 
 class Resources:
-    """ValueError, in a sentence, when weights, device, map, lock or TF cannot be had; nothing is held then."""
+    """ValueError, in a sentence, when weights, device, map, lock or TF are not available; nothing is held then."""
 
     def __init__(
         self,
