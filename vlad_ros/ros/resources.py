@@ -163,7 +163,7 @@ class Resources:
         flow = self._statistics.flow()
         waiting = self._worker.queue.scans() if self._worker else 0
         warnings += health(flow, waiting, self._config, self.recognizer.config)
-        if self._config.odom_source == "topic" and flow.counts.get("used", 0) >= ENOUGH and not flow.counts["posed"]:
+        if self._config.odom_source == "topic" and flow.counts.get("used", 0) >= ENOUGH and not flow.counts.get("posed", 0):
             warnings += filter(None, [self._explain_odometry()])
         self._queue_tick(silence >= SILENCE)
         return warnings
