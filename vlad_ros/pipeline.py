@@ -9,7 +9,7 @@ from vlad_ros.calibration import Calibration
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.local_map import JoinedMap
 from vlad_ros.drive.scan import Place, Scan, check_scan
-from vlad_ros.drive.stamp_gate import StampGate
+from vlad_ros.drive.stamp_gate import Judged, StampGate
 from vlad_ros.drive.windows import Drive, Window
 from vlad_ros.loops.described import Described
 from vlad_ros.loops.memory import PlaceMemory
@@ -21,8 +21,7 @@ DEFAULTS = RecognizerConfig()
 
 
 class PlaceRecognizer(PlaceMemory):
-    """Recognises the places of one vehicle's drive. With `use_bev` rasters come from outside and every keyframe is
-    described alone (by its own raster where none was given)."""
+    """Recognises the places of one vehicle's drive; with `use_bev` by rasters from outside, every keyframe alone."""
 
     def __init__(
         self, describer: Describer, calibration: Calibration, config: RecognizerConfig, use_bev: bool = False
@@ -39,10 +38,8 @@ class PlaceRecognizer(PlaceMemory):
         config: RecognizerConfig = DEFAULTS,
         use_bev: bool = False,
     ) -> PlaceRecognizer:
-        """With the weights at `path` (None: those that ship) on `device` (auto, cpu, cuda, cuda:N).
-
-        WeightsError (a ValueError) names the file and what is wrong with it; ValueError a device that is not there.
-        """
+        """With the weights at `path` (None: those that ship) on `device` (auto, cpu, cuda, cuda:N). ValueError names the
+        file and what is wrong with it, or a device that is not there."""
         describer, metadata = Describer.from_pretrained(path, device, config.descriptor_size)
         return cls(describer, metadata.calibrated(path), config, use_bev)
 
@@ -78,19 +75,27 @@ class PlaceRecognizer(PlaceMemory):
         the points. What `StampGate` says of the stamp is counted: it may hold the scan until the next one. ValueError,
         before anything changes: an unusable cloud, a transform that is not rigid, a raster that does not fit.
         """
-        scan, done = self._check(points, stamp, bev, T_odom_base, cropped), []
-        for (admitted, chosen), verdict, gap in self._gate.judge(scan.stamp, (scan, is_keyframe)):
+        scan = self._check(points, stamp, bev, T_odom_base, cropped)
+        return self._admit(self._gate.judge(scan.stamp, (scan, is_keyframe)))
+
+    def finish(self) -> list[Described]:
+        """The keyframes still waiting, described with the windows they have; the drive may go on afterwards."""
+        return self._admit(self._gate.believe()) + self._complete(self._drive.close())
+
+    def _admit(self, judged: list[Judged[tuple[Scan, bool | None]]]) -> list[Described]:
+        done: list[Described] = []
+        for (scan, is_keyframe), verdict, gap in judged:
             if verdict != "ok":
                 self.counters[verdict] += 1
             if verdict == "pause":
                 done += self._complete(self._drive.interrupt())
                 self.database.exclusion.skip_time(self.session, gap)
             elif verdict == "session_opened":
-                done += self.finish()
-                self._go_on(admitted, gap)
+                done += self._complete(self._drive.close())
+                self._go_on(scan, gap)
             elif verdict != "ok":
                 continue
-            done += self._advance(admitted, chosen)
+            done += self._advance(scan, is_keyframe)
         return done
 
     def _advance(self, scan: Scan, is_keyframe: bool | None) -> list[Described]:
@@ -100,10 +105,6 @@ class PlaceRecognizer(PlaceMemory):
         if self._drive.joins(at):  # with its neighbours, into the local maps of the keyframes around it
             return done + self._complete(self._drive.add(at, scan.points, seen and seen.descriptor))
         return done if seen is None else [*done, self._recognise(at, seen.descriptor, seen)]
-
-    def finish(self) -> list[Described]:
-        """The keyframes still waiting, described with the windows they have; the drive may go on afterwards."""
-        return self._complete(self._drive.close())
 
     def _look(self, scan: Scan, at: Place, is_keyframe: bool | None) -> Seen | None:
         """What the network sees in a scan that becomes a keyframe: by its travel or, without odometry, its looks."""
@@ -135,8 +136,8 @@ class PlaceRecognizer(PlaceMemory):
         self.open_session()
         self._drive = self._new_drive()
         if left.at is not None and left.leads_to(scan.T_odom_base, self._gate.pace):
-            ids = self.database.ids(before)
-            self.database.exclusion.follow_on(self.session, ids, before, gap, left.at.travel or 0.0)
+            travel, ids = left.at.travel or 0.0, self.database.ids(before)
+            self.database.exclusion.follow_on(self.session, ids, before, gap, travel)
 
     def _new_drive(self) -> Drive:
         return Drive(self.config, self.describer.bev, self.counters, self.use_bev)

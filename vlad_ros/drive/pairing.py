@@ -18,7 +18,7 @@ from vlad_ros.cloud.deskew import read_sweep
 from vlad_ros.config import NodeConfig
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
-from vlad_ros.drive.stamp_gate import AHEAD, StampGate
+from vlad_ros.drive.stamp_gate import AHEAD, Judged, StampGate
 from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F64
 
@@ -67,13 +67,16 @@ class Inputs:
     def add_scan(self, scan: PendingScan) -> None:
         """Let a scan wait for what belongs to it, unless its stamp is none to be believed (`StampGate`)."""
         with self._lock:
-            for admitted, verdict, _ in self._gate.judge(scan.stamp, scan):
-                if verdict == "session_opened":
-                    self._begin_anew()
-                if verdict in ("ok", "pause", "session_opened"):
-                    self._admit(admitted)
-                else:
-                    self._count(verdict)
+            self._take(self._gate.judge(scan.stamp, scan))
+
+    def _take(self, judged: list[Judged[PendingScan]]) -> None:
+        for scan, verdict, _ in judged:
+            if verdict == "session_opened":
+                self._begin_anew()
+            if verdict in ("ok", "pause", "session_opened"):
+                self._admit(scan)
+            else:
+                self._count(verdict)
 
     def _admit(self, scan: PendingScan) -> None:
         self._newest = scan.stamp
@@ -128,9 +131,11 @@ class Inputs:
                 self._let_go(self._waiting.popleft())
             self._drop_unpaired()
 
-    def release_all(self) -> None:
-        """The input has fallen silent: nobody is left to wait for."""
+    def release_all(self, believe: bool = False) -> None:
+        """The input has fallen silent: nobody is left to wait for, nor (to be believed) to doubt the last stamp."""
         with self._lock:
+            if believe:
+                self._take(self._gate.believe())
             while self._waiting:
                 self._ready(self._waiting[0])
                 self._let_go(self._waiting.popleft())

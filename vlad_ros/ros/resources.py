@@ -163,7 +163,11 @@ class Resources:
         flow = self._statistics.flow()
         waiting = self._worker.queue.scans() if self._worker else 0
         warnings += health(flow, waiting, self._config, self.recognizer.config)
-        if self._config.odom_source == "topic" and flow.counts.get("used", 0) >= ENOUGH and not flow.counts.get("posed", 0):
+        if (
+            self._config.odom_source == "topic"
+            and flow.counts.get("used", 0) >= ENOUGH
+            and not flow.counts.get("posed", 0)
+        ):
             warnings += filter(None, [self._explain_odometry()])
         self._queue_tick(silence >= SILENCE)
         return warnings
@@ -205,7 +209,7 @@ class Resources:
         if worker is None or (self._tick is not None and not self._tick.done):
             return
         if silent and not self._answered:
-            self.inputs.release_all()
+            self.inputs.release_all(believe=True)
         self._tick = Job(lambda: self._on_tick(worker, silent))
         worker.queue.put(self._tick)
 
