@@ -14,10 +14,12 @@ def test_a_bag_played_again_opens_a_session_and_keeps_the_map():
     place = recogniser(half=0.98)
     first = drive(place, np.arange(0, 12, 0.5), start=50.0)
     again = place.step(view(pose(0.0)), 50 * SECOND, None, pose(0.0))
+    assert not again and not place.counters  # one wrong stamp is no bag begun again; the next scan tells
+    again = place.step(view(pose(0.5)), 50 * SECOND + SECOND // 2, None, pose(0.5))
     assert place.counters == {"session_opened": 1}
     assert stamps(first + again) == list(range(50, 62))  # the waiting ones of the old session were answered
     assert {one.keyframe.session for one in first + again} == {0}
-    second = drive(place, np.arange(0.5, 12, 0.5), start=50.5) + place.finish()
+    second = drive(place, np.arange(1.0, 12, 0.5), start=51.0) + place.finish()
     assert {one.keyframe.session for one in second} == {1}
     assert all(one.closures[0].match_session == 0 and one.closures[0].accepted for one in second)
     assert second[0].keyframe.travel == 0.0
