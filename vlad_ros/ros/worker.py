@@ -163,6 +163,7 @@ class Worker(threading.Thread):
     def flush(self) -> str:
         """Publish the keyframes whose windows are still open."""
         described = self._recognizer.finish()
+        self._relay_counters()
         self._audience.publish(described)
         return f"{len(described)} waiting keyframes answered"
 
@@ -237,7 +238,7 @@ class Worker(threading.Thread):
         return 0.0 if before is None or pose is None else float(np.linalg.norm(pose[:3, 3] - before[:3, 3]))
 
     def _relay_counters(self) -> None:
-        """Tell what the pipeline has counted since the last scan."""
+        """Tell what the pipeline has counted since the last time."""
         counters: Counter[str] = Counter(self._recognizer.counters)
         news, self._counters = counters - self._counters, counters
         for event, number in news.items():
