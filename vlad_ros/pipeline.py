@@ -38,7 +38,7 @@ class PlaceRecognizer(PlaceMemory):
         config: RecognizerConfig = DEFAULTS,
         use_bev: bool = False,
     ) -> PlaceRecognizer:
-        """With the weights at `path` (None: those that ship) on `device` (auto, cpu, cuda:N). ValueError: no such."""
+        """With the weights at `path` (None: those that ship) on `device` (auto, cpu, cuda:N). ValueError: unusable."""
         describer, metadata = Describer.from_pretrained(path, device, config.descriptor_size)
         return cls(describer, metadata.calibrated(path), config, use_bev)
 

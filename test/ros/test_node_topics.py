@@ -144,8 +144,8 @@ def test_a_keyframe_announced_too_late_is_counted(live: tuple[Robot, NodeProcess
 def test_lost_clouds_name_the_remedy(live: tuple[Robot, NodeProcess]) -> None:
     robot, _ = live
     stamp, small = 300 * SECOND, place(1)[::10]
-    for i in range(60):  # 10 Hz, two of three lost on the way, now and then two in a row
-        stamp += SECOND // 10 * (1 if i % 5 == 0 else 3)
+    for step in np.random.default_rng(0).geometric(1 / 3, 60):  # 10 Hz, two of three lost on the way
+        stamp += SECOND // 10 * int(step)
         robot.send(cloud(stamp, small))
         time.sleep(0.02)
     wait_for(lambda: robot.warns and "of 10.0 clouds a second" in robot.message, f"no remedy in {robot.message!r}")
