@@ -12,10 +12,11 @@ import pytest
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from map_rows import SECOND, make  # noqa: E402
+from map_rows import make  # noqa: E402
 
 from vlad_ros.poses import from_xyz_rpy, to_quaternion  # noqa: E402
 from vlad_ros.ros.outputs.localisation import Localisation  # noqa: E402
+from vlad_ros.stamps import SECOND  # noqa: E402
 from vlad_ros.types import Keyframe  # noqa: E402
 
 POSES = np.stack([from_xyz_rpy((float(i), 0.0, 0.0, 0.1 * i, 0.0, 0.5 * i)) for i in range(4)])
