@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and FAISS only when the recogniser is asked for, so that `vlad --help` is quick."""
+    """Import torch and FAISS only when the recogniser is requested, so that `vlad --help` is fast."""
     if name == "PlaceRecognizer":
         from vlad_ros.pipeline import PlaceRecognizer
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders are written whole or not at all."""
+"""Write files and folders atomically: completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of `path` at the end, or is removed where writing has failed.
+    """A temporary path to write to; it replaces `path` at the end, or is removed if writing fails.
 
     A symbolic link stays one (its target is replaced), and an existing file's mode stays. With `durable` the file
-    outlives a power cut from here on. OSError as writing raises it.
+    then survives a power cut. OSError if writing raises it.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -35,8 +35,8 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
 
 @contextlib.contextmanager
 def withdrawing(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Where the block fails or is interrupted, `folder` and its parents are gone again, as far as they were not there
-    before; a folder that was there stays as it is."""
+    """If the block fails or is interrupted, remove `folder` and those of its parents that did not exist before; an
+    existing folder stays as it is."""
     new = [path for path in (Path(folder), *Path(folder).parents) if not os.path.lexists(path)]
     try:
         yield
@@ -50,7 +50,7 @@ def withdrawing(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the renames in a folder, last through a power cut."""
+    """Make a file's content, or the renames in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probability that a verified loop is right: logistic regression over its evidence, fitted on simulated drives.
 
-A logistic model says how sure it is by construction; how well it keeps that promise is measured on drives it was not
+A logistic model outputs a probability by construction; how accurate that is, is measured on drives it was not
 fitted on (reliability curve and expected calibration error; Guo et al., ICML 2017) and kept beside it.
 """
 
@@ -17,16 +17,16 @@ from scipy.special import expit
 
 from vlad_ros.types import F64, Evidence, RejectReason
 
-# Without odometry nothing else can make up for these, and simulated worlds are too tidy to teach it: fewer inliers come
-# together where real walls and hedges look alike, rows of real trees slide along themselves, and poles far apart meet
+# Limits without odometry, where nothing else compensates and simulated worlds are too regular to learn them from: few
+# inliers occur where real walls and hedges look alike, rows of real trees match after a shift, and distant poles match
 # while little else does (chosen on the development rows)
 FEWEST_INLIERS, MOST_AMBIGUOUS, LEAST_OVERLAP = 12, 0.75, 0.2
-MOST_ODOMETRY = 8.0  # standard deviations; a loop farther from where odometry puts it is no more wrong for that
+MOST_ODOMETRY = 8.0  # standard deviations; larger odometry distances count as this one
 BINS = 10  # of the reliability curve
 MODELS = ("with_odometry", "without_odometry")
-AGAINST = ("residual", "ambiguity", "odometry")  # a loop lacks something where these are high, or the others low
+AGAINST = ("residual", "ambiguity", "odometry")  # high values count against a loop; of the others, low ones
 COLUMNS = ("coefficients", "centre", "scale", "typical")
-# What a loop may be refused for, and the features that say so
+# Reasons for refusing a loop, and their features
 GROUPS = {
     RejectReason.LOW_SIMILARITY: ("similarity", "margin"),
     RejectReason.FEW_INLIERS: ("inliers", "inlier_share"),
@@ -39,12 +39,12 @@ FEATURES = tuple(name for names in GROUPS.values() for name in names)
 
 
 def knows_odometry(evidence: Evidence) -> bool:
-    """Whether odometry could say anything of the loop."""
+    """Whether odometry gives information about the loop."""
     return not math.isnan(evidence.odometry)
 
 
 def refusal(evidence: Evidence) -> RejectReason | None:
-    """Why a loop is refused whatever else speaks for it; None where the probability decides."""
+    """Why a loop is refused regardless of other evidence; None where the probability decides."""
     if knows_odometry(evidence):
         return None
     if evidence.inliers < FEWEST_INLIERS:
@@ -72,7 +72,7 @@ def features(evidence: Evidence) -> F64:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of loops in one bin of probability: how many there were, what was said and what came true, on average."""
+    """One bin of probability: the number of loops, the mean predicted and the mean observed probability."""
 
     count: int
     said: float
@@ -112,8 +112,8 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model for loops that odometry can say something of and one for the others, which must rely on other evidence;
-    and how honest both were on drives that they were not fitted on: `reliability`, its `error` (expected calibration
+    """A model for loops with information from odometry and one for the others, which must rely on other evidence; and
+    their calibration on drives that they were not fitted on: `reliability`, its `error` (expected calibration
     error, None before it was checked) and their number of `loops`."""
 
     with_odometry: Logistic
@@ -123,18 +123,18 @@ class Calibration:
     loops: int = 0
 
     def model(self, evidence: Evidence) -> Logistic:
-        """The one for this kind of loop."""
+        """The model for this kind of loop."""
         return self.with_odometry if knows_odometry(evidence) else self.without_odometry
 
     def probability(self, evidence: Evidence) -> float:
-        """That the loop is right, 0..1; 0 where there is a `refusal`."""
+        """The probability that the loop is right, 0..1; 0 where there is a `refusal`."""
         if refusal(evidence) is not None:
             return 0.0
         return float(self.model(evidence).probabilities(features(evidence)[None])[0])
 
     def reason(self, evidence: Evidence, min_probability: float) -> RejectReason:
-        """Why a loop is refused: the one kind of evidence that, were it as good as with right loops, would have let it
-        pass; where several would, the one that counts most, where none would, all of them: LOW_PROBABILITY."""
+        """Why a loop is refused: the kind of evidence that, if it were typical of right loops, would have made it pass.
+        If several would, the one that counts most; if none would, LOW_PROBABILITY."""
         refused = refusal(evidence)
         if refused is not None:
             return refused
@@ -167,8 +167,8 @@ class Calibration:
 
 
 def reliability(said: F64, right: np.ndarray) -> tuple[tuple[Reliability, ...], float]:
-    """The curve of probabilities (N,) against what came true (N,) bool, and the expected calibration error: the mean
-    over loops of |said - came true| of the loop's bin of probability."""
+    """The curve of probabilities (N,) against outcomes (N,) bool, and the expected calibration error: the mean
+    over loops of |predicted - observed| of the loop's bin of probability."""
     bins = np.minimum((said * BINS).astype(int), BINS - 1)
     curve = tuple(
         Reliability(int((bins == b).sum()), float(said[bins == b].mean()), float(right[bins == b].mean()))

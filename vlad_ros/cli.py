@@ -44,8 +44,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; what the user got wrong is one sentence on stderr and exit status 2, never a traceback."""
-    # OpenMP's threads spin while they wait; on a computer that does other things, too, that is 10 times slower.
+    """Run the tool; a user error gives one sentence on stderr and exit status 2, never a traceback."""
+    # OpenMP's threads spin while they wait; on a computer with other load that is 10 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else argv
     command = next((word for word in argv if not word.startswith("-")), None)

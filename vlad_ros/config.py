@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every default of the project, once, with its unit, range and help.
+"""All defaults of the project, each defined once, with its unit, range and help.
 
 ROS parameters, YAML checks, command-line flags and the table in docs/parameters.md are all derived from these frozen
 dataclasses; nothing else in the tree holds a default.
@@ -55,8 +55,8 @@ class ModelConfig(Checked):
         return self.loupe_dim if self.head == "loupe" else self.fea_size * self.num_clusters
 
     def size(self, wanted: int) -> int:
-        """The length of the descriptor where `wanted` is asked for (0: the default). ValueError where these weights
-        do not make it."""
+        """The length of the descriptor if `wanted` is requested (0: the default). ValueError if these weights do not
+        support it."""
         size = wanted or self.default_size or self.descriptor_dim
         if size != self.descriptor_dim and size > self.projection:
             others = f" or, by their projection, up to {self.projection}" if self.projection else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An edge's covariance as other systems want it: which side is perturbed, in which order, covariance or information.
+"""An edge's covariance in other systems' conventions: perturbed side, order, covariance or information.
 
 Ours is of `d` in `T_true = exp(d) T`: on the side of the match, in the order x y z, roll pitch yaw (Sola, Deray and
 Atchuthan, "A micro Lie theory for state estimation in robotics", 2018, for the adjoint). Every other convention differs
@@ -32,7 +32,7 @@ def adjoint(T: F64) -> F64:
 
 
 def symmetric(matrix: F64) -> F64:
-    """Without the rounding that products leave between the two triangles."""
+    """Symmetrise: remove the rounding differences between the two triangles."""
     return 0.5 * (matrix + matrix.T)
 
 

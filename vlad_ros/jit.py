@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile numerical kernels with numba, once for a machine where it has a place to keep them."""
+"""Compile numerical kernels with numba, once per machine if there is a writable cache."""
 
 from __future__ import annotations
 

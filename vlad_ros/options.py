@@ -37,6 +37,6 @@ def _argument(field: dataclasses.Field[Any]) -> dict[str, Any]:
 
 
 def from_options(kind: type[T], args: argparse.Namespace) -> T:
-    """The dataclass of what was given; ValueError names a value that is out of its range."""
+    """The dataclass of the given options; ValueError names a value that is out of range."""
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return from_mapping(kind, {name: getattr(args, name) for name in names if hasattr(args, name)})

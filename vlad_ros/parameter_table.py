@@ -22,7 +22,7 @@ def parameter_fields() -> list[Field]:
 
 
 def limits(field: Field) -> str:
-    """What a value may be, for people: "0.0 .. 50.0 m" or "own, all, topic"."""
+    """The allowed values, human-readable: "0.0 .. 50.0 m" or "own, all, topic"."""
     metadata = field.metadata
     if metadata["choices"]:
         return ", ".join(metadata["choices"])
@@ -34,7 +34,7 @@ def limits(field: Field) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A default as YAML would have it; a tuple as a list."""
+    """A default in YAML form; a tuple as a list."""
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
@@ -63,7 +63,7 @@ def yaml_text() -> str:
 
 
 def main() -> None:
-    """Print the one or the other."""
+    """Print the table or the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--yaml", action="store_true", help="print config/vlad.yaml instead of the Markdown table")
     print(yaml_text() if parser.parse_args().yaml else markdown(), end="")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The method, step by step: scans come in, places are recognised. How each step works is told in its own room."""
+"""The method, step by step: scans in, recognised places out. Each step is documented in its own package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULTS = RecognizerConfig()
 
 
 class PlaceRecognizer(PlaceMemory):
-    """Recognises the places of one vehicle's drive; with `use_bev` by rasters from outside, every keyframe alone."""
+    """Recognises the places of one vehicle's drive; with `use_bev` from external rasters, each keyframe alone."""
 
     def __init__(
         self, describer: Describer, calibration: Calibration, config: RecognizerConfig, use_bev: bool = False
@@ -38,7 +38,7 @@ class PlaceRecognizer(PlaceMemory):
         config: RecognizerConfig = DEFAULTS,
         use_bev: bool = False,
     ) -> PlaceRecognizer:
-        """With the weights at `path` (None: those that ship) on `device` (auto, cpu, cuda:N). ValueError: unusable."""
+        """Load weights from `path` (None: bundled) on `device` (auto, cpu, cuda:N). ValueError if they are unusable."""
         describer, metadata = Describer.from_pretrained(path, device, config.descriptor_size)
         return cls(describer, metadata.calibrated(path), config, use_bev)
 
@@ -49,7 +49,7 @@ class PlaceRecognizer(PlaceMemory):
         return [closure for one in self.step(points, stamp, bev, T_odom_base) for closure in one.closures]
 
     def flush(self) -> list[LoopClosure]:
-        """The loop candidates of the keyframes still waiting for their local maps; they wait no longer."""
+        """The loop candidates of the keyframes still waiting for their local maps, processed now."""
         return [closure for one in self.finish() for closure in one.closures]
 
     def describe(self, points: np.ndarray, bev: F32 | None = None) -> F32:
@@ -69,7 +69,7 @@ class PlaceRecognizer(PlaceMemory):
     ) -> list[Described]:
         """The keyframes that this scan completes, in order of their stamps, each exactly once.
 
-        `points` (N, >=3) [m] in the body frame, `stamp` [ns], `bev` (C, H, W) a raster from outside, `T_odom_base`
+        `points` (N, >=3) [m] in the body frame, `stamp` [ns], `bev` (C, H, W) an external raster, `T_odom_base`
         (4, 4) the body's pose at the stamp; `is_keyframe` overrules the selection; `cropped`: `BodyPoints` has cropped
         the points. What `StampGate` says of the stamp is counted: it may hold the scan until the next one. ValueError,
         before anything changes: an unusable cloud, a transform that is not rigid, a raster that does not fit.
@@ -78,7 +78,7 @@ class PlaceRecognizer(PlaceMemory):
         return self._admit(self._gate.judge(scan.stamp, (scan, is_keyframe)))
 
     def finish(self) -> list[Described]:
-        """The keyframes still waiting, described with the windows they have; the drive may go on afterwards."""
+        """The keyframes still waiting, described with the windows they have; the drive may continue afterwards."""
         return self._admit(self._gate.believe()) + self._complete(self._drive.close())
 
     def _admit(self, judged: list[Judged[tuple[Scan, bool | None]]]) -> list[Described]:
@@ -106,7 +106,7 @@ class PlaceRecognizer(PlaceMemory):
         return done if seen is None else [*done, self._recognise(at, seen.descriptor, seen)]
 
     def _look(self, scan: Scan, at: Place, is_keyframe: bool | None) -> Seen | None:
-        """What the network sees in a scan that becomes a keyframe: by its travel or, without odometry, its looks."""
+        """The network's output for a scan selected as keyframe by its travel or, without odometry, its appearance."""
         selector = self._drive.selector
         if not (selector.wants(at) if is_keyframe is None else is_keyframe):
             return None
@@ -114,11 +114,11 @@ class PlaceRecognizer(PlaceMemory):
         return seen if selector.takes(at, seen.descriptor, forced=is_keyframe is not None) else None
 
     def _complete(self, windows: list[Window]) -> list[Described]:
-        """Keyframes that have got their local maps are described by these, and recognised."""
+        """Describe keyframes whose local maps are complete, and recognise them."""
         return [self._recognise(at, scan, self.describer.see(joined.points), joined) for at, scan, joined in windows]
 
     def _recognise(self, at: Place, scan: F32, seen: Seen, joined: JoinedMap | None = None) -> Described:
-        """Search for a keyframe among the earlier ones, add it to them, judge what was found."""
+        """Search for a keyframe among the earlier ones, add it, and judge the candidates."""
         watch, config = Stopwatch(), self.config
         keyframe = seen.keyframe(self.session, at, scan, joined)
         watch.lap("describe", seen.milliseconds)
@@ -130,7 +130,7 @@ class PlaceRecognizer(PlaceMemory):
         return Described(id, keyframe, closures, seen.bev, watch.milliseconds)
 
     def _go_on(self, scan: Scan, gap: int) -> None:
-        """A session after the clock was set back; unless odometry began anew, too, what was just left is excluded."""
+        """Start a session after the clock was set back; unless odometry restarted too, the last places are excluded."""
         before, left = self.session, self._drive
         self.open_session()
         self._drive = self._new_drive()

@@ -63,7 +63,7 @@ def from_quaternion(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64
 
 
 def decode(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
-    """`from_quaternion` of numbers that somebody else has made; ValueError unless they are finite and the quaternions
+    """`from_quaternion` for untrusted numbers; ValueError unless they are finite and the quaternions
     of unit length."""
     rows = np.atleast_2d(np.concatenate([translation, quaternion_xyzw], axis=-1))
     for row in rows[~np.isfinite(rows).all(axis=1)]:
@@ -137,7 +137,7 @@ def interpolate(T_before: F64, T_after: F64, fraction: float | F64) -> F64:
 
 
 def exp(d: F64) -> F64:
-    """T (..., 4, 4) of `d` (..., 6) = x y z [m], rotation vector [rad]: a steady twist, followed for a unit of time.
+    """T (..., 4, 4) of `d` (..., 6) = x y z [m], rotation vector [rad]: a constant twist, applied for a unit of time.
 
     Sola, Deray and Atchuthan, "A micro Lie theory for state estimation in robotics", 2018, equation 172.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def commit() -> str | None:
-    """The commit of the source tree that this runs from, marked where it has changes; None in an installed copy."""
+    """The commit of the running source tree, marked if it has changes; None in an installed copy."""
     folder = Path(__file__).resolve().parent
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the configurations are made of: fields that know their help, unit and range, and how they are checked."""
+"""Building blocks of the configurations: fields with help, unit and range, and their checks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stamps are integer nanoseconds; seconds exist only where a person or another system's message wants them."""
+"""Stamps are integer nanoseconds; seconds are used only for people and other systems' messages."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def stamp_of(message: Any) -> int:
 
 
 def nanoseconds(seconds: float) -> int:
-    """A duration, or a time in seconds, as a stamp is: rounded to the nanosecond."""
+    """A duration, or a time in seconds, as a stamp: rounded to the nanosecond."""
     return round(seconds * SECOND)

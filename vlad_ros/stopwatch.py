@@ -14,6 +14,6 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def lap(self, name: str, before: float = 0.0) -> None:
-        """What went by since the last lap, and `before` [ms], which the stage had taken already."""
+        """Record the time since the last lap plus `before` [ms], which the stage had already taken."""
         now = time.perf_counter()
         self.milliseconds[name], self._last = before + 1e3 * (now - self._last), now

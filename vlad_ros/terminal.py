@@ -16,9 +16,9 @@ from rich.text import Text
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import RejectReason
 
-GOOD, BAD, DIM = "bright_blue", "dark_orange", "dim"  # with words beside them, for eyes that do not tell them apart
-SILENCE = 3.0  # s without a word from the node
-CALENDAR = 10**18  # ns; stamps from here on (2001) are wall time, the others somebody's own seconds
+GOOD, BAD, DIM = "bright_blue", "dark_orange", "dim"  # always shown with words, for colour-blind users
+SILENCE = 3.0  # s without a message from the node
+CALENDAR = 10**18  # ns; stamps from here on (2001) are wall time, smaller ones have their own epoch
 FRAME, LEAST = 18, 4  # lines left to all the rest; loops shown on the smallest screen
 RATES = "clouds a second of stamp time, received / expected"
 
@@ -39,7 +39,7 @@ class LoopRow:
 
 @dataclass(frozen=True)
 class WatchView:
-    """What is known of a node: its newest diagnostics and loops, newest first; `silent` [s] since it said anything."""
+    """What is known of a node: its newest diagnostics and loops, newest first; `silent` [s] since its last message."""
 
     node: str
     values: Mapping[str, str]
@@ -50,7 +50,7 @@ class WatchView:
 
 
 def screen(view: WatchView, loops: int = 10, height: int = 1000) -> RenderableType:
-    """The whole picture, with so many `loops`, fewer where the screen has not `height` lines enough."""
+    """The whole screen with up to `loops` loops, fewer if `height` lines are not enough."""
     if not view.values:
         return Panel(Text(f"no word from {view.node} yet: is it running? (ros2 node list)"), title=view.node, style=BAD)
     grid = Table.grid(expand=True, padding=(0, 2))
@@ -69,7 +69,7 @@ def _headline(view: WatchView) -> Text:
 
 
 def _state(values: Mapping[str, str]) -> Table:
-    """Rate and database, what became of candidates, and what was dropped and why."""
+    """Rate and database, results of the candidates, and what was dropped and why."""
     table = _pairs()
     received, _, expected = values.get(RATES, "- / -").partition(" / ")
     _add(table, "clouds a second", f"{received} of {expected}")
@@ -85,7 +85,7 @@ def _state(values: Mapping[str, str]) -> Table:
 
 
 def _latencies(values: Mapping[str, str]) -> Table:
-    """The stages, and what is done about motion."""
+    """The stages, and the motion compensation."""
     table = _pairs()
     table.add_row(Text("latency", style="bold"), Text("p50 / p99 [ms]", style=DIM))
     for key, value in values.items():
@@ -125,7 +125,7 @@ def _loops(loops: Sequence[LoopRow]) -> Table:
 
 
 def _refusal(loops: Sequence[LoopRow]) -> Text:
-    """Why the newest candidate that was refused was."""
+    """Why the newest refused candidate was refused."""
     refused = next((loop for loop in loops if loop.match_stamp is not None and not loop.accepted), None)
     if refused is None or refused.match_stamp is None:
         return Text("no loop has been refused", style=DIM)
@@ -151,7 +151,7 @@ def _number(value: float, digits: int, unit: str = "") -> str:
 
 
 def clock(stamp: int) -> str:
-    """A stamp as time of day, or as seconds where no calendar is behind it (simulation)."""
+    """A stamp as time of day, or as seconds where it is not wall time (simulation)."""
     if stamp < CALENDAR:
         return f"{stamp / SECOND:.1f} s"
     return datetime.fromtimestamp(stamp / SECOND).strftime("%H:%M:%S.%f")[:-5]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the stages hand to each other."""
+"""The data that the stages exchange."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ POINT_SCALE = 0.005  # m per integer of a stored cloud
 
 
 class RejectReason(enum.IntEnum):
-    """Why a candidate was not accepted. Values are append-only: they are in people's bags."""
+    """Why a candidate was not accepted. Values are append-only: recorded bags contain them."""
 
     NONE = 0
     LOW_SIMILARITY = 1  # the places look less alike than loops do, or others look as much alike
     NO_GEOMETRY = 2  # one of the two keyframes has no keypoints or no points to verify with
-    NO_ALIGNMENT = 3  # no transform brings more than chance many keypoints together
+    NO_ALIGNMENT = 3  # no transform aligns more keypoints than chance would
     LOW_OVERLAP = 4  # the aligned clouds cover too little of each other, or lie too far apart where they do
     AMBIGUOUS = 5  # a clearly different transform is nearly as good
-    ODOMETRY_DISAGREES = 6  # far from where odometry puts it, and not strong enough to overrule that
-    LOW_PROBABILITY = 7  # all of the evidence together is less sure than min_probability
+    ODOMETRY_DISAGREES = 6  # far from where odometry puts it, and not strong enough to override that
+    LOW_PROBABILITY = 7  # the probability from all evidence is below min_probability
     OUT_OF_TIME = 8  # the budget of this keyframe ended before its turn
     FEW_INLIERS = 9  # too few of the matched keypoints agree
-    NO_AGREEMENT = 10  # the loops of the keyframes before say something else, or nothing
+    NO_AGREEMENT = 10  # the loops of the previous keyframes disagree, or there are none
 
     @property
     def words(self) -> str:
-        """The reason as people read it."""
+        """The reason in human-readable form."""
         return _WORDS[self]
 
 
@@ -110,7 +110,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The numbers that the probability of a loop is made of.
+    """The numbers from which the probability of a loop is computed.
 
     `margin`: similarity over that of the best candidate elsewhere; `agreement`: the share of the last keyframes' loops
     that say the same; `odometry`: distance from where odometry puts the loop, in standard deviations of its drift, NaN

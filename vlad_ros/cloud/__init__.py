@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cloud: from the message's bytes to levelled points and a raster."""
+"""Processing of one cloud: from the message's bytes to levelled points and a raster."""

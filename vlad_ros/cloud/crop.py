@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which points are used: those between two distances from the sensor, and not of the vehicle itself."""
+"""Cropping: keep the points between two distances from the sensor that are not on the vehicle itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from vlad_ros.cloud.decode import NO_ROWS, CloudError, Rows, compact
 from vlad_ros.types import F32, Bools
 
-SAMPLE = 4000  # points that are looked at for missing returns
-NO_HITS = 0.15  # share of the points at exactly one range, or in exactly one plane, at the sensor's limit
-EXACTLY = 2e-4  # of that range
+SAMPLE = 4000  # points sampled to detect missing returns
+NO_HITS = 0.15  # at least this share of the points at one range, or in one plane, at the sensor's limit
+EXACTLY = 2e-4  # tolerance, relative to that range
 
 
 def crop_rows(points: F32, rows: Rows, min_range: float, max_range: float) -> tuple[F32, Rows]:
-    """Of `points` (N, 4) in the sensor's frame those between both distances [m] from it, with their `rows` (N,) of the
-    message; moved to the front in place. CloudError where none is left."""
+    """The `points` (N, 4) in the sensor's frame between both distances [m] from it, and their `rows` (N,) of the
+    message; both are compacted in place. CloudError where none is left."""
     count = compact(points, rows, min_range, max_range)
     if count == 0:
         raise CloudError("out_of_range", f"none of the {len(points)} points lies {min_range:g}..{max_range:g} m away")
@@ -23,7 +23,7 @@ def crop_rows(points: F32, rows: Rows, min_range: float, max_range: float) -> tu
 
 
 def outside(points: F32, box: tuple[float, ...]) -> Bools:
-    """(N,) which of `points` (N, >=3) lie outside of `box`, x0 y0 z0 x1 y1 z1 [m]; all where it is empty."""
+    """Mask (N,) of the `points` (N, >=3) outside of `box`, x0 y0 z0 x1 y1 z1 [m]; all True if it is empty."""
     if not box:
         return np.ones(len(points), bool)
     low, high = np.array(box[:3], np.float32), np.array(box[3:], np.float32)
@@ -53,13 +53,13 @@ def clean(points: np.ndarray, min_range: float, max_range: float) -> F32:
 
 
 def missing_returns(points: F32) -> str:
-    """A sentence where the sensor draws its missing returns as a sphere or a plane at its range limit, "" where it does
-    not. `points` (N, >=3) [m] in the sensor's frame, before they are cropped."""
+    """A warning if the sensor reports missing returns as a sphere or a plane at its range limit, otherwise "". `points`
+    (N, >=3) [m] in the sensor's frame, before they are cropped."""
     some = points[:: max(1, len(points) // SAMPLE), :3]
     ranges = np.linalg.norm(some, axis=1)
     for what, values in (("range", ranges), *zip(("x", "y", "z"), np.abs(some).T, strict=True)):
         limit = float(values.max())
-        # A wall or a floor is nearer than what else is seen; only the limit is the greatest number of the cloud.
+        # A wall or a floor is nearer than other points; only the range limit is the cloud's maximum.
         share = float((values > limit * (1.0 - EXACTLY)).mean())
         if share >= NO_HITS and (what == "range" or limit >= float(np.abs(some).max())):
             return (

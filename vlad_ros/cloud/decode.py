@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Point clouds as they arrive -> (N, 4) float32 x y z intensity.
+"""Decode incoming point clouds to (N, 4) float32 x y z intensity.
 
 The bytes of a PointCloud2 are read through one strided, read-only view and are never changed. Everything is checked
-before anything is touched; what cannot be read is a `CloudError` of one sentence that names the fault and its remedy.
+first; an unreadable cloud is a `CloudError` of one sentence that names the fault and its remedy.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Reason = Literal["empty", "layout", "fields", "not_finite", "out_of_range"]
 # sensor_msgs/PointField: INT8 = 1 ... FLOAT64 = 8
 DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 FLOATS = (7, 8)
-INTENSITY = ("intensity", "i", "reflectivity")  # the first of these that the cloud has; with none it is 0
-# Of Ouster, Velodyne, Hesai, Livox and others; the first usable one
+INTENSITY = ("intensity", "i", "reflectivity")  # the first one present is used; 0 if there is none
+# Time fields of Ouster, Velodyne, Hesai, Livox and others; the first usable one is used.
 TIMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "time_offset_ns", "t_offset", "ts")
 NO_ROWS: Rows = np.zeros(0, np.int32)
-LARGEST = 2**32 - 1  # of the message's unsigned numbers
+LARGEST = 2**32 - 1  # maximum of the message's unsigned numbers
 
 
 class CloudError(ValueError):
-    """A cloud that nothing can be made of; `reason` is the short name under which diagnostics counts it."""
+    """An unusable cloud; `reason` is the short name under which diagnostics counts it."""
 
     def __init__(self, reason: Reason, sentence: str) -> None:
         super().__init__(sentence)
@@ -41,7 +41,7 @@ class CloudError(ValueError):
 
 
 class Field(Protocol):
-    """What `decode` reads of a sensor_msgs/PointField."""
+    """The attributes of a sensor_msgs/PointField that `decode` reads."""
 
     name: str
     offset: int
@@ -51,8 +51,8 @@ class Field(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PointTimes:
-    """The per-point times of a message as they came: `values` (height * width,) of the field `name`, and which of them
-    are of a point (N,): one with finite coordinates that are not all zero."""
+    """The unconverted per-point times of a message: `values` (height * width,) of the field `name`, and which of them
+    (N,) belong to a point with finite coordinates that are not all zero."""
 
     name: str
     values: F64
@@ -74,8 +74,8 @@ def decode_rows(msg: Any) -> tuple[F32, Rows]:
 
 
 def point_times(msg: Any) -> PointTimes | None:
-    """The per-point times of a message, one for each of its rows; None where it has no field of `TIMES` that can be
-    read, for a cloud whose times are broken is still a cloud. Never raises."""
+    """The per-point times of a message, one for each of its rows; None if no field of `TIMES` is readable, because a
+    cloud with broken times is still usable. Never raises."""
     try:
         layout = _attributes(msg)
         fields = {str(field.name): field for field in layout["fields"]}
@@ -95,7 +95,7 @@ def point_times(msg: Any) -> PointTimes | None:
 
 
 def _attributes(msg: Any) -> dict[str, Any]:
-    """What `_view` wants, of a message."""
+    """The arguments of `_view`, from a message."""
     names = ("fields", "data", "height", "width", "point_step", "row_step", "is_bigendian")
     return {name: getattr(msg, name) for name in names}
 
@@ -112,9 +112,9 @@ def decode(
 ) -> F32:
     """The points (N, 4) float32 [m, m, m, intensity] with finite coordinates, N >= 1, row by row; a new array.
 
-    Coordinates are float32 or float64, intensity is of any type, or absent: 0, as it is where it is not finite. Other
-    fields are not looked at, nor what `data` (bytes-like) holds beyond the last row. `row_step` is believed where the
-    rows fit into `data` by it; drivers leave it 0, or give the whole cloud's, or points. CloudError as the module says.
+    Coordinates are float32 or float64, intensity is of any type; it is 0 if absent or not finite. Other fields, and
+    bytes of `data` (bytes-like) beyond the last row, are ignored. `row_step` is used if the rows then fit into `data`;
+    some drivers set it to 0, to the whole cloud's size, or count it in points. CloudError as the module says.
     """
     points = _columns(_view(fields, data, height, width, point_step, row_step, is_bigendian))
     return points[: _finite(points, NO_ROWS)]
@@ -203,11 +203,11 @@ def _bytes(data: Any) -> memoryview:
 
 
 def _row_step(size: int, height: int, width: int, point_step: int, row_step: int) -> int:
-    """Bytes from a row to the next one in `size` bytes of data: the first reading by which all rows fit."""
+    """Bytes from one row to the next in `size` bytes of data: the first interpretation by which all rows fit."""
     row = width * point_step
-    readings = [row_step, row_step * point_step, size // height]  # as told, told in points, what there is
+    readings = [row_step, row_step * point_step, size // height]  # as given, given in points, from the data's size
     if size == height * row or height == 1:
-        readings = [row]  # no padding, whatever was told
+        readings = [row]  # no padding, whatever was given
     elif row_step < row:
         readings.append(row)
     for step in readings:
@@ -222,7 +222,7 @@ def _row_step(size: int, height: int, width: int, point_step: int, row_step: int
 def _columns(view: np.ndarray) -> F32:
     """The points of a structured view (height, width) as (N, 4), finite or not."""
     points = np.zeros((view.size, 4), np.float32)
-    # Beyond float32 is infinite, and dropped; a signalling NaN is a NaN.
+    # Values beyond float32 become infinite and are dropped; a signalling NaN becomes a NaN.
     with np.errstate(over="ignore", invalid="ignore"):
         for column, name in enumerate(view.dtype.names or ()):
             points[:, column].reshape(view.shape)[...] = view[name]
@@ -230,7 +230,7 @@ def _columns(view: np.ndarray) -> F32:
 
 
 def _finite(points: F32, rows: Rows) -> int:
-    """Move the points with finite coordinates, and their `rows`, to the front; their number, at least 1."""
+    """Move the points with finite coordinates, and their `rows`, to the front; returns their number, at least 1."""
     count = compact(points, rows, 0.0, np.inf)
     if count == 0:
         raise CloudError("not_finite", f"none of the {len(points)} points has finite coordinates")
@@ -239,8 +239,8 @@ def _finite(points: F32, rows: Rows) -> int:
 
 @kernel
 def compact(points: F32, rows: Rows, nearest: float, farthest: float) -> int:
-    """Move the finite points with nearest <= range <= farthest [m] to the front, in order, and with them `rows`, where
-    there are any; returns their number."""
+    """Move the finite points with nearest <= range <= farthest [m] to the front, in order, together with `rows` if
+    given; returns their number."""
     low, high = nearest * nearest, farthest * farthest
     count = 0
     for k in range(len(points)):

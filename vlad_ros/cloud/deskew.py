@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sweep measured by a moving sensor, as it would have been measured in one instant: that of the message's stamp.
+"""Deskewing: transform a moving sensor's sweep as if all points were measured at the message's stamp.
 
 Offline, for one message of a bag and the odometry around it::
 
@@ -9,7 +9,7 @@ Offline, for one message of a bag and the odometry around it::
     motion = buffer.across(*reach(offsets, stamp)) # OdometryBuffer; None: not covered
     points = deskew(points, offsets, stamp, motion)
 
-Points and poses belong to the same frame: with ``T_odom_base`` the points are in the body's.
+Points and poses must use the same frame: with ``T_odom_base`` the points are in the body frame.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from vlad_ros.types import F64
 
 Stamps = npt.NDArray[np.int64]
 
-LONGEST_SWEEP = SECOND + SECOND // 20  # ns, 1 Hz; also the farthest that stamp and sweep lie apart on one clock
+LONGEST_SWEEP = SECOND + SECOND // 20  # ns, 1 Hz; also the largest distance between stamp and sweep on one clock
 SHORTEST_SWEEP = SECOND // 200  # ns
 UNITS = (1.0, 1e3, 1e6, 1e9)  # ns
-BULK, APART = 0.8, 3.0  # what lies more than 3 times as far from the median as four fifths do is no time of the sweep
-RARE, MARGIN = 0.002, 0.02  # nor does one of 500 decide where it begins and ends
+BULK, APART = 0.8, 3.0  # outlier: over 3 times as far from the median as four fifths of the times
+RARE, MARGIN = 0.002, 0.02  # one time in 500 does not define the sweep's begin and end
 KNOT = SECOND // 500  # ns; between knots the matrices are linear: 60 deg/s over 100 m are 0.1 mm off
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """`poses` (M, 4, 4) T_odom_body at growing `stamps` (M,) [ns], M >= 1; between them the body's twist is steady."""
+    """`poses` (M, 4, 4) T_odom_body at increasing `stamps` (M,) [ns], M >= 1; the twist is constant between them."""
 
     stamps: Stamps
     poses: F64
 
     def at(self, stamps: Stamps) -> F64:
-        """(K, 4, 4); ValueError for a stamp that is not covered, for nothing is extrapolated."""
+        """(K, 4, 4); ValueError for a stamp that is not covered, because nothing is extrapolated."""
         stamps = np.asarray(stamps, np.int64)
         if stamps.min() < self.stamps[0] or stamps.max() > self.stamps[-1]:
             raise ValueError(
@@ -60,8 +60,8 @@ class Motion:
 
 
 class Sweep(NamedTuple):
-    """`offsets` (N,) [ns]: when each row of a message was measured, relative to its stamp; None where its times cannot
-    be understood, and `fault` says why: empty where it simply tells none."""
+    """`offsets` (N,) [ns]: when each row of a message was measured, relative to its stamp; None if its times cannot be
+    interpreted; `fault` then says why, and is empty if the message has no times."""
 
     offsets: Stamps | None
     fault: str = ""
@@ -77,9 +77,9 @@ def read_sweep(times: PointTimes | None, stamp: int) -> Sweep:
 
     Seconds, milliseconds, microseconds or nanoseconds, relative to the stamp or absolute: by the unit in which the
     sweep lies at the stamp or, where it does not (a sensor's own clock; then the stamp is taken for the sweep's start),
-    by the only one in which it lasts 5 ms to 1 s. Its sign and range say whether the stamp is the sweep's start
-    (0 .. 0.1 s) or end (-0.1 .. 0 s). What lies apart from the others (zeros of invalid points, a counter that has
-    rolled over) decides nothing; such a point stays, as one does whose time is not finite.
+    by the only one in which it lasts 5 ms to 1 s. The sign and range show whether the stamp is the sweep's start
+    (0 .. 0.1 s) or end (-0.1 .. 0 s). Outliers (zeros of invalid points, a counter that has rolled over) are ignored
+    for this; their points are kept, as are points whose time is not finite.
     """
     if times is None or not len(times.values):
         return Sweep(None)
@@ -106,8 +106,8 @@ def read_sweep(times: PointTimes | None, stamp: int) -> Sweep:
 
 
 def _unit_and_origin(low: float, high: float, stamp: int) -> tuple[float, float | None] | None:
-    """Nanoseconds per unit of the times `low` .. `high`, and what they are at the header's stamp, None where that is
-    of another clock."""
+    """Nanoseconds per unit of the times `low` .. `high`, and their value at the header's stamp, None if that is of
+    another clock."""
     found: list[tuple[float, float, float]] = []
     for unit in UNITS:
         span = (high - low) * unit
@@ -115,7 +115,7 @@ def _unit_and_origin(low: float, high: float, stamp: int) -> tuple[float, float 
             continue
         for origin in (0.0, stamp / unit):  # relative, absolute
             away = max(low - origin, origin - high, 0.0) * unit
-            # A sweep at the stamp by chance: relative times in a unit that makes it too short to be one.
+            # A chance match with the stamp: relative times in a unit that makes the sweep too short.
             if away <= LONGEST_SWEEP and (span >= SHORTEST_SWEEP or origin):
                 found.append((away, unit, origin))
     if found:
@@ -131,7 +131,7 @@ def reach(offsets: Stamps, stamp: int) -> tuple[int, int]:
 
 
 def deskew(points: np.ndarray, offsets: Stamps, stamp: int, motion: Motion) -> np.ndarray:
-    """`points` (N, >=3) [m] moved to where the body saw them at `stamp` [ns]; a new array, further columns as they are.
+    """`points` (N, >=3) [m] moved to where the body saw them at `stamp` [ns]; a new array, further columns unchanged.
 
     `offsets` (N,) [ns]: when each was measured, relative to the stamp. `motion` is of the frame that the points are in.
     ValueError where it does not cover the sweep and its stamp, or the numbers of points and times differ.
@@ -148,7 +148,7 @@ def deskew(points: np.ndarray, offsets: Stamps, stamp: int, motion: Motion) -> n
 
 @kernel
 def _move(points: np.ndarray, offsets: Stamps, first: int, per_ns: float, T: F64) -> np.ndarray:
-    """Move each point, in place, by the matrices of the knots on both sides of its time, mixed linearly."""
+    """Move each point, in place, by the linearly interpolated matrices of the knots on both sides of its time."""
     last = len(T) - 2
     for k in range(len(points)):
         at = (offsets[k] - first) * per_ns

@@ -18,27 +18,27 @@ from vlad_ros.jit import kernel
 from vlad_ros.types import F32, F64
 
 GRID = 30  # cells a side
-CELLS = (2.0, 0.5, 8.0)  # [m] side of a cell; the others are tried where the first leaves too few cells
+CELLS = (2.0, 0.5, 8.0)  # [m] side of a cell; the others are tried if the first gives too few cells
 FEW_CELLS = 12
 SLOPES = np.array(sorted(np.arange(-6, 7) * 0.1, key=abs))  # a hand-held sensor leans by 30 degrees
 STEEPEST = 0.8  # rise over run; steeper planes are walls
 STEP = 0.2  # [m] of the coarse offsets
-DEEPEST = 30.0  # [m] below the body that the ground is looked for
-HIGHEST = 0.5  # [m] above the body's origin: no body is under ground, an upside-down scan has no ground
+DEEPEST = 30.0  # [m] below the body; the ground is searched down to here
+HIGHEST = 0.5  # [m] above the body's origin: a body is never below ground, an upside-down scan has no ground
 HYPOTHESES = 12  # coarse planes that are refined
 GATES = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3])  # [m]
-RIDGE = 50.0  # [m^2] how much a step of the refinement keeps to the slopes before it
-NEAR = 15.0  # [m] at which a cell counts half: the ground around the body matters, not the one over the edge
-BELOW = 2.0  # nothing lies under ground: a cell just below a plane costs twice what one on it brings
-LEVEL = 1.5  # [m] from here down it is another level, over an edge,
-DEEP = 0.5  # or a reflection, and speaks less loud
+RIDGE = 50.0  # [m^2] weight that keeps a refinement step near the previous slopes
+NEAR = 15.0  # [m] at which a cell has half weight: the ground around the body matters, not that beyond an edge
+BELOW = 2.0  # no point is below ground: a cell just below a plane costs twice what one on it adds
+LEVEL = 1.5  # [m] cells farther below are another level, over an edge,
+DEEP = 0.5  # or a reflection, and get less weight
 SLOPE_COST = 0.5  # of the total weight, times the slope squared
 MIN_SUPPORT = 2.0  # weight of the cells that must agree; with less the scan has no ground
 
 
 @kernel
 def _before(p: F32, q: F32) -> bool:
-    """Whether p is lower than q; between equals the smaller x, then y, so that the points' order does not matter."""
+    """Whether p is lower than q; ties go to the smaller x, then y, so that the points' order does not matter."""
     if p[2] != q[2]:
         return p[2] < q[2]
     if p[0] != q[0]:
@@ -87,7 +87,7 @@ def _offset(cells: F64, weights: F64, a: float, b: float) -> tuple[float, float]
             cost += BELOW * histogram[k - 3]
         if k >= 3 + level:
             cost -= (BELOW - DEEP) * histogram[k - 3 - level]
-        # As wide as the slopes' steps are coarse.
+        # The width matches the coarse steps of the slopes.
         near, far = histogram[k - 1] + histogram[k + 1], histogram[k - 2] + histogram[k + 2]
         score = histogram[k] + 0.75 * near + 0.4 * far - cost
         if histogram[k] > 0.0 and score > best_score:
@@ -150,7 +150,7 @@ def _solve(A: F64, b: F64) -> F64:
 
 
 def _score(cells: F64, weights: F64, plane: F64) -> float:
-    """How much the cells speak for a refined plane."""
+    """Support of the cells for a refined plane."""
     residual = cells[:, 2] - cells[:, :2] @ plane[:2] - plane[2]
     support = weights @ np.maximum(1.0 - (residual / GATES[-1]) ** 2, 0.0) ** 2
     under = BELOW * (residual < -GATES[-1]) - (BELOW - DEEP) * (residual < -LEVEL)
@@ -172,7 +172,7 @@ def fit_ground(points: np.ndarray) -> F64:
         raise ValueError(f"no finite points within {CELLS[-1] * GRID / 2:.0f} m among the {len(points)} points")
     weights = 1.0 / (1.0 + (cells[:, 0] ** 2 + cells[:, 1] ** 2) / NEAR**2)
     coarse = _coarse(cells, weights)
-    order = np.argsort(-coarse[:, 0], kind="stable")  # among equals the more level slopes, which come first
+    order = np.argsort(-coarse[:, 0], kind="stable")  # ties: the flatter slopes, which come first
     planes = [_refine(cells, weights, start, GATES, RIDGE) for start in coarse[order[:HYPOTHESES], 1:]]
     planes = [plane for plane in planes if math.hypot(plane[0], plane[1]) < STEEPEST]
     best = max(planes, key=lambda plane: _score(cells, weights, plane), default=None)

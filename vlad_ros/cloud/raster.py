@@ -2,7 +2,7 @@
 """The bird's-eye-view raster: height above ground and occupancy of height slices, the same at every point density.
 
 Row 0 is the farthest +x, column 0 the farthest +y, so "ahead" is up: i = floor((extent/2 - x) / resolution),
-j = floor((extent/2 - y) / resolution) of the *levelled* x, y. A point at +extent/2 is in, one at -extent/2 is out.
+j = floor((extent/2 - y) / resolution) of the *levelled* x, y. A point at +extent/2 is included, at -extent/2 it is not.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["Bev", "fit_ground", "from_image", "levelling", "preview", "rasterize
 
 @dataclass(frozen=True, eq=False)
 class Bev:
-    """A raster and what made it.
+    """A raster and the data it was made from.
 
-    `raster` (C, H, W) float32: channel 0 the greatest height above ground [m] of what is not ground, 0..height_max;
-    then the occupancy, 0 or 1, of each height slice. `points` (N, 4) float32: all points, levelled, z = height above
-    ground, and intensity. Both are numpy arrays, or tensors on the device when the raster was made on one.
+    `raster` (C, H, W) float32: channel 0 the greatest height above ground [m] of non-ground points, 0..height_max; then
+    the occupancy, 0 or 1, of each height slice. `points` (N, 4) float32: all points, levelled, z = height above ground,
+    and intensity. Both are numpy arrays, or tensors on the device when the raster was made on one.
     `plane` (3,) z = a x + b y + c in the body frame; `R_level_body` (3, 3); `ground` the plane's offset along its
     normal [m]: (x, y, z) of `points` is R_level_body @ p - (0, 0, ground).
     """

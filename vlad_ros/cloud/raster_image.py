@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The raster as the bytes of an image message, back again, and as a picture that people can look at."""
+"""Convert the raster to and from the bytes of an image message, and to a picture for display."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vlad_ros.config import BevConfig
 from vlad_ros.types import F32
 
-# Viridis (Smith and van der Walt, 2015) without its darkest quarter, which the background would swallow.
+# Viridis (Smith and van der Walt, 2015) without its darkest quarter, which is hard to see on the background.
 COLOURS = np.array(
     [(59, 81, 139), (44, 113, 142), (33, 144, 141), (39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37)]
 )
@@ -74,7 +74,7 @@ def from_image(data: Any, encoding: str, config: BevConfig) -> F32:
 def preview(raster: F32, config: BevConfig | None = None) -> npt.NDArray[np.uint8]:
     """A picture (H, W, 3) uint8 rgb of `raster` (C, H, W): height above ground from blue (low) over green to yellow."""
     config = config or BevConfig()
-    # The square root gives the street's kerbs, cars and hedges as many colours as the facades.
+    # The square root gives kerbs, cars and hedges as much of the colour range as facades.
     level = np.sqrt(np.clip(raster[0] / config.height_max, 0.0, 1.0)) * (len(COLOURS) - 1)
     picture = np.stack([np.interp(level, np.arange(len(COLOURS)), channel) for channel in COLOURS.T], axis=-1)
     picture[raster[1:].max(axis=0) <= 0] = BACKGROUND

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thinning: of the points in a voxel the first one stays."""
+"""Thinning: keep the first point in each voxel."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def _insert(points: F32, T: F32, per_metre: np.float32, table: np.ndarray, used:
     """Append to `out` the points, moved by T (3, 4), that are the first in their voxel.
 
     `table` (2^k, 2) int64 is an open-addressing hash of blocks of 4 x 4 x 4 voxels: the block's key, EMPTY where the
-    slot is free, and a bit for each voxel seen. Returns the slots used and the points in `out`; where three quarters
-    of the table are used, it returns early, with a negative number of points.
+    slot is free, and a bit for each voxel seen. Returns the slots used and the points in `out`; when three quarters of
+    the table are used, it returns early, with a negative number of points.
     """
     mask = len(table) - 1
     limit = len(table) * 3 // 4
@@ -68,7 +68,7 @@ def join(clouds: list[F32], transforms: list[F64], voxel: float) -> F32:
 
 def voxel_thin(points: F32, voxel: float) -> F32:
     """The first point of each voxel [m] of `points` (N, >=3), in their order, (M, 4) float32; intensity 0 if absent.
-    ValueError for a voxel that has no size."""
+    ValueError if `voxel` is not positive."""
     if voxel <= 0:
         raise ValueError(f"voxel must be positive, not {voxel}")
     return join([four_columns(points)], [np.eye(4)], voxel)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One drive: odometry, what belongs to a scan, keyframes, local maps."""
+"""One drive: odometry, scan pairing, keyframes, local maps."""

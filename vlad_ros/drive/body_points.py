@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way from a cloud's message to points in the body frame at its stamp, in the node as in an offline run."""
+"""Convert a cloud message to points in the body frame at its stamp; used by the node and by offline runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vlad_ros.types import F32, F64
 
 
 class BodyPoints:
-    """Decodes, crops, mounts and deskews the clouds of one drive; `state` says for people what is done about motion.
+    """Decodes, crops, transforms and deskews the clouds of one drive; `state` is a readable deskewing status.
 
-    `count(reason)` hears what is missing, `warn(sentence)` the same in words, once each.
+    `count(reason)` is called for each fault, `warn(sentence)` once per kind of fault, with a sentence.
     """
 
     def __init__(
@@ -36,17 +36,16 @@ class BodyPoints:
         self._frames, self._warn, self._count = frames, warn, count
         self._said: set[str] = set()
         self.state = "" if config.deskew else "off"
-        self.deskewed_in = 0.0  # s; how long the last scan took to be deskewed, 0 where it was not
+        self.deskewed_in = 0.0  # s; deskewing time of the last scan, 0 if it was not deskewed
 
     def points(self, scan: PendingScan) -> F32:
-        """The cloud (N, 4) in the body frame, as it would have been measured at its stamp where times and odometry
-        say how; cropped about the sensor, and without the vehicle's own body. CloudError or FrameError when it cannot
-        be used."""
+        """The cloud (N, 4) in the body frame, deskewed to its stamp if times and odometry are available; cropped by
+        range from the sensor, without points on the vehicle. CloudError or FrameError when it cannot be used."""
         self._frames.check(scan.frame)
         points, rows = decode_rows(scan.message)
         self._frames.settle(scan.frame)
         self._look_for_missing_returns(points)
-        # Before anything moves them: a zero return is at the sensor, wherever that is and however it moves.
+        # Crop before any transform, while the sensor, and so every zero return, is at the origin.
         points, rows = crop_rows(points, rows, self._recognizer.min_range, self._recognizer.max_range)
         points = transform(points, self._frames.T_base_sensor) if self._frames.moves else points
         if self._recognizer.body_box:
@@ -56,13 +55,13 @@ class BodyPoints:
         return self._undistort(scan, points, rows)
 
     def pose(self, scan: PendingScan) -> F64 | None:
-        """T_odom_base (4, 4) at the stamp, None without odometry; after `points`. FrameError for odometry of a third
-        frame."""
+        """T_odom_base (4, 4) at the stamp, None without odometry; call after `points`. FrameError for odometry of any
+        other frame."""
         return None if scan.T_odom_child is None else self._frames.to_body(scan.T_odom_child, scan.child)
 
     def _undistort(self, scan: PendingScan, points: F32, rows: Rows) -> F32:
-        """`points` (N, 4) in the body frame, of the message's `rows` (N,); as they came where times or odometry are
-        missing."""
+        """`points` (N, 4) in the body frame, from the message's `rows` (N,), deskewed; unchanged if times or odometry
+        are missing."""
         if not self._config.deskew:
             return points
         if self._config.odom_source == "none":
@@ -77,7 +76,7 @@ class BodyPoints:
             return self._leave(points, "odometry does not cover the whole sweep")
         try:
             poses = self._frames.to_body(scan.motion.poses, scan.child)
-        except FrameError:  # told where the scan's own pose is asked for
+        except FrameError:  # reported when the scan's own pose is requested
             return points
         begun = time.monotonic()
         moved = deskew(points, scan.offsets[rows], scan.stamp, Motion(scan.motion.stamps, poses))
@@ -87,7 +86,7 @@ class BodyPoints:
         return np.asarray(moved, np.float32)
 
     def _look_for_missing_returns(self, points: F32) -> None:
-        """Said once, counted each time."""
+        """Warn once, count every time."""
         sentence = missing_returns(points)
         if sentence:
             self._count("missing_returns")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Odometry that drifts, made from true poses: what a measurement with local maps must live with."""
+"""Simulated drifting odometry, made from true poses, for evaluations with local maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEP_NOISE = 0.005  # standard deviation of each step's translation, as a share 
 def drifting_odometry(poses: F64, scale: float, yaw_deg: float, seed: int = 0) -> F64:
     """T_odom_base (S, 4, 4) that starts at the first of `poses` (S, 4, 4) and drifts.
 
-    Distances are wrong by `scale` (the sign is drawn once a drive: a wheel is too large or too small), headings by a
+    Distances have a scale error of `scale` (sign drawn once per drive: a wheel is too large or too small), headings a
     random walk of `yaw_deg` degrees in 10 m of travel.
     """
     generator = np.random.default_rng(seed)

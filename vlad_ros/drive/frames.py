@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which frame is the body, and where the sensor and the odometry are in it."""
+"""The body frame, and the transforms of the sensor and the odometry to it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vlad_ros.config import NodeConfig
 from vlad_ros.poses import from_xyz_rpy, inverse
 from vlad_ros.types import F64
 
-Find = Callable[[str, str], "F64 | None"]  # T_target_source of two frames, None where nobody knows (yet)
+Find = Callable[[str, str], "F64 | None"]  # T_target_source of two frames, None if not (yet) known
 
 
 class FrameError(ValueError):
-    """A frame that does not fit; `reason` is one of `ros.reasons.REASONS`."""
+    """An unexpected or unknown frame; `reason` is one of `ros.reasons.REASONS`."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -23,8 +23,8 @@ class FrameError(ValueError):
 
 
 class Frames:
-    """The frames of one run, without leading slashes. The first readable cloud says which frame the sensor's is;
-    `find` asks TF, where there is one."""
+    """The frames of one run, without leading slashes. The first readable cloud sets the sensor's frame; `find` looks up
+    TF, where available."""
 
     def __init__(self, config: NodeConfig, find: Find | None, warn: Callable[[str], None]) -> None:
         if config.mounting_xyz_rpy and not config.base_frame:
@@ -47,12 +47,12 @@ class Frames:
         return not np.array_equal(self.T_base_sensor, np.eye(4))
 
     def check(self, frame: str) -> None:
-        """FrameError when a cloud comes from another frame than those before."""
+        """FrameError when a cloud's frame differs from that of earlier clouds."""
         if self.sensor is not None and frame != self.sensor:
             raise FrameError("frame_changed", f"frame_id is {frame!r}, before it was {self.sensor!r}")
 
     def settle(self, frame: str) -> None:
-        """A readable cloud came from `frame`; the first time, find T_base_sensor. FrameError when TF cannot say yet."""
+        """For the first readable cloud, in `frame`: find T_base_sensor. FrameError when TF does not have it yet."""
         if self.sensor is not None:
             return
         base, mounting = self._base, self._config.mounting_xyz_rpy
@@ -72,7 +72,7 @@ class Frames:
         self.T_base_sensor = found
 
     def to_body(self, T: F64, child: str) -> F64:
-        """T_odom_base (..., 4, 4) of T_odom_child. FrameError for odometry of a third frame."""
+        """T_odom_base (..., 4, 4) of T_odom_child. FrameError for odometry of any other frame."""
         if child == self.body:
             return T
         if child == self.sensor:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where odometry does not lead from one pose to the next: a motion that no vehicle makes in the time between them.
+"""Detect odometry jumps: motions that no vehicle can make in the time between two poses.
 
-Where the poses before show the velocity, and with one more the acceleration, the next pose is predicted from them, and
-what decides is how far it lies from there: speed is no jump, however fast, and lost scans only make the prediction
-looser. So from 0 to 60 m/s a displacement of 3 m is found between poses at most 0.4 s apart; that of a standing vehicle
-as long as no ordinary start explains it. Before the velocity is known only the speed limit decides.
+If earlier poses give the velocity (and, with one more, the acceleration), the next pose is predicted from them and the
+distance to the prediction is tested: high speed alone is no jump, and lost scans only widen the tolerance. So from 0 to
+60 m/s a displacement of 3 m is found between poses at most 0.4 s apart; for a standing vehicle, as long as no ordinary
+start explains it. Before the velocity is known, only the speed limit is tested.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from vlad_ros.jit import kernel
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Bools
 
-FASTEST, FASTEST_TURN = 70.0, 4 * math.pi  # m/s, rad/s; what is faster is a jump whatever came before
-SLACK, SLACK_TURN = 0.5, math.radians(30.0)  # m, rad; corrections of the odometry, shocks, a sensor in a hand
-TIMING = 0.005  # s; how far a pose's stamp may be off
+FASTEST, FASTEST_TURN = 70.0, 4 * math.pi  # m/s, rad/s; anything faster is always a jump
+SLACK, SLACK_TURN = 0.5, math.radians(30.0)  # m, rad; odometry corrections, shocks, hand-held sensors
+TIMING = 0.005  # s; tolerated error of a pose's stamp
 ACCELERATION, SPEED_UP = 10.0, 5.0  # m/s^2; full braking and hard turns together; a hard start
 TURN_ACCELERATION = 8.0  # rad/s^2
-SOON, TELEPORT = 0.42, 2.9  # s, m; so near in time nothing that far from the prediction is a motion
-STANDING, START = 0.3, 3.0  # m/s, m/s^2; a vehicle that stood still may have started since
-HISTORY = 50  # poses that a prediction is made from, at most
-STALE = 2.0  # s; a velocity over so long predicts nothing
+SOON, TELEPORT = 0.42, 2.9  # s, m; within SOON, a deviation of TELEPORT is always a jump
+STANDING, START = 0.3, 3.0  # m/s, m/s^2; a standing vehicle may have started since
+HISTORY = 50  # maximum number of poses used for a prediction
+STALE = 2.0  # s; a velocity over this long is not used for prediction
 
 
 @kernel
 def _turn(A: F64, B: F64) -> F64:
-    """Rotation vector (3,) of A^T B, for (3, 3) rotations; its direction is of no use near half a turn."""
+    """Rotation vector (3,) of A^T B, for (3, 3) rotations; its direction is unreliable near half a turn."""
     R = np.zeros((3, 3))
     for i in range(3):
         for j in range(3):
@@ -45,20 +45,20 @@ def _turn(A: F64, B: F64) -> F64:
 
 @kernel
 def _allowed(before: float, dt: float, speed: float) -> float:
-    """How far [m] a pose may lie from the prediction: `dt` [s] after the last one, which came `before` after its."""
+    """Allowed distance [m] from the prediction: `dt` [s] after the last pose, whose velocity spans `before` [s]."""
     slack, reach = SLACK + TIMING * speed * (1.0 + dt / before), 0.5 * dt * (before + dt)
     if dt <= SOON:
         return min(slack + ACCELERATION * reach, TELEPORT)
     if speed < STANDING:
         return min(slack + START * reach, max(TELEPORT, 0.5 * START * dt * dt))
-    # What is slow cannot brake for long, and nothing starts as hard as it brakes.
+    # A slow vehicle cannot brake for long, and no vehicle starts as hard as it brakes.
     return slack + max(SPEED_UP * reach, min(ACCELERATION * reach, 1.5 * speed * dt))
 
 
 @kernel
 def _earlier(seconds: F64, at: int, first: int, dt: float) -> int:
-    """The pose before `at`, from `first` on, that a velocity at `at` is measured from: `dt` ago or more, so that noise
-    is not extrapolated."""
+    """Index of the pose, not before `first`, from which the velocity at `at` is measured: at least `dt` [s] earlier, so
+    that noise is not extrapolated."""
     j = at
     while j > first and seconds[at] - seconds[j] < dt:
         j -= 1
@@ -67,9 +67,9 @@ def _earlier(seconds: F64, at: int, first: int, dt: float) -> int:
 
 @kernel
 def _breaks(seconds: F64, poses: F64, begin: int) -> Bools:
-    """As `breaks`, of times (N,) [s]; only from the pose `begin` on, up to which odometry leads."""
+    """Like `breaks`, for times (N,) [s]; checks only from pose `begin` on, before which there is no break."""
     out = np.zeros(len(seconds), np.bool_)
-    first = 0  # of the poses since the last break
+    first = 0  # first pose since the last break
     for i in range(max(begin, 1), len(seconds)):
         dt = seconds[i] - seconds[i - 1]
         step = poses[i, :3, 3] - poses[i - 1, :3, 3]
@@ -99,24 +99,24 @@ def _breaks(seconds: F64, poses: F64, begin: int) -> Bools:
 
 
 def breaks(stamps: np.ndarray, poses: F64) -> Bools:
-    """(N,) whether odometry does not lead to each of `poses` (N, 4, 4) from the one before it, at growing `stamps`
-    (N,) [ns]; False for the first. After a break nothing is known of the motion but what comes next."""
+    """(N,) whether odometry jumps between each of `poses` (N, 4, 4) and the one before it, at increasing `stamps` (N,)
+    [ns]; False for the first. After a break the motion is estimated from the following poses only."""
     return _breaks((stamps - stamps[0]) / SECOND, np.ascontiguousarray(poses), 1)
 
 
 class Continuity:
-    """The same for poses that come one by one."""
+    """The same check for poses that arrive one by one."""
 
     def __init__(self) -> None:
         self._recent: deque[tuple[int, F64]] = deque(maxlen=HISTORY)
 
     def clear(self) -> None:
-        """Nothing is known of the motion any more."""
+        """Discard the motion history."""
         self._recent.clear()
 
     def breaks_at(self, stamp: int, T_odom_base: F64) -> bool:
-        """Whether odometry does not lead from the poses since the last break to this one at `stamp` [ns]; it is one of
-        them from now on, or the first of the next ones."""
+        """Whether odometry jumps between the poses since the last break and this one at `stamp` [ns]. The pose is added
+        to the history; after a break the history starts with it."""
         self._recent.append((stamp, T_odom_base))
         stamps, poses = zip(*self._recent, strict=True)
         seconds = (np.array(stamps) - stamps[0]) / SECOND

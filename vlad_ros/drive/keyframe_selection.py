@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which scans become keyframes: spread evenly over the travel with odometry, over the time without."""
+"""Keyframe selection: evenly spaced by travel with odometry, by time without."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vlad_ros.types import F32
 
 
 class KeyframeSelector:
-    """Asked about each scan of a session in order: `wants` first and, where that or somebody else says yes, `takes`."""
+    """Call for each scan of a session in order: `wants` first and, if that or another source says yes, `takes`."""
 
     def __init__(self, config: RecognizerConfig) -> None:
         self._config = config
         self._last: Place | None = None
         self._descriptor: F32 | None = None  # of the last keyframe's single scan
-        self._looked = 0  # when a descriptor was asked for last
+        self._looked = 0  # stamp of the last scan with a descriptor
 
     def wants(self, at: Place) -> bool:
-        """Whether the scan should be a keyframe; without odometry only if it is new, too (asked at most once in
-        `keyframe_period`). The first one should, and the first with a pose after one without."""
+        """Whether the scan should be a keyframe; without odometry only if it also looks new (checked at most once in
+        `keyframe_period`). True for the first scan, and for the first with a pose after one without."""
         config, last = self._config, self._last
         if last is None:
             return True
@@ -39,8 +39,8 @@ class KeyframeSelector:
         return moved >= config.keyframe_distance or turned >= math.radians(config.keyframe_yaw)
 
     def takes(self, at: Place, descriptor: F32, forced: bool = False) -> bool:
-        """Whether the wanted scan becomes a keyframe, now that its descriptor (D,) is known: by odometry it does,
-        without only where it looks unlike the last keyframe. `forced`: somebody else has decided that it does."""
+        """Whether the wanted scan becomes a keyframe, given its descriptor (D,): always with odometry, otherwise only
+        if it differs from the last keyframe. `forced`: another source has decided that it does."""
         self._looked = at.stamp
         by_looks = not forced and at.T_odom_base is None
         if by_looks and self._similarity(descriptor) >= self._config.keyframe_similarity:
@@ -49,5 +49,5 @@ class KeyframeSelector:
         return True
 
     def _similarity(self, descriptor: F32) -> float:
-        """To the last keyframe; -inf before the first."""
+        """Similarity to the last keyframe; -inf before the first."""
         return -math.inf if self._descriptor is None else float(descriptor @ self._descriptor)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scans of the last metres, joined by odometry into a map that is centred on a keyframe.
+"""Local maps: scans joined by odometry into a map that is centred on a keyframe.
 
-A window that ends at the newest scan covers another stretch when it is seen from the other direction; one centred on
-the keyframe covers the same. So a keyframe waits until the body is half a window past it.
+A window that ends at the newest scan covers a different stretch when driven in the other direction; one centred on the
+keyframe covers the same stretch. So a keyframe waits until the body is half a window past it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlad_ros.types import F32, F64
 
 @dataclass(frozen=True, eq=False)
 class JoinedMap:
-    """`points` (M, 4) float32 in the keyframe's body frame, one a voxel; `span` [m] of travel from the first to the
+    """`points` (M, 4) float32 in the keyframe's body frame, one per voxel; `span` [m] of travel from the first to the
     last scan joined; `partial`: that is less than half of the window."""
 
     points: F32
@@ -41,33 +41,33 @@ class _KeptScan:
 
 
 class LocalMap:
-    """The scans that waiting and coming keyframes may need.
+    """The scans that waiting and future keyframes may need.
 
     A keyframe waits from its `add` to its `join`. Memory is bounded by the scans of `accumulation_m` behind the oldest
-    waiting keyframe, one in `accumulation_spacing` (and `keyframe_yaw`), and by one scan for each waiting keyframe;
-    the caller says with `forget_before` how far back the oldest one looks.
+    waiting keyframe, one per `accumulation_spacing` (and `keyframe_yaw`), and by one scan for each waiting keyframe;
+    the caller sets with `forget_before` how far back the oldest one needs scans.
     """
 
     def __init__(self, config: RecognizerConfig, bev: BevConfig | None = None) -> None:
-        """`bev` tells how far the raster sees (default: `BevConfig()`)."""
+        """`bev` sets the extent of the raster (default: `BevConfig()`)."""
         self._config = config
         self._half = config.accumulation_m / 2
         self._radius = (bev or BevConfig()).extent / math.sqrt(2) + self._half
-        # The trace of a rotation by keyframe_yaw; turned by more, a narrow field of view sees something new.
+        # Trace of a rotation by keyframe_yaw; beyond it, a narrow field of view shows new surroundings.
         self._trace = 1.0 + 2.0 * math.cos(math.radians(config.keyframe_yaw))
         self._scans: list[_KeptScan] = []
         self._waiting: set[int] = set()
         self._window = 0
 
     def __len__(self) -> int:
-        """Scans kept."""
+        """Number of scans kept."""
         return len(self._scans)
 
     def add(self, points: F32, stamp: int, T_odom_base: F64, travel: float, is_keyframe: bool) -> None:
         """Offer a scan: `points` (N, 4) in the body frame, `stamp` [ns], `travel` [m] along the session.
 
-        It is kept, thinned and cropped to what the raster can see, if it is a keyframe or `accumulation_spacing` of
-        travel after the last one kept.
+        It is kept, thinned and cropped to the raster's reach, if it is a keyframe or `accumulation_spacing` of travel
+        after the last one kept.
         """
         last = self._scans[-1] if self._scans and self._scans[-1].window == self._window else None
         if not is_keyframe and last is not None and travel - last.travel < self._config.accumulation_spacing:
@@ -79,22 +79,22 @@ class LocalMap:
             self._waiting.add(stamp)
 
     def break_window(self) -> None:
-        """Close the window here, at a jump or a missing pose: nothing on both sides of it is joined."""
+        """Close the window at a jump or a missing pose: scans before and after are not joined."""
         self._window += 1
         self._drop_closed()
 
     def is_complete(self, travel_keyframe: float, stamp_keyframe: int, travel_now: float, stamp_now: int) -> bool:
-        """Whether a keyframe has nothing more to wait for: the body is half a window past it, `accumulation_timeout`
-        of stamp time is over, or its window was closed."""
+        """Whether a keyframe's wait is over: the body is half a window past it, `accumulation_timeout` has passed in
+        stamp time, or its window was closed."""
         closed = any(scan.stamp == stamp_keyframe and scan.window != self._window for scan in self._scans)
         late = stamp_now - stamp_keyframe >= nanoseconds(self._config.accumulation_timeout)
         return closed or late or travel_now - travel_keyframe >= self._half
 
     def join(self, stamp_keyframe: int) -> JoinedMap:
-        """The map around a keyframe, which waits no longer; ValueError when there is no scan of that stamp.
+        """The map around a keyframe, which then stops waiting; ValueError when there is no scan with that stamp.
 
-        Its own scan comes first, then the others by their distance along the way, so that of two points in a voxel the
-        one with less drift stays.
+        Its own scan comes first, then the others by their distance in travel, so that the point with less drift is kept
+        in each voxel.
         """
         keyframe = self._scan(stamp_keyframe)
         chosen = [keyframe]
@@ -111,7 +111,7 @@ class LocalMap:
         return JoinedMap(points, span, span < self._half)
 
     def forget_before(self, travel: float) -> None:
-        """Drop the scans before `travel` [m], which no waiting or coming keyframe can need."""
+        """Drop the scans before `travel` [m], which no waiting or future keyframe can need."""
         self._scans = [scan for scan in self._scans if scan.travel >= travel]
         self._waiting &= {scan.stamp for scan in self._scans}
 
@@ -134,7 +134,7 @@ class LocalMap:
         )
 
     def _settle(self, keyframe: _KeptScan) -> None:
-        """The keyframe was joined: its scan stays for others only where no other has settled already."""
+        """After a keyframe is joined, keep its scan for others only if no settled scan covers the same place."""
         self._waiting.discard(keyframe.stamp)
         settled = [scan for scan in self._scans if scan is not keyframe and scan.stamp not in self._waiting]
         if self._repeats(keyframe, settled):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the body was at a scan's stamp: odometry messages, interpolated, never extrapolated."""
+"""The body's pose at a scan's stamp: odometry messages, interpolated, never extrapolated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
 HISTORY = 30_000_000_000  # ns; far longer than any scan waits for its pose
-GAP = SECOND  # without a message; across it nothing is interpolated
-BEFORE = 8  # messages that tell whether the next one jumps
+GAP = SECOND  # ns without a message; not interpolated across
+BEFORE = 8  # messages used to check whether the next one jumps
 
 
 class OdometryBuffer:
-    """The last 30 s of `T_odom_base`, in order of their stamps [ns], with their twists where they were given."""
+    """The last 30 s of `T_odom_base`, in order of their stamps [ns], with their twists where given."""
 
     def __init__(self) -> None:
         self._stamps: list[int] = []
@@ -37,12 +37,12 @@ class OdometryBuffer:
         return self._stamps[-1] if self._stamps else None
 
     def add(self, stamp: int, T_odom_base: F64, twist: F64 | None = None) -> int:
-        """Keep a message; how many were found to have a wrong stamp. One for a stamp already known replaces it;
+        """Add a message; returns how many had a wrong stamp. A message with a known stamp replaces the old one;
         ValueError unless `T_odom_base` is rigid.
 
-        A clock set back (a bag played again) begins a new history; a single message with a wrong stamp is left out:
-        `StampGate` tells them apart with the next message. `twist` (6,): x y z [m/s] and turning [rad/s] in the base
-        frame; all zero, as many publish it, is unknown, and so is one that is not finite or faster than any vehicle.
+        A clock set back (a bag played again) starts a new history; a single message with a wrong stamp is dropped:
+        `StampGate` distinguishes them by the next message. `twist` (6,): x y z [m/s] and rotation [rad/s] in the base
+        frame; treated as unknown if all zero (as often published), not finite, or faster than any vehicle.
         """
         wrong, message = 0, (stamp, check_rigid(T_odom_base), _known(twist))
         for (known, T, turning), verdict, _ in self._gate.judge(stamp, message):
@@ -66,7 +66,7 @@ class OdometryBuffer:
         del self._stamps[:old], self._poses[:old], self._twists[:old]
 
     def clear(self) -> None:
-        """Forget every message."""
+        """Discard all messages."""
         self._forget()
         self._gate = StampGate()
 
@@ -76,12 +76,12 @@ class OdometryBuffer:
         self._twists.clear()
 
     def covers(self, stamp: int) -> bool:
-        """Whether `at` has an answer for `stamp`."""
+        """Whether `at` returns a pose for `stamp`."""
         return bool(self._stamps) and self._stamps[0] <= stamp <= self._stamps[-1]
 
     def at(self, stamp: int) -> F64 | None:
-        """T_odom_base at `stamp` [ns]: the message of that very stamp, or slerp and linear interpolation between the
-        messages on both sides; None outside of them, and where a gap of more than 1 s or a jump lies between."""
+        """T_odom_base at `stamp` [ns]: the message with exactly that stamp, or slerp and linear interpolation between
+        its neighbours; None outside of the messages, or if a gap of more than 1 s or a jump is between them."""
         if not self.covers(stamp):
             return None
         after = bisect.bisect_left(self._stamps, stamp)
@@ -94,11 +94,11 @@ class OdometryBuffer:
         return interpolate(self._poses[before], self._poses[after], fraction)
 
     def across(self, first: int, last: int) -> Motion | None:
-        """The motion from `first` to `last` [ns]; None where the messages do not cover it, jump, or leave a
-        gap of more than 1 s within.
+        """The motion from `first` to `last` [ns]; None if the messages do not cover it, jump, or have a gap of more
+        than 1 s in it.
 
-        Only where they do not reach, the twist of the nearest message carries on from there, if it is known and the
-        gap is shorter than a sweep.
+        Only beyond the first or last message, the motion is continued with the twist of the nearest message, if it is
+        known and the gap is shorter than a sweep.
         """
         if not self._stamps:
             return None
@@ -116,7 +116,7 @@ class OdometryBuffer:
         return Motion(np.array(stamps, np.int64), np.stack(known)) if len(known) == len(poses) else None
 
     def _leads(self, first: int, last: int) -> bool:
-        """Whether odometry leads from the message `first` to the message `last`."""
+        """Whether odometry has no jump or gap from the message `first` to the message `last`."""
         begin = max(first - BEFORE, 0)
         stamps = np.array(self._stamps[begin : last + 1], np.int64)
         parted = breaks(stamps, np.stack(self._poses[begin : last + 1]))
@@ -124,7 +124,7 @@ class OdometryBuffer:
         return not parted[first - begin + 1 :].any()
 
     def _carry_on(self, index: int, stamp: int) -> F64 | None:
-        """The pose at `stamp` by the twist of the oldest (0) or newest (-1) message."""
+        """The pose at `stamp`, extrapolated with the twist of the oldest (0) or newest (-1) message."""
         gap, twist = stamp - self._stamps[index], self._twists[index]
         if twist is None or abs(gap) > LONGEST_SWEEP:
             return None
@@ -132,7 +132,7 @@ class OdometryBuffer:
 
 
 def _known(twist: F64 | None) -> F64 | None:
-    """`twist`, or None where it says nothing."""
+    """`twist`, or None if it is unusable."""
     if twist is None or not np.isfinite(twist).all() or not np.any(twist):
         return None
     if np.linalg.norm(twist[:3]) > FASTEST or np.linalg.norm(twist[3:]) > FASTEST_TURN:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scans meet their odometry, BEV and keyframe announcements here, all by stamp; no ROS, no clock, no thread of its own.
+"""Pair scans with odometry, BEVs and keyframe announcements by stamp; no ROS, no clock, no own thread.
 
-A scan waits until what belongs to it has come or can come no more, and is then released, in order of arrival. All waits
-are in stamp time: they end when a cloud arrives that is so much newer.
+A scan waits until its data has arrived or can no longer arrive, and is then released, in order of arrival. Timeouts are
+in stamp time: one expires when a cloud arrives that is newer by that much.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vlad_ros.drive.stamp_gate import AHEAD, Judged, StampGate
 from vlad_ros.stamps import nanoseconds
 from vlad_ros.types import F64
 
-SCANS_A_SECOND = 100  # more no LiDAR makes: that many wait even where their stamps stand still
+SCANS_A_SECOND = 100  # upper limit for a LiDAR; bounds the queue even if stamps do not advance
 
 
 class Inputs:
-    """`release` gets each scan once, in order; `count` hears the reason (see `ros.reasons.REASONS`) of whatever fails.
+    """`release` gets each scan once, in order; `count` gets the reason (see `ros.reasons.REASONS`) of each failure.
 
     Thread-safe; `release` is called with the lock held and must not block.
     """
@@ -46,8 +46,8 @@ class Inputs:
         self._waiting: deque[PendingScan] = deque()
         self._bevs: list[tuple[int, Any]] = []
         self._gate: StampGate[PendingScan] = StampGate()
-        self._announced: list[int] = []  # those that no scan released so far is later than
-        self._known: set[int] = set()  # all that was announced: a Path tells its nodes again and again
+        self._announced: list[int] = []  # stamps not yet passed by a released scan
+        self._known: set[int] = set()  # all announced stamps: every Path repeats its nodes
         self._newest: int | None = None
         self._released: int | None = None
         self._most_waiting = config.queue_size
@@ -56,7 +56,7 @@ class Inputs:
 
     @property
     def odometry(self) -> TopicOdometry | None:
-        """The odometry's messages, None where they do not come from a topic."""
+        """The odometry messages, None if they do not come from a topic."""
         return self._poses if isinstance(self._poses, TopicOdometry) else None
 
     @property
@@ -65,7 +65,7 @@ class Inputs:
         return self._newest or 0
 
     def add_scan(self, scan: PendingScan) -> None:
-        """Let a scan wait for what belongs to it, unless its stamp is none to be believed (`StampGate`)."""
+        """Queue a scan until its data has arrived, unless its stamp is implausible (`StampGate`)."""
         with self._lock:
             self._take(self._gate.judge(scan.stamp, scan))
 
@@ -90,7 +90,7 @@ class Inputs:
             self._let_go(self._waiting.popleft())
 
     def add_odometry(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None = None) -> None:
-        """A message of odom_source topic, as in `OdometryBuffer.add`. ValueError unless the transform is rigid."""
+        """Add a message of odom_source topic, as in `OdometryBuffer.add`. ValueError unless the transform is rigid."""
         with self._lock:
             if isinstance(self._poses, TopicOdometry):
                 for _ in range(self._poses.add(stamp, T_odom_child, child, twist)):
@@ -98,7 +98,7 @@ class Inputs:
             self.pump()
 
     def add_bev(self, stamp: int, image: Any) -> None:
-        """A BEV message; as many wait for their clouds as clouds may wait."""
+        """Add a BEV message; the queue has the same limit as that of the clouds."""
         with self._lock:
             self._bevs.append((stamp, image))
             self._bevs.sort(key=lambda entry: entry[0])
@@ -108,7 +108,7 @@ class Inputs:
                 self._count("bev_unpaired")
 
     def announce(self, stamp: int) -> None:
-        """The back-end calls the scan of this stamp a keyframe; counted as late when that scan has already gone."""
+        """The back-end announces this stamp as a keyframe; counted as late if its scan was already released."""
         with self._lock:
             if stamp in self._known:
                 return
@@ -120,19 +120,19 @@ class Inputs:
             self.pump()
 
     def may_wait(self, scan: PendingScan) -> bool:
-        """Whether a scan that was released with many others, because their announcement came late, is young enough to
-        wait for the worker, too."""
+        """Whether a scan that was released with many others, because their announcement was late, is recent enough to
+        wait for the worker as well."""
         return self._config.keyframe_source == "topic" and not self._late(scan, self._config.keyframe_timeout)
 
     def pump(self) -> None:
-        """Release the scans whose waiting is over."""
+        """Release the scans that no longer need to wait."""
         with self._lock:
             while self._waiting and self._ready(self._waiting[0]):
                 self._let_go(self._waiting.popleft())
             self._drop_unpaired()
 
     def release_all(self, believe: bool = False) -> None:
-        """The input has fallen silent: nobody is left to wait for, nor (to be believed) to doubt the last stamp."""
+        """Release all waiting scans when the input has stopped; `believe`: also accept a held stamp."""
         with self._lock:
             if believe:
                 self._take(self._gate.believe())
@@ -142,12 +142,12 @@ class Inputs:
 
     @property
     def waiting(self) -> int:
-        """How many scans wait for what belongs to them, or for the next one to say whether their stamp is right."""
+        """Number of scans that wait for their data, or for the next scan to confirm their stamp."""
         with self._lock:
             return len(self._waiting) + self._gate.holds
 
     def clear(self) -> int:
-        """Drop everything; the number of scans that were waiting."""
+        """Drop everything; returns the number of scans that were waiting."""
         with self._lock:
             dropped = len(self._waiting) + len(self._gate.release())
             self._gate = StampGate()
@@ -179,7 +179,7 @@ class Inputs:
         self._release(scan)
 
     def _ready(self, scan: PendingScan) -> bool:
-        """Fill in what has come; whether nothing more is to be waited for."""
+        """Fill in the data that has arrived; returns whether the scan can be released."""
         config = self._config
         ready = self._poses.find(scan) or self._late(scan, config.odom_timeout)
         if config.use_bev:
@@ -192,7 +192,7 @@ class Inputs:
         return self._newest is not None and self._newest >= scan.stamp + nanoseconds(timeout)
 
     def _find_bev(self, scan: PendingScan) -> bool:
-        """The BEV nearest in stamp, within the tolerance; final when its stamp is the very same or a later one came."""
+        """The BEV nearest in stamp, within the tolerance; final if its stamp is equal or a later one has arrived."""
         tolerance = nanoseconds(self._config.bev_tolerance)
         near = [(abs(stamp - scan.stamp), stamp, image) for stamp, image in self._bevs]
         near = [entry for entry in near if entry[0] <= tolerance]
@@ -209,10 +209,10 @@ class Inputs:
         scan.is_keyframe = at < len(self._announced) and self._announced[at] <= scan.stamp + tolerance
         if scan.is_keyframe or at == len(self._announced) or self._newest is None:
             return bool(scan.is_keyframe)
-        return self._announced[at] <= self._newest + AHEAD  # a stamp of the future says nothing about this scan
+        return self._announced[at] <= self._newest + AHEAD  # a stamp in the future is no evidence for this scan
 
     def _drop_unpaired(self) -> None:
-        """BEVs too old for any scan that waits or is to come."""
+        """Drop BEVs that are too old for any waiting or future scan."""
         if self._newest is None or self._released is None:
             return
         oldest = min((scan.stamp for scan in self._waiting), default=self._newest + 1)

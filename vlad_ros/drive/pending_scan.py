@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cloud message on its way through the node."""
+"""A cloud message being processed by the node."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vlad_ros.types import F64
 
 @dataclass(eq=False)
 class PendingScan:
-    """A cloud message on its way, with what was found for it.
+    """A cloud message being processed, with the data paired with it.
 
     `stamp` [ns] is the message's; `arrival` [s] on the steady clock. `T_odom_child` (4, 4) is the odometry's own
-    transform, of the frame `child`. `is_keyframe` None: the pipeline decides. To be deskewed: `offsets` [ns] from the
-    stamp of each row of the message, None where it tells no times (or none that can be understood: `times_fault`), and
-    `motion` of `child` across them, where known.
+    transform, of the frame `child`. `is_keyframe` None: the pipeline decides. For deskewing: `offsets` [ns] from the
+    stamp of each row of the message, None if it has no times (or none that can be interpreted: `times_fault`), and
+    `motion` of `child` across them, if known.
     """
 
     message: Any
@@ -38,5 +38,5 @@ class PendingScan:
 
     @property
     def reach(self) -> tuple[int, int]:
-        """First and last stamp [ns] that odometry is wanted at."""
+        """First and last stamp [ns] at which odometry is needed."""
         return (self.stamp, self.stamp) if self.offsets is None else reach(self.offsets, self.stamp)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the pose of a scan comes from: a topic's messages by stamp, or nowhere. (TF: `ros/inputs/tf`.)"""
+"""Sources of a scan's pose: a topic's messages by stamp, or none. (TF: `ros/inputs/tf`.)"""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from vlad_ros.drive.odometry import OdometryBuffer
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.types import F64
 
-CHILDREN = 8  # frames of odometry on one topic; more are an error somewhere
+CHILDREN = 8  # maximum of child frames on one odometry topic; more indicate an error
 
 
 class PoseSource(Protocol):
-    """Where `T_odom_child` of a scan comes from."""
+    """Source of `T_odom_child` for a scan."""
 
     def find(self, scan: PendingScan) -> bool:
-        """Fill the scan's pose when it is known; whether waiting longer is of no use."""
+        """Fill in the scan's pose if known; returns True if waiting longer is useless."""
 
     def follow(self, scan: PendingScan) -> None:
-        """Fill the motion across the scan's sweep, when it is known: the waiting is over."""
+        """Fill in the motion across the scan's sweep, if known; called when the scan stops waiting."""
 
     def clear(self) -> None:
-        """Forget everything: the stamps have begun anew."""
+        """Discard all messages; a new session starts."""
 
 
 class NoOdometry:
@@ -36,13 +36,13 @@ class NoOdometry:
         """No motion is known."""
 
     def clear(self) -> None:
-        """Nothing to forget."""
+        """Nothing to discard."""
 
 
 class TopicOdometry:
-    """odom_source topic: interpolated between the messages on both sides, those of each child frame by themselves.
+    """odom_source topic: interpolated between neighbouring messages, separately for each child frame.
 
-    An empty child frame is the body, `base_frame` or (empty) the cloud's own frame; leading slashes do not count.
+    An empty child frame is the body, `base_frame` or (empty) the cloud's own frame; leading slashes are ignored.
     """
 
     def __init__(self, base_frame: str = "") -> None:
@@ -50,7 +50,7 @@ class TopicOdometry:
         self._buffers: dict[str, OdometryBuffer] = {}
 
     def add(self, stamp: int, T_odom_child: F64, child: str, twist: F64 | None) -> int:
-        """Keep a message; how many were found to have a wrong stamp. ValueError unless the transform is rigid."""
+        """Add a message; returns how many had a wrong stamp. ValueError unless the transform is rigid."""
         child = child.lstrip("/")
         if child not in self._buffers and len(self._buffers) >= CHILDREN:
             raise ValueError(f"the odometry topic has {CHILDREN + 1} child frames: {', '.join(self._buffers)}, {child}")
@@ -58,7 +58,7 @@ class TopicOdometry:
 
     @property
     def children(self) -> list[str]:
-        """The child frames heard so far."""
+        """The child frames received so far."""
         return list(self._buffers)
 
     @property
@@ -67,8 +67,8 @@ class TopicOdometry:
         return max((buffer.newest for buffer in self._buffers.values() if buffer.newest is not None), default=None)
 
     def find(self, scan: PendingScan) -> bool:
-        """Interpolated; in vain as soon as odometry is newer than the scan without reaching back to it. With a pose,
-        a sweep that goes on after its stamp is waited for, too."""
+        """Interpolate the pose; gives up once odometry is newer than the scan but does not cover it. With a pose, also
+        waits until the end of a sweep that continues after its stamp."""
         scan.child, buffer = self._choose(scan.frame)
         if buffer is None:
             return False
@@ -78,12 +78,12 @@ class TopicOdometry:
         )
 
     def follow(self, scan: PendingScan) -> None:
-        """From the messages around the sweep."""
+        """Fill in the motion from the messages around the sweep."""
         buffer = self._choose(scan.frame)[1]
         scan.motion = None if buffer is None else buffer.across(*scan.reach)
 
     def _choose(self, sensor: str) -> tuple[str, OdometryBuffer | None]:
-        """The body's odometry, or the sensor's, or whatever there is (whose frame is told where it does not fit)."""
+        """The body's odometry, else the sensor's, else any other (whose frame is reported if it does not fit)."""
         body = self._base_frame or sensor
         for child in (body, sensor, "", *self._buffers):
             if child in self._buffers:
@@ -91,5 +91,5 @@ class TopicOdometry:
         return "", None
 
     def clear(self) -> None:
-        """Forget every message."""
+        """Discard all messages."""
         self._buffers.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan as the drive takes it: cleaned, with its stamp and its pose."""
+"""A scan as input to the drive: cleaned points, stamp and pose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlad_ros.types import F32, F64
 @dataclass(frozen=True, eq=False)
 class Scan:
     """`points` (N, 4) [m] in the body frame, the stamp [ns], the raster (C, H, W) given with it and `T_odom_base`
-    (4, 4), both None without."""
+    (4, 4), both None if absent."""
 
     points: F32
     stamp: int
@@ -27,7 +27,7 @@ class Scan:
 
 
 class Place(NamedTuple):
-    """Where a scan lies along its drive: `travel` [m] and `T_odom_base` are None without odometry."""
+    """Position of a scan along its drive: `travel` [m] and `T_odom_base` are None without odometry."""
 
     stamp: int
     T_odom_base: F64 | None
@@ -45,8 +45,8 @@ def check_scan(
 ) -> Scan:
     """A scan of checked input, its points cropped as `config` says unless they are `cropped` (`BodyPoints`).
 
-    CloudError (a ValueError) for a cloud that nothing can be made of, ValueError for a stamp that is no integer of 63
-    bits, a transform that is not rigid, or a raster that is not finite or not of the size and channels of `bev`.
+    CloudError (a ValueError) for an unusable cloud, ValueError for a stamp that is not a 63-bit integer, a transform
+    that is not rigid, or a raster that is not finite or not of the size and channels of `bev`.
     """
     points = crop(points, config, bev, cropped)
     if not isinstance(stamp, (int, np.integer)) or not 0 <= stamp < 2**63:
@@ -61,7 +61,7 @@ def check_scan(
 
 def crop(points: np.ndarray, config: RecognizerConfig, bev: BevConfig, cropped: bool = False) -> F32:
     """The finite points (N, 4) between `min_range` and `max_range` of their origin and outside of `body_box`, or all of
-    them where they are `cropped`; CloudError where none lies in the raster."""
+    them if they are already `cropped`; CloudError if none lies in the raster."""
     if cropped:
         points = clean(points, 0.0, np.inf)
     else:

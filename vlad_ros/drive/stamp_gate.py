@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which stamps are believed: one that is far from where it should be waits until the next one says which is right."""
+"""Stamp plausibility: an item with an unexpected stamp is held until the next one shows which is right."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from vlad_ros.stamps import SECOND
 
-LATE = SECOND  # a stamp older than the newest by at most so much is only late; one farther back is held
-AHEAD = SECOND  # a stamp ahead of the drive's pace by more is held
-STEPS = 21  # that the pace is the median of
+LATE = SECOND  # up to this much older than the newest, a stamp is only late; farther back it is held
+AHEAD = SECOND  # a stamp ahead of the drive's pace by more than this is held
+STEPS = 21  # number of steps whose median is the pace
 
 Item = TypeVar("Item")
 Verdict = Literal["ok", "repeated_stamp", "late_stamp", "wrong_stamp", "pause", "session_opened"]
 
 
 class Judged(NamedTuple, Generic[Item]):
-    """`item` goes on with "ok", after a "pause", or as the first of a new session ("session_opened"); with another
-    verdict it is dropped. `gap` [ns]: how much later than by the drive's pace it comes; negative: the clock went back
-    by so much."""
+    """`item` is accepted with "ok", after a "pause", or as the first of a new session ("session_opened"); with any
+    other verdict it is dropped. `gap` [ns]: delay relative to the drive's pace; negative: how far the clock went
+    back."""
 
     item: Item
     verdict: Verdict
@@ -30,9 +30,9 @@ class Judged(NamedTuple, Generic[Item]):
 class StampGate(Generic[Item]):
     """Judges stamped items in the order of their arrival.
 
-    A stamp more than 1 s back, or ahead of the pace by more than 1 s, is held until the next one: where that goes on
-    from the old stamps the held one was wrong, where it goes on from the held one there was a pause (ahead), or a clock
-    has been set back. So one wrong stamp costs one item, whatever it is off by.
+    A stamp more than 1 s back, or ahead of the pace by more than 1 s, is held until the next one arrives: if that
+    continues the old stamps, the held one was wrong; if it continues the held one, there was a pause (ahead), or the
+    clock was set back. So one wrong stamp costs only one item, however large its error.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class StampGate(Generic[Item]):
 
     @property
     def pace(self) -> int:
-        """The usual step between stamps [ns]; 0 while it is not known."""
+        """The usual step between stamps [ns]; 0 while unknown."""
         return round(statistics.median(self._steps)) if self._steps else 0
 
     @property
@@ -51,7 +51,7 @@ class StampGate(Generic[Item]):
         return self._held is not None
 
     def judge(self, stamp: int, item: Item) -> list[Judged[Item]]:
-        """What is known now: of this item, of the one held before it, of both, or (while it is held) of none."""
+        """The verdicts known now: on this item, on the one held before it, on both, or (while it is held) on none."""
         newest, held = self._newest, self._held
         if newest is None:
             self._newest = stamp
@@ -59,7 +59,7 @@ class StampGate(Generic[Item]):
         if held is not None and self._confirms(stamp, held[0], newest):
             verdict: Verdict = "pause" if held[0] > newest else "session_opened"
             gap = held[0] - newest - self.pace
-            if stamp - held[0] > 2 * self.pace + AHEAD:  # a slower sensor from here on
+            if stamp - held[0] > 2 * self.pace + AHEAD:  # the sensor is slower from here on
                 self._steps.clear()
             self._steps.append(stamp - held[0])
             self._newest, self._held = stamp, None
@@ -78,7 +78,7 @@ class StampGate(Generic[Item]):
         return [*wrong, Judged(item, "ok")]
 
     def believe(self) -> list[Judged[Item]]:
-        """Nothing comes that could tell: what is held is taken for what it says."""
+        """No further item is expected: accept the held item with its stamp."""
         newest, held = self._newest, self._held
         if held is None or newest is None:
             return []
@@ -86,14 +86,14 @@ class StampGate(Generic[Item]):
         return [Judged(held[1], "pause" if held[0] > newest else "session_opened", held[0] - newest - self.pace)]
 
     def release(self) -> list[Judged[Item]]:
-        """Nothing more will come: what is held is dropped."""
+        """No further item is expected: drop the held item."""
         held, self._held = self._held, None
         return [] if held is None else [Judged(held[1], "wrong_stamp")]
 
     def _follows(self, stamp: int, before: int, pace: int = 0) -> bool:
-        """Whether a stamp goes on from another; with an item lost or held in between, too."""
+        """Whether a stamp continues from another; also with an item lost or held in between."""
         return before < stamp <= before + 2 * max(self.pace, pace) + AHEAD
 
     def _confirms(self, stamp: int, held: int, newest: int) -> bool:
-        """Whether a stamp goes on from the held one, at the old pace or at the slower one that the held one shows."""
+        """Whether a stamp continues from the held one, at the old pace or the slower one that the held one implies."""
         return not self._follows(stamp, newest) and self._follows(stamp, held, held - newest)

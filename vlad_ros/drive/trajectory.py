@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A back-end's path: poses by stamp, interpolated, never extrapolated and never across a hole."""
+"""A back-end's path: poses by stamp, interpolated, never extrapolated and never across a gap."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from vlad_ros.poses import check_all_rigid, interpolate
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Bools, Ints
 
-FEW = 5  # times the usual spacing between neighbours is still their spacing, more is a hole
+FEW = 5  # up to this many times the usual spacing neighbours are connected; more is a gap
 
 
 class Trajectory:
-    """Poses `T` (N, 4, 4) at `stamps` (N,) integer nanoseconds, in any order; of equal stamps the last one counts.
+    """Poses `T` (N, 4, 4) at `stamps` (N,) integer nanoseconds, in any order; for equal stamps the last one is used.
 
-    A path may be a part of the drive, and may have holes. It tells the poses at its own stamps, and those between two
-    neighbouring poses that belong together: they are at most max(1 s, 5 times the median spacing) apart in time.
-    Between neighbours farther apart it tells nothing, with one exception: nodes made by distance are far apart in time
-    where the vehicle stood or crawled. So neighbours belong together, too, where by `travel` (stamps (M,) in order,
-    and metres along the drive (M,), NaN where unknown) the vehicle went at most 5 times as far between them as the
-    median neighbours lie apart.
+    A path may cover a part of the drive, and may have gaps. It gives poses at its own stamps, and between neighbouring
+    poses that are connected: at most max(1 s, 5 times the median spacing) apart in time. Between neighbours farther
+    apart it gives none, with one exception: nodes created by distance are far apart in time where the vehicle stood or
+    crawled. So neighbours are also connected if, by `travel` (stamps (M,) in order, and metres along the drive (M,),
+    NaN where unknown), the vehicle moved between them at most 5 times the median distance of neighbours.
 
-    `last` is the path before this one; `news` leaves out what has not changed since. ValueError for no poses, numbers
-    of stamps and poses that differ, or a pose that is not rigid.
+    `last` is the previous path; `news` omits what has not changed since. ValueError for no poses, different numbers of
+    stamps and poses, or a pose that is not rigid.
     """
 
     def __init__(
@@ -49,12 +48,12 @@ class Trajectory:
         self._joined = self._neighbours(travel)
 
     def _neighbours(self, travel: tuple[Ints, F64] | None) -> Bools:
-        """Whether each pose (N,) and the next one belong together."""
+        """Whether each pose (N,) and the next one are connected."""
         joined, steps = np.zeros(len(self._stamps), np.bool_), np.diff(self._stamps)
         if len(steps):
             joined[:-1] = steps <= max(SECOND, FEW * _median(steps))
         if len(steps) and travel is not None and len(travel[0]):
-            begin, (at, metres) = self._stamps[0], travel  # counted from there nothing is lost in float64
+            begin, (at, metres) = self._stamps[0], travel  # relative to it, float64 is exact
             ways = np.diff(np.interp(self._stamps - begin, at - begin, metres, left=np.nan, right=np.nan))
             lost = np.searchsorted(self._stamps, at[np.isnan(metres)])  # without odometry in between
             ways[np.clip(lost - 1, 0, len(ways) - 1)] = np.nan
@@ -62,7 +61,7 @@ class Trajectory:
         return joined
 
     def _compare(self, last: Trajectory | None) -> tuple[Bools, Bools]:
-        """Which poses (N,) are as in `last`, and after which of them (N,) what is told up to the next one is not."""
+        """Which poses (N,) equal those in `last`, and after which (N,) the interval to the next one has changed."""
         if last is None:
             return np.zeros(len(self._stamps), np.bool_), np.ones(len(self._stamps), np.bool_)
         was = np.minimum(np.searchsorted(last._stamps, self._stamps), len(last._stamps) - 1)
@@ -73,25 +72,25 @@ class Trajectory:
         return same, news_after
 
     def _around(self, stamps: Ints) -> tuple[Ints, Ints]:
-        """The poses (M,) before and after `stamps`: twice the same where one has the very stamp, or is the first or
-        the last."""
+        """The poses (M,) before and after `stamps`: the same one twice if a pose has exactly that stamp, or if it is
+        the first or the last."""
         after = np.searchsorted(self._stamps, stamps)
         before = np.maximum(after - 1, 0)
         after = np.minimum(after, len(self._stamps) - 1)
         return np.where(self._stamps[after] == stamps, after, before), after
 
     def tells(self, stamps: Ints) -> Bools:
-        """At which of `stamps` (M,) the path tells a pose."""
+        """At which of `stamps` (M,) the path gives a pose."""
         before, after = self._around(stamps)
         return (self._stamps[after] == stamps) | ((before < after) & self._joined[before])
 
     def news(self, stamps: Ints) -> Bools:
-        """At which of `stamps` (M,) it tells a pose that the last path did not tell, or told otherwise."""
+        """At which of `stamps` (M,) it gives a pose that the last path did not give, or gave differently."""
         before, after = self._around(stamps)
         return self.tells(stamps) & np.where(before < after, self._news_after[before], self._news_at[before])
 
     def at(self, stamps: Ints) -> F64:
-        """(M, 4, 4) at stamps that the path tells: slerp and linear interpolation. ValueError for any other stamp."""
+        """(M, 4, 4) at stamps where `tells` is True: slerp and linear interpolation. ValueError for any other stamp."""
         if not self.tells(stamps).all():
             raise ValueError("the path does not tell every pose asked for, and nothing is extrapolated")
         before, after = self._around(stamps)
@@ -105,6 +104,6 @@ class Trajectory:
 
 
 def _median(numbers: npt.NDArray) -> float:
-    """The lower of two in the middle: a hole beside a single step does not make itself usual."""
+    """The lower median: with a single regular step and one gap, the gap does not count as usual."""
     middle = (len(numbers) - 1) // 2
     return float(np.partition(numbers, middle)[middle])

@@ -18,7 +18,7 @@ from vlad_ros.types import F32, F64
 
 
 class Window(NamedTuple):
-    """A keyframe that waits no longer, its single scan's descriptor (D,), and the local map around it."""
+    """A completed keyframe, its single scan's descriptor (D,), and the local map around it."""
 
     at: Place
     scan_descriptor: F32
@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """A keyframe whose window is open: the descriptor of its single scan waits with it, not its points."""
+    """A keyframe whose window is open, with the descriptor of its single scan, without its points."""
 
     at: Place
     travel: float
@@ -38,8 +38,8 @@ class Drive:
 
     With odometry, and unless `single_scans`, a keyframe waits for the local map centred on it: until its window is
     full, at the latest until `accumulation_timeout`, a jump, a missing pose or `close`. The others do not wait. So
-    keyframes come out in order of their stamps, each exactly once. `bev` is the configuration of the raster that the
-    local maps are for; `counters` counts the interruptions.
+    keyframes are returned in order of their stamps, each exactly once. `bev` is the configuration of the raster that
+    the local maps are for; `counters` counts the interruptions.
     """
 
     def __init__(self, config: RecognizerConfig, bev: BevConfig, counters: Counter[str], single_scans: bool) -> None:
@@ -53,11 +53,11 @@ class Drive:
 
     @property
     def waiting(self) -> int:
-        """Keyframes whose window is still open."""
+        """Number of keyframes whose window is still open."""
         return len(self._waiting)
 
     def move(self, scan: Scan) -> tuple[Place, list[Window]]:
-        """Where the next scan lies along the drive, and the keyframes whose windows end before it."""
+        """Position of the next scan along the drive, and the keyframes whose windows end before it."""
         closed: list[Window] = []
         interruption = self._track.interruption(scan.stamp, scan.T_odom_base)
         if interruption is not None:
@@ -67,26 +67,26 @@ class Drive:
         return self.at, closed
 
     def interrupt(self) -> list[Window]:
-        """Nothing that comes is joined with what came; the keyframes whose windows end here."""
+        """End all windows: later scans are not joined with earlier ones. Returns the keyframes closed by this."""
         closed = self.close()
         self._local_map.break_window()
         return closed
 
     def leads_to(self, T_odom_base: F64 | None, after: int) -> bool:
-        """Whether odometry goes on with this pose `after` [ns] the newest scan; where either has none, nothing says
-        that it does not."""
+        """Whether odometry continues without a jump to this pose `after` [ns] the newest scan; True if either has no
+        pose."""
         at = self.at
         if at is None or at.T_odom_base is None or T_odom_base is None:
             return True
         return self._track.interruption(at.stamp + max(after, 1), T_odom_base) is None
 
     def joins(self, at: Place) -> bool:
-        """Whether a scan is joined with its neighbours; otherwise it is described alone, and `add` is not for it."""
+        """Whether a scan is joined with its neighbours; otherwise it is described alone; do not call `add`."""
         return at.T_odom_base is not None and not self._single_scans
 
     def add(self, at: Place, points: F32, scan_descriptor: F32 | None) -> list[Window]:
-        """Add the scan at `at` to the local map, as a keyframe where its descriptor is given; the keyframes whose
-        windows are full now."""
+        """Add the scan at `at` to the local map, as a keyframe if its descriptor is given; returns the keyframes whose
+        windows are now full."""
         T_odom_base, travel = at.T_odom_base, at.travel
         if T_odom_base is None or travel is None:
             raise ValueError("a scan without a pose cannot be joined with others")
@@ -104,7 +104,7 @@ class Drive:
         return done
 
     def close(self) -> list[Window]:
-        """The waiting keyframes, with as much of their windows as there is."""
+        """Close all windows; the waiting keyframes, with their windows as far as filled."""
         return [self._first() for _ in range(len(self._waiting))]
 
     def _first(self) -> Window:

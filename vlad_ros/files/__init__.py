@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files from outside: sequences, bags, single scans."""
+"""Input files: sequences, bags, single scans."""

@@ -51,10 +51,10 @@ def sequence_scans(sequence: Sequence, rate: float, T_odom_sensor: F64 | None = 
 
 
 def write_bag(path: str | os.PathLike[str], scans: Iterable[StampedScan], config: ImportConfig) -> int:
-    """Write the scans as PointCloud2 and, where they have poses, Odometry at the same stamps; the number of scans.
+    """Write the scans as PointCloud2 and, where they have poses, Odometry at the same stamps; returns the scan count.
 
-    Streams: one scan is held at a time. An existing `path` is a ValueError, nothing is overwritten; where writing fails
-    or is interrupted, nothing stays. ValueError for a stamp that no message can carry, OSError as writing raises it.
+    Streams one scan at a time. An existing `path` is a ValueError, nothing is overwritten; if writing fails
+    or is interrupted, no file is left. ValueError for a stamp that no message can carry, OSError as writing raises it.
     """
     plugin = StoragePlugin.MCAP if config.storage == "mcap" else StoragePlugin.SQLITE3
     count = 0
@@ -121,13 +121,13 @@ def odometry_message(stamp: int, T_odom_base: F64, frame: str, child_frame: str)
 
 @contextmanager
 def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
-    """The bag, closed at the end; BagError (a ValueError) says what `path` is instead, and the remedy."""
+    """The bag, closed at the end; BagError (a ValueError) says what is wrong with `path`, and the remedy."""
     with closing(Bag(path)) as bag:
         yield bag
 
 
 def deserialise(data: bytes, kind: str) -> Any:
-    """A message of the type `kind`; ValueError where the bytes are none."""
+    """Deserialise a message of type `kind`; ValueError if the bytes are not one."""
     try:
         return TYPES.deserialize_cdr(data, kind)
     except SerdeError as error:
@@ -139,9 +139,9 @@ def read_messages(
     topics: Mapping[str, str] | None = None,
     failed: Callable[[str, str], object] | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """(topic, message) in the order of the bag; of all topics, or of those in `topics`, whose types it says.
+    """Yield (topic, message) in bag order, for all topics or only those in `topics`, which maps topics to types.
 
-    What cannot be read is passed over, and `failed` is told: the topic, empty where the file is damaged, and why.
+    Unreadable messages are skipped and reported to `failed`: the topic (empty if the file is damaged) and why.
     Without `failed` it is a ValueError.
     """
     damaged = None if failed is None else partial(failed, "")

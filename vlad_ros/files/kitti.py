@@ -17,14 +17,14 @@ from vlad_ros.types import F32, F64
 
 COLUMNS = 4  # x y z reflectance, float32
 OTHERS = (3, 5, 6, 7)  # columns that files of other datasets have
-ENOUGH = 100  # numbers; of fewer, nothing is said about their columns
+ENOUGH = 100  # numbers; with fewer, the columns are not checked
 CLEARLY = 5.0  # standard errors
-FARTHEST, FEW = 1e5, 0.01  # m; farther than any sensor sees, and the share of numbers that may be wrong all the same
+FARTHEST, FEW = 1e5, 0.01  # m; beyond any sensor's range, and the tolerated share of such numbers
 
 
 def scan_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The files of the scans, in the order of their numbers. ValueError where there are none, or one is not made of x y
-    z reflectance by its size."""
+    """The scan files, in numeric order. ValueError if there are none, or if the size of one does not fit x y
+    z reflectance points."""
     files = numbered((Path(folder) / "velodyne").glob("*.bin"))
     if not files:
         raise ValueError(f"{folder}: no velodyne/*.bin in it, not a KITTI odometry folder")
@@ -34,7 +34,7 @@ def scan_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_bin(file: Path) -> F32:
-    """The points (N, 4) of one file, x y z reflectance. ValueError where its numbers are others."""
+    """The points (N, 4) of one file, x y z reflectance. ValueError if its columns are different."""
     _check_size(file)
     numbers = np.fromfile(file, "<f4")
     if np.mean(np.abs(numbers, where=np.isfinite(numbers), out=np.zeros_like(numbers)) > FARTHEST) > FEW:
@@ -54,10 +54,10 @@ def _check_size(file: Path) -> None:
 
 
 def _columns(numbers: F32) -> int:
-    """How many numbers a point has, by the step at which numbers are most alike.
+    """Number of columns per point: the step at which the numbers are most alike.
 
     Two draws from one column differ on average by less than those from two columns (the energy distance is never
-    negative: Szekely and Rizzo, 2013), and neighbours in a sweep by less yet.
+    negative: Szekely and Rizzo, 2013), and neighbours in a sweep differ even less.
     """
     if len(numbers) < ENOUGH:
         return COLUMNS
@@ -75,8 +75,8 @@ def kitti_scans(folder: str | os.PathLike[str], rate: float) -> Iterator[Stamped
 
     `poses.txt` (or the benchmark's ``../../poses/<sequence>.txt``) holds T_world_camera; with `Tr` = T_camera_velodyne
     of calib.txt the sensor's pose is ``inverse(Tr) T_world_camera Tr``, in a map that is the first scan's frame. Stamps
-    start one second after zero, for a stamp of zero means "unknown" in ROS. ValueError names what does not fit, before
-    the first scan where it can be known then.
+    start at one second, because a stamp of zero means "unknown" in ROS. ValueError names what does not fit, before
+    the first scan if possible.
     """
     folder = Path(folder)
     files = scan_files(folder)
@@ -117,7 +117,7 @@ def kitti_poses(folder: Path) -> F64 | None:
 
 
 def _camera_velodyne(path: Path) -> F64:
-    """`Tr` of calib.txt, by that very name: there are others that begin like it."""
+    """`Tr` of calib.txt, matched exactly: other names share this prefix."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     by_name = {words[0].removesuffix(":"): words[1:] for words in map(str.split, lines) if words}
     try:
@@ -133,7 +133,7 @@ def _camera_velodyne(path: Path) -> F64:
 
 
 def _times(path: Path) -> F64 | None:
-    """Seconds (S,), growing; None where there is no such file."""
+    """Seconds (S,), increasing; None if there is no such file."""
     table = _numbers(path)
     if table is None:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One scan out of a file: of a sequence, of a bag, or a cloud of its own (.pcd, KITTI .bin, .npy)."""
+"""One scan from a file: a sequence, a bag, or a single cloud (.pcd, KITTI .bin, .npy)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _from_sequence(path: Path, index: int | None) -> F32:
 
 
 def _from_bag(path: Path, index: int | None) -> F32:
-    """The cloud `index` of a bag, its topics together in the order of the bag."""
+    """The cloud `index` of a bag, counted over all its topics in bag order."""
     from vlad_ros.cloud.decode import decode_message
     from vlad_ros.files.bags import CLOUD, deserialise, open_bag
 
@@ -75,12 +75,12 @@ def _from_bin(path: Path) -> F32:
 def _from_npy(path: Path) -> F32:
     try:
         return four_columns(np.asarray(np.load(path, allow_pickle=False)))
-    except Exception as error:  # whatever a damaged file makes numpy run into
+    except Exception as error:  # any error that numpy raises on a damaged file
         raise ValueError(f"{path}: not a readable array of points ({error})") from error
 
 
 def _from_pcd(path: Path) -> F32:
-    """A PCD file is a PointCloud2 with a header of text, and is decoded as one."""
+    """Decode a PCD file as a PointCloud2 with a text header."""
     header, data = _pcd_header(path)
     try:
         names, counts = header["FIELDS"], [int(count) for count in header.get("COUNT", [])]
@@ -106,7 +106,7 @@ def _from_pcd(path: Path) -> F32:
 
 
 def _pcd_header(path: Path) -> tuple[dict[str, list[str]], bytes]:
-    """The header's lines by keyword, and what follows it."""
+    """The header's lines by keyword, and the data after the header."""
     content, begin = path.read_bytes(), 0
     header: dict[str, list[str]] = {}
     while "DATA" not in header:

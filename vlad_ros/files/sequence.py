@@ -38,13 +38,13 @@ class Sequence:
         return len(self.scans)
 
     def poses_to(self, purpose: str) -> F64:
-        """The poses (S, 4, 4); ValueError saying that there are none to `purpose` by."""
+        """The poses (S, 4, 4); ValueError if there are none, which `purpose` needs."""
         if self.poses is None:
             raise ValueError(f"{self.name}: has no poses to {purpose} by")
         return self.poses
 
     def stamps_ns(self, rate: float = 10.0) -> list[int]:
-        """Integer nanoseconds of each scan; where the file has no stamps, evenly at `rate` from one second on."""
+        """Integer nanoseconds of each scan; without stamps in the file, evenly spaced at `rate`, starting at 1 s."""
         if self.stamps is None:
             return [nanoseconds(1.0 + i / rate) for i in range(len(self))]
         return [nanoseconds(s) for s in self.stamps]
@@ -58,7 +58,7 @@ def load_sequence(path: str | os.PathLike[str]) -> Sequence:
             arrays = {key: data[key] for key in data.files}
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such sequence file") from error
-    except Exception as error:  # whatever a damaged file makes numpy, zipfile and zlib run into
+    except Exception as error:  # any error of numpy, zipfile or zlib on a damaged file
         raise ValueError(f"{path}: not a readable .npz sequence ({error})") from error
     missing = [key for key in ("xyz", "scale", "offsets") if key not in arrays]
     if missing:
@@ -70,7 +70,7 @@ def load_sequence(path: str | os.PathLike[str]) -> Sequence:
 
 
 def _sequence(name: str, arrays: dict[str, np.ndarray]) -> Sequence:
-    """The sequence of a file's arrays, checked."""
+    """Build the sequence from a file's arrays, after checking them."""
     xyz, offsets, scale = (arrays[key] for key in ("xyz", "offsets", "scale"))
     _expect("xyz", xyz, (None, 3), "iuf")
     _expect("offsets", offsets, (None,), "iu")
@@ -112,7 +112,7 @@ def _poses(poses: np.ndarray | None, count: int) -> F64 | None:
 
 
 def _stamps(stamps: np.ndarray | None, count: int) -> F64 | None:
-    """(count,) seconds that messages can carry."""
+    """(count,) seconds that fit in a message stamp."""
     if stamps is None:
         return None
     _expect("stamps", stamps, (count,), "iuf")
@@ -122,7 +122,7 @@ def _stamps(stamps: np.ndarray | None, count: int) -> F64 | None:
 
 
 def save_sequence(path: str | os.PathLike[str], sequence: Sequence, scale: float = 0.005) -> None:
-    """Write a sequence file; points beyond ``32767 * scale`` metres are a ValueError, never wrapped around."""
+    """Write a sequence file; points beyond ``32767 * scale`` metres are a ValueError and never wrap around."""
     points = np.concatenate(sequence.scans) if sequence.scans else np.zeros((0, 4), np.float32)
     quantised = np.round(points[:, :3] / scale)
     if len(points) and np.abs(quantised).max() > MAX_RANGE_INT16:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The storage of a rosbag2, in whatever state it was found; what cannot be read is named with its remedy."""
+"""The storage of a rosbag2, possibly damaged; errors name what cannot be read and the remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = (".mcap", ".db3")
 MCAP, SQLITE, ROS1 = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V"
 ZSTD = b"\x28\xb5\x2f\xfd"
 PROFILE = slice(21, 25)  # of an mcap's first bytes: after magic, opcode and two lengths
-STEP = 1_000_000  # ns; how far behind a damaged place reading is taken up again, doubled until it succeeds
+STEP = 1_000_000  # ns; reading resumes this far after a damaged place, doubled until it succeeds
 WHAT_IT_IS = "a rosbag2 is a folder with metadata.yaml, or a .mcap or .db3 file"
 
 Damaged = Callable[[str], object]
@@ -30,9 +30,9 @@ class BagError(ValueError):
 
 
 class Bag:
-    """An open bag: `connections` (one a topic and type) and its messages, file by file; BagError where it is none.
+    """An open bag: `connections` (one per topic and type) and its messages, file by file; BagError if it is not a bag.
 
-    A folder is read by its metadata.yaml; where that is missing or unreadable, its files tell the same themselves.
+    A folder is read by its metadata.yaml; if that is missing or unreadable, the storage files are inspected instead.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -53,20 +53,20 @@ class Bag:
 
     @property
     def end_time(self) -> int:
-        """When the last one was [ns], as the bag says."""
+        """When the last message was recorded [ns], as the bag says."""
         return max(int(reader.end_time) for reader in self._readers)
 
     def messages(
         self, connections: Collection[Any], damaged: Damaged | None = None
     ) -> Iterator[tuple[Any, int, bytes]]:
-        """(connection, time of recording [ns], serialised message) of `connections`, some of the bag's own.
+        """(connection, time of recording [ns], serialised message) of `connections`, a subset of the bag's.
 
-        Of a damaged place `damaged` is told, and it is passed over; without `damaged` it is a BagError.
+        A damaged place is reported to `damaged` and skipped; without `damaged` it is a BagError.
         """
         wanted = {(connection.topic, connection.msgtype): connection for connection in connections}
         for reader in self._readers:
             for storage in getattr(reader.storage, "storages", [reader.storage]):
-                # By topic and type: what else metadata.yaml says of a topic, people edit.
+                # By topic and type only: users edit the other fields of a topic in metadata.yaml.
                 own = [c for c in storage.connections if (c.topic, c.msgtype) in wanted]
                 shown = reader.path / storage.path.name if reader.path.is_dir() else reader.path
                 for connection, time, data in _survivors(storage, own, shown, damaged) if own else ():
@@ -79,23 +79,23 @@ class Bag:
 
 
 def _joined(one: Any, other: Any) -> Any:
-    """Two publishers, or the parts in two files, of one topic."""
+    """Merge two connections of one topic: two publishers, or the parts in two files."""
     profiles = [*one.ext.offered_qos_profiles, *other.ext.offered_qos_profiles]
     ext = one.ext._replace(offered_qos_profiles=profiles)
     return one._replace(msgcount=one.msgcount + other.msgcount, ext=ext)
 
 
 def _survivors(storage: Any, own: list[Any], shown: Path, damaged: Damaged | None) -> Iterator[tuple[Any, int, bytes]]:
-    """What can be read of one file; behind a damaged place it is taken up again as early as possible."""
+    """Yield what can be read of one file; after a damaged place, reading resumes as early as possible."""
     indexed = not isinstance(storage, McapReader) or bool(storage.chunks)
-    # Without an index: in the order of the file, whatever its times.
+    # Without an index: in file order, regardless of the times.
     read = storage.messages if indexed else storage.messages_scan
     begin, end, step = storage.metadata.start_time, storage.metadata.end_time, STEP
     start = None
     while True:
         try:
             for connection, time, data in read(own, start):
-                packed = data[:4] == ZSTD  # each message by itself; serialised ones begin with 0
+                packed = data[:4] == ZSTD  # compressed per message; serialised messages begin with 0
                 yield connection, time, rosbag2_reader.zstd.decompress(data) if packed else data
                 begin, step = time, STEP
             return
@@ -111,7 +111,7 @@ def _survivors(storage: Any, own: list[Any], shown: Path, damaged: Damaged | Non
 
 
 def _open(path: Path) -> list[Any]:
-    """Open readers of a folder or of a file. BagError, or OSError as the system has it."""
+    """Open readers of a folder or of a file. BagError, or OSError from the system."""
     if not path.is_dir():
         return [_open_file(path)]
     named = _named(path)
@@ -132,7 +132,7 @@ def _open(path: Path) -> list[Any]:
         _check(path / name)
     try:
         return [_opened(path)]
-    except Exception as error:  # the metadata, or one of the files: the files are asked one by one
+    except Exception as error:  # the metadata or one of the files is bad: try the files one by one
         if not all(Path(name).suffix in SUFFIXES for name in named):
             raise _error(
                 path, f"{', '.join(named)} cannot be read ({_line(error)}); zstd -t finds the damaged one"
@@ -169,7 +169,7 @@ def _opened(path: Path) -> Any:
 
 
 def _named(folder: Path) -> list[str] | None:
-    """The files that metadata.yaml names; None where there is no metadata.yaml that says so."""
+    """The files that metadata.yaml names; None if there is no usable metadata.yaml."""
     try:
         information = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
         names = [Path(name).name for name in information["relative_file_paths"]]
@@ -181,7 +181,7 @@ def _named(folder: Path) -> list[str] | None:
 
 
 def _no_storage(folder: Path) -> str:
-    """Why a folder without metadata.yaml and storage is none, and what it is instead."""
+    """Why a folder without metadata.yaml and storage is not a bag, and what it is instead."""
     if (old := numbered(folder.glob("*.bag"))) and _head(old[0]).startswith(ROS1):
         return _convert(old[0])
     if packed := numbered(file for file in folder.iterdir() if file.suffix in (".zstd", ".zst")):
@@ -192,7 +192,7 @@ def _no_storage(folder: Path) -> str:
 
 
 def _check(file: Path) -> None:
-    """BagError for a file that is at first sight something else, or unfinished."""
+    """BagError for a file whose first bytes show another format, or that is unfinished."""
     if not file.exists():
         raise _error(file, "there is no such file or folder")
     if not file.is_file():
@@ -209,7 +209,7 @@ def _check(file: Path) -> None:
 
 
 def _damage(file: Path, error: Exception, shown: Path | None = None) -> str:
-    """What is wrong with the content of a storage file, and what helps; `shown`: the name that people know it by."""
+    """What is wrong with the content of a storage file, and the remedy; `shown`: the name shown to the user."""
     shown = shown or file
     head, tail = _head(file), _head(file, -len(MCAP))
     if file.suffix == ".mcap":
@@ -243,5 +243,5 @@ def _error(path: Path, why: str) -> BagError:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """An error's message, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

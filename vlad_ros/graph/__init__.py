@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edges for others: between a back-end's own nodes, and as files."""
+"""Loop edges for other software: between a back-end's own nodes, and as files."""

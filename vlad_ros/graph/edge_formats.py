@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pose graphs as files that g2o and GTSAM read.
 
-An edge `i j T` says `T_i_j`: where j's body lies in i's. A loop is the edge `match query T_match_query`.
+An edge `i j T` is `T_i_j`: the pose of j's body in i's. A loop is the edge `match query T_match_query`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlad_ros.covariance_conventions import g2o_information, gtsam_covariance
 from vlad_ros.poses import inverse, to_quaternion
 from vlad_ros.types import F64
 
-SMALLEST_METRES, SMALLEST_DEGREES = 0.01, 0.05  # standard deviations of the odometry of a standing vehicle
+SMALLEST_METRES, SMALLEST_DEGREES = 0.01, 0.05  # standard deviations of odometry at standstill
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class GraphEdge:
 
 @dataclass(frozen=True, eq=False)
 class PoseGraph:
-    """`poses` (N, 4, 4): the keyframes by id, as odometry has them, which is where an optimiser starts."""
+    """`poses` (N, 4, 4): the keyframes' odometry poses by id, the optimiser's initial values."""
 
     poses: F64
     odometry: list[GraphEdge]
@@ -42,8 +42,8 @@ class PoseGraph:
 
 
 def odometry_edges(T_odom_base: F64, session: np.ndarray, config: ExportConfig) -> list[GraphEdge]:
-    """Edges between neighbours of one session, poses (N, 4, 4), NaN where unknown; as uncertain as odometry that
-    drifts: its distances by a share, its attitude as a random walk."""
+    """Edges between neighbours of one session, poses (N, 4, 4), NaN where unknown; with the covariance of
+    odometry drift: a fraction of the distance, and a random walk of the attitude."""
     edges = []
     for i, j in itertools.pairwise(range(len(T_odom_base))):
         T = inverse(T_odom_base[i]) @ T_odom_base[j]
@@ -57,7 +57,7 @@ def odometry_edges(T_odom_base: F64, session: np.ndarray, config: ExportConfig) 
 
 
 def write_graph(path: str | os.PathLike[str], graph: PoseGraph, format: str) -> None:
-    """Write the file, whole or not at all. `format` g2o: for g2o and what reads its files; gtsam: for
+    """Write the file atomically. `format` g2o: for g2o and what reads its files; gtsam: for
     `gtsam.readG2o(path, True)`, whose rotations, order and information are GTSAM's own."""
     vertex, edge = {"g2o": (_g2o_vertex, _g2o_edge), "gtsam": (_gtsam_vertex, _gtsam_edge)}[format]
     lines = [vertex(i, T) for i, T in enumerate(graph.poses)]

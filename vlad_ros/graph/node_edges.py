@@ -2,7 +2,7 @@
 """Loop edges between a back-end's own nodes, where those are not our keyframes.
 
 A loop between the keyframes q and m becomes one between the nodes q' and m' nearest to them in time:
-`T_m'q' = T_m'_m T_match_query T_q_q'`, where odometry gives the two short ways at the ends.
+`T_m'q' = T_m'_m T_match_query T_q_q'`, where odometry gives the two short transforms at the ends.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 
 REACH = SECOND // 2  # to the nearest node
-WAITING = 1000  # edges whose nodes are not known yet; the oldest is given up
+WAITING = 1000  # edges whose nodes are not known yet; beyond that the oldest is dropped
 
-# A standard deviation of odometry over a way of less than a second: a floor, and a share of the way.
+# A standard deviation of odometry over less than a second: a floor, and a fraction of the distance.
 TRANSLATION_FLOOR, TRANSLATION_SHARE = 0.02, 0.02  # m, m per m
 ROTATION_FLOOR, ROTATION_SHARE = math.radians(0.2), 0.02  # rad, rad per rad
 
@@ -35,7 +35,7 @@ Withhold = Callable[[str], None]
 
 
 class Pose(NamedTuple):
-    """Where the body was by odometry at `stamp` [ns]; unknown where `T_odom_base` is None. Poses of different `part`s
+    """The body's odometry pose at `stamp` [ns]; unknown where `T_odom_base` is None. Poses of different `part`s
     have a gap or a jump of odometry between them."""
 
     stamp: int
@@ -73,8 +73,8 @@ class NodeEdges:
 
     Fed in the order of the stamps with `move` (the odometry of every scan), `announce` (the nodes) and `add` (the
     closures); `take` gives the edges whose nodes are known by now. An edge waits until a node later than both of its
-    keyframes is known. `withhold` hears why an edge is not given: "node_far", "node_without_odometry" or
-    "node_other_session"; a second edge between the same two nodes is not news and passed over.
+    keyframes is known. `withhold` is called with the reason for a withheld edge: "node_far", "node_without_odometry" or
+    "node_other_session"; a second edge between the same two nodes is skipped.
     """
 
     def __init__(self, withhold: Withhold) -> None:
@@ -84,7 +84,7 @@ class NodeEdges:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """The stamps went back: what they meant until now is over."""
+        """Discard all poses, nodes and edges: the stamps went back."""
         self._odometry = OdometryBuffer()
         self._last: int | None = None  # stamp of the last pose
         self._continuity = Continuity()
@@ -96,7 +96,7 @@ class NodeEdges:
         self.give_up()
 
     def move(self, stamp: int, T_odom_base: F64 | None) -> None:
-        """Where the body was at a scan; None without odometry."""
+        """Add the body's odometry pose at a scan; None without odometry."""
         if self._last is not None and stamp < self._last - LATE:
             self._begin_anew()
         if T_odom_base is None:
@@ -112,7 +112,7 @@ class NodeEdges:
         self._settle()
 
     def announce(self, *stamps: int) -> None:
-        """The back-end has nodes at these stamps; those already known change nothing."""
+        """Add the back-end's nodes at these stamps; known ones are ignored."""
         news = set(stamps).difference(self._known)
         if news:
             self._known |= news
@@ -120,7 +120,7 @@ class NodeEdges:
             self._settle()
 
     def _settle(self) -> None:
-        """Find the poses of the nodes that odometry has come to."""
+        """Find the poses of the nodes that odometry has reached."""
         newest = self._odometry.newest
         if newest is None:
             return
@@ -133,7 +133,7 @@ class NodeEdges:
         return Pose(stamp, T_odom_base, bisect.bisect_right(self._breaks, stamp))
 
     def add(self, closure: LoopClosure, T_odom_query: F64 | None, T_odom_match: F64 | None) -> None:
-        """A loop closure with its keyframes' odometry; only accepted and verified ones become edges."""
+        """Add a loop closure with its keyframes' odometry; only accepted and verified ones become edges."""
         if not closure.accepted or closure.T_match_query is None or closure.covariance is None:
             return
         if closure.query_session != closure.match_session:
@@ -160,7 +160,7 @@ class NodeEdges:
         return found
 
     def give_up(self) -> None:
-        """No node will come any more for the edges that wait."""
+        """Drop the waiting edges: no more nodes will come for them."""
         while self._edges:
             self._edges.popleft()
             self._withhold("node_far")
@@ -198,7 +198,7 @@ class NodeEdges:
 
 
 def _way(target: Pose, source: Pose) -> F64 | None:
-    """T_target_source by odometry, None where it does not lead from one to the other."""
+    """T_target_source by odometry; None if odometry does not connect the two."""
     if target.stamp == source.stamp:
         return np.eye(4)
     if target.T_odom_base is None or source.T_odom_base is None or target.part != source.part:

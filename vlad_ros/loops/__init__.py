@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From candidates to loop closures: aligned, verified, judged."""
+"""From candidates to loop closures: alignment, verification, acceptance."""

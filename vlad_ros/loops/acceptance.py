@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From candidates to decisions: each is verified and weighed, then accepted, or rejected for a named reason."""
+"""Loop acceptance: each candidate is verified and scored, then accepted, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ELSEWHERE = 15.0  # m; a candidate this far from another shows another place
 ELSEWHERE_KEYFRAMES = 10  # the same where poses are not known
 DRIFT = 0.05  # of the travel between two keyframes: how far odometry may be off at their loop, a standard deviation
 DRIFT_FLOOR = 0.5  # m
-MEMORY = 3  # keyframes whose loops are asked whether they agree
+MEMORY = 3  # last keyframes whose loops are checked for agreement
 AGREE_METRES, AGREE_ANGLE = 1.0, math.radians(5.0)
 AGREE_KEYFRAMES = 5  # without odometry: matches this near in the map agree
 MAX_SPEED = 40.0  # m/s
 
 
 class _RememberedLoop(NamedTuple):
-    """A verified loop, remembered until later keyframes have been asked about it."""
+    """A verified loop, kept to check later loops for agreement."""
 
     query: Keyframe
     match_id: int
@@ -38,7 +38,7 @@ class _RememberedLoop(NamedTuple):
 
 
 class Judge:
-    """Judges the candidates of one drive's keyframes, in order; its memory is of the drive: make another for another.
+    """Judges the candidates of one drive's keyframes, in order; it remembers the drive, so create one per drive.
 
     `calibration` turns evidence into a probability; from `config.min_probability` on a loop is accepted.
     """
@@ -147,7 +147,7 @@ def margin_over_elsewhere(candidate: Candidate, others: list[Candidate], databas
 def odometry_distance(edge: _RememberedLoop, database: KeyframeDatabase) -> float:
     """Distance [standard deviations of the drift] of a loop from where odometry puts it; NaN where it cannot tell.
 
-    The deviation grows with the travel in between, so that after a long way the distance forbids nothing.
+    The deviation grows with the travel in between, so that after a long distance no loop is ruled out.
     """
     match, query = database.keyframe(edge.match_id), edge.query
     if match.session != query.session or match.T_odom_base is None or query.T_odom_base is None:
@@ -158,10 +158,10 @@ def odometry_distance(edge: _RememberedLoop, database: KeyframeDatabase) -> floa
 
 
 def agree(before: _RememberedLoop, after: _RememberedLoop, database: KeyframeDatabase) -> bool:
-    """Whether two loops of one drive say the same of where the map is.
+    """Whether two loops of one drive agree on the pose of the map.
 
     With odometry on both sides the four transforms of the quadrangle must close; without, the second match must be
-    the first one or a neighbour of it, and the motion that they imply one that a vehicle can make.
+    the first one or a neighbour of it, and the implied motion must be possible for a vehicle.
     """
     m1, m2 = database.keyframe(before.match_id), database.keyframe(after.match_id)
     if m1.session != m2.session:

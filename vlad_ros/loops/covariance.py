@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a registration holds each direction: the covariance of a perturbation on the match's side.
+"""How well a registration constrains each direction: the covariance of a perturbation on the match's side.
 
-T_true = exp(d) T with d = x y z roll pitch yaw along the axes of the match's frame. Points that lie on surfaces speak
-along the normals (point-to-plane, Chen and Medioni, 1991); what no normal holds stays wide, as along a corridor. The
+T_true = exp(d) T with d = x y z roll pitch yaw along the axes of the match's frame. Points on surfaces constrain d
+along the normals (point-to-plane, Chen and Medioni, 1991); other directions stay wide, as along a corridor. The
 constants were chosen on simulated pairs (vlad_ros.simulation.pairs, seeds 300 and 301), so that the normalised squared
 error averages 6 in every kind of scene, at every distance and density.
 """
@@ -13,13 +13,13 @@ import numpy as np
 
 from vlad_ros.types import F64
 
-WIDE = 4.0  # m; standard deviation of a direction that nothing holds, at the points' mean distance for a rotation
-SPURIOUS = 0.006  # of the best held direction: what the noise of the normals alone seems to hold
+WIDE = 4.0  # m; standard deviation of an unconstrained direction, at the points' mean distance for a rotation
+SPURIOUS = 0.006  # of the best constrained direction: apparent constraint from the noise of the normals alone
 NOISE = 0.005  # m; points are no nearer to their surfaces than this
 MAD = 0.6745  # median of |x| of a standard normal x
-POINTS = 2300.0  # neighbouring points err alike: more of them do not average out
+POINTS = 2300.0  # errors of neighbouring points are correlated: more points do not average them out
 FLOOR = (0.0007, 0.0007, 0.0003, 0.0002, 0.0002, 0.0002)  # m, rad
-UNSETTLED = (2.1, 0.7)  # of the way that the last round of registration still went: metres, radians
+UNSETTLED = (2.1, 0.7)  # of the motion in the last round of registration: metres, radians
 BENT = 0.7  # of the residual over the points' mean distance: a local map's own heading is that uncertain
 
 
@@ -36,7 +36,7 @@ def covariance(points: F64, normals: F64, residuals: F64, overlap: float, unsett
     """
     count = len(points)
     radius = max(1.0, float(np.sqrt((points**2).sum(axis=1).mean()))) if count else 1.0
-    unit = np.array([1.0, 1.0, 1.0, radius, radius, radius])  # a rotation counted in metres at the mean distance
+    unit = np.array([1.0, 1.0, 1.0, radius, radius, radius])  # a rotation expressed in metres at the mean distance
     sigma = float(np.hypot(NOISE, np.median(np.abs(residuals)) / MAD)) if count else NOISE
     weights = 1.0 / (1.0 + (residuals / (2.0 * sigma)) ** 2)
     J = jacobian(points, normals) / unit

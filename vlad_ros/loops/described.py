@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pipeline says of a keyframe."""
+"""The pipeline's result for a keyframe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlad_ros.types import Keyframe, LoopClosure
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """A keyframe that has got its answer: its row in the database, its candidates, most probable first, the raster
+    """A processed keyframe: its row in the database, its candidates, most probable first, the raster
     that its descriptor was made from (a tensor where the describer works on a GPU), and the wall time of each stage."""
 
     keyframe_id: int

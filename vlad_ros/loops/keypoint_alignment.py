@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SE(2) between two sets of keypoints with features: any yaw, no initial guess, and the next best answer too.
+"""SE(2) between two sets of keypoints with features: any yaw, no initial guess, and how ambiguous it is.
 
-Every pair of mutual matches that keeps its length proposes a transform; the one that brings most matches together
-wins. How ambiguous the place is, is told by the best *clearly different* one: among those proposals, and among the
-shifts along what repeats (rows of trees, pillars), where the right partner of a keypoint need not be its most similar.
+Every pair of mutual matches that preserves its length proposes a transform; most inliers win. The ambiguity of the
+place is measured by the best *clearly different* transform: among those proposals, and among shifts along
+repeated structure (rows of trees, pillars), where a keypoint's true match need not be its most similar one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vlad_ros.poses import wrap
 from vlad_ros.types import F32, F64, Bools, Ints
 
 TOLERANCE = 1.0  # m between a match's keypoints that a transform brings together
-SHORTEST = 4.0  # m between the keypoints of a pair; shorter ones turn too loosely
-PROPOSERS = 100  # matches, the most similar ones, whose pairs propose
+SHORTEST = 4.0  # m between the keypoints of a pair; shorter ones leave the yaw too uncertain
+PROPOSERS = 100  # most similar matches, whose pairs propose transforms
 OTHER_DISTANCE = 2.0  # m at the query's origin, or
-OTHER_ANGLE = math.radians(10.0)  # rad, from where on a transform is a clearly different one
+OTHER_ANGLE = math.radians(10.0)  # rad, from which on a transform is clearly different
 RIVALS = 3  # most similar keypoints of the match that a shift may bring a keypoint of the query to
 POLISH = 3  # least-squares steps on the inliers
-MIN_INLIERS = 6  # fewer come together by chance anywhere
+MIN_INLIERS = 6  # fewer inliers occur by chance anywhere
 
 
 class Matches(NamedTuple):
@@ -49,7 +49,7 @@ class Alignment(NamedTuple):
 
 @kernel
 def _products(a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
-    """All inner products (K, L) of the rows; exact, and with no thread pool that would spin between small calls."""
+    """All inner products (K, L) of the rows; exact, without a thread pool that would spin between small calls."""
     out = np.empty((len(a), len(b)), np.int32)
     for i in range(len(a)):
         for j in range(len(b)):
@@ -102,7 +102,7 @@ def _propose(a: F64, b: F64, proposers: int, tolerance: float, shortest: float) 
 
 @kernel
 def _shifts(a: F64, b: F64, rivals: Ints, x: float, y: float, yaw: float, tolerance: float, other: float) -> tuple:
-    """How many of `a` (K, 2), turned by `yaw`, come onto one of their rivals in `b` (L, 2): shifted by x, y, and by
+    """How many of `a` (K, 2), rotated by `yaw`, lie on one of their rivals in `b` (L, 2): shifted by x, y, and by
     the best shift that is at least `other` away from it."""
     c, s = math.cos(yaw), math.sin(yaw)
     shifts = np.empty((rivals.size, 2))

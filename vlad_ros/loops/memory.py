@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was seen so far: the map, the session that is driven now, and the judge who remembers its last loops."""
+"""State so far: the map, the current session, and the judge that remembers the last loops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlad_ros.types import PathLike
 class PlaceMemory:
     """`database` and `session`; `counters` counts what was dropped or interrupted, and why.
 
-    `calibration` is the weights' own. With `use_bev` rasters come from outside.
+    `calibration` belongs to the weights. With `use_bev` rasters are external.
     """
 
     def __init__(self, describer: Describer, calibration: Calibration, config: RecognizerConfig, use_bev: bool) -> None:
@@ -27,22 +27,22 @@ class PlaceMemory:
         self.clear_map()
 
     def save_map(self, path: PathLike) -> None:
-        """Save the keyframes described so far, atomically. MapError when that cannot be done."""
+        """Save the keyframes described so far atomically. MapError on failure."""
         self.database.save(path)
 
     def load_map(self, path: PathLike) -> None:
-        """Replace the map by a file's; the drive goes on as a new session of it, and keyframes still waiting for
-        their windows meet the new map. MapError, with everything left as it is, when the file cannot be used."""
+        """Replace the map by a file's; the drive continues as a new session of it, and keyframes still waiting for
+        their windows are searched in the new map. MapError, and nothing changes, when the file cannot be used."""
         self.database = KeyframeDatabase.load(path, **self.describer.make(self.use_bev))
         self.open_session()
 
     def clear_map(self) -> None:
-        """Forget every keyframe; the drive goes on as the first session of an empty map."""
+        """Remove all keyframes; the drive continues as the first session of an empty map."""
         self.database = KeyframeDatabase(**self.describer.make(self.use_bev))
         self.open_session()
 
     def open_session(self) -> None:
-        """What is described from now on is a session of its own, whose loops remember nothing of those before: the map
-        is another, the stamps have begun anew, or the vehicle was carried away."""
+        """Start a new session that forgets all earlier loops: the map was replaced, the stamps restarted, or the
+        vehicle was carried away."""
         self.session = self.database.next_session()
         self._judge = Judge(self._verifier, self.calibration, self.config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the vehicle is in the map: told once consecutive keyframes agree, and noticed when it was carried away."""
+"""The vehicle's pose in the map, reported once consecutive keyframes agree, and detection of being carried away."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vlad_ros.poses import inverse, rotation_angle, yaw
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 
-IN_A_ROW = 3  # keyframes that must agree before a pose is told, or disagree before the vehicle was carried away
+IN_A_ROW = 3  # keyframes that must agree to report a pose, or disagree to conclude that the vehicle was carried away
 MAX_GAP = 5.0  # s between two keyframes of a row without odometry
 MAX_GAP_METRES = 100.0  # between two of a row with odometry
 MAX_TURN = math.radians(120.0)  # rad/s
 MAX_ACCELERATION = 10.0  # m/s^2
 ANGLE_DRIFT = math.radians(0.5)  # of odometry, three standard deviations after one metre; grows with the square root
-CARRIED = 3.0  # standard deviations of the odometry's drift that are too many
+CARRIED = 3.0  # standard deviations of the odometry's drift from which on a loop contradicts it
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class MapPose:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What a keyframe has told: a pose or none, whether the vehicle was `carried` away, and news worth a log line."""
+    """The result of a keyframe: a pose or none, whether the vehicle was `carried` away, and a message for the log."""
 
     pose: MapPose | None = None
     carried: bool = False
@@ -49,7 +49,7 @@ class Finding:
 
 
 class _Sighting(NamedTuple):
-    """One accepted loop with a keyframe whose place in the map is known."""
+    """One accepted loop with a keyframe whose pose in the map is known."""
 
     closure: LoopClosure
     pose: MapPose
@@ -60,29 +60,29 @@ class _Sighting(NamedTuple):
 
 
 class Relocaliser:
-    """Follows one vehicle through one map (make another for another); feed it each described keyframe in order, with
-    its loop closures.
+    """Tracks one vehicle in one map (create one for each); feed it each described keyframe in order, with its
+    loop closures.
 
-    Without odometry a pose is told from the third keyframe on whose loops imply a motion that a vehicle can make, with
+    Without odometry a pose is reported from the third keyframe on whose loops imply a possible vehicle motion, with
     odometry from the third on that agree through it; then the session's `T_map_odom` is written into the database.
     With odometry it also notices three keyframes in a row whose loops contradict it: the vehicle was carried away.
-    Its keyframes from then on belong into a session of their own; opening one is the caller's part.
+    Its keyframes from then on belong in a new session, which the caller must open.
     """
 
     def __init__(self) -> None:
         self._session: int | None = None
         self._lost = False  # by decree, whatever the database says of the session
-        self._row: list[_Sighting] = []  # the last ones that agree
+        self._row: list[_Sighting] = []  # the last sightings that agree
         self._trusted: _Sighting | None = None  # the last one that odometry has confirmed
         self._contradictions = 0
 
     def restart(self) -> None:
-        """Believe nothing of where the vehicle is: agreement is asked for again, and loops with keyframes of its own
-        session, whose place is in doubt, no longer count."""
+        """Discard the vehicle's pose: keyframes must agree again, and loops with keyframes of its own session, whose
+        pose is in doubt, no longer count."""
         self._lost, self._row, self._trusted, self._contradictions = True, [], None, 0
 
     def observe(self, id: int, closures: Sequence[LoopClosure], database: KeyframeDatabase) -> Finding:
-        """What the keyframe `id` of `database`, with its closures, most probable first, tells of the vehicle's place.
+        """What the keyframe `id` of `database`, with its closures, most probable first, says about the vehicle's pose.
 
         Closures that are not accepted do not count.
         """
@@ -105,7 +105,7 @@ class Relocaliser:
         return self._session is not None and database.sessions[self._session] is not None and not self._lost
 
     def _find(self, chosen: _Sighting, database: KeyframeDatabase) -> Finding:
-        """A vehicle that does not know where it is, or has no odometry to go on with."""
+        """Handle a vehicle with unknown pose or without odometry."""
         if len(self._row) < IN_A_ROW:
             return Finding()
         news = ""
@@ -119,7 +119,7 @@ class Relocaliser:
         return Finding(chosen.pose, news=news)
 
     def _follow(self, chosen: _Sighting, sightings: list[_Sighting], database: KeyframeDatabase) -> Finding:
-        """A vehicle with odometry that knows where it is, unless its loops say otherwise."""
+        """Handle a vehicle with odometry and a known pose, unless its loops contradict it."""
         confirmed = [sighting for sighting in sightings if not self._contradicts(sighting, database)]
         if confirmed:
             self._contradictions, self._trusted = 0, (chosen if chosen in confirmed else confirmed[0])
@@ -136,7 +136,7 @@ class Relocaliser:
         )
 
     def _sightings(self, closures: Sequence[LoopClosure], database: KeyframeDatabase) -> list[_Sighting]:
-        """Those of the closures that count, as the map is now."""
+        """The closures that count, with the map's current poses."""
         sightings = []
         for closure in closures:
             doubtful = self._lost and closure.match_session == closure.query_session
@@ -153,7 +153,7 @@ class Relocaliser:
         return sightings
 
     def _contradicts(self, sighting: _Sighting, database: KeyframeDatabase) -> bool:
-        """Whether odometry, drifting since it was last confirmed, cannot have come where the loop says."""
+        """Whether the loop contradicts odometry, given its drift since it was last confirmed."""
         T_odom_base = sighting.T_odom_base
         if T_odom_base is None or self._session is None:
             return False
@@ -191,7 +191,7 @@ def _map_travel(before: _Sighting, after: _Sighting) -> float:
 
 
 def _continues(row: list[_Sighting], after: _Sighting) -> bool:
-    """Whether a sighting agrees with the row of those before it."""
+    """Whether a sighting agrees with the row of sightings before it."""
     before = row[-1]
     moved = inverse(before.pose.T_map_base) @ after.pose.T_map_base
     if before.T_odom_base is not None and after.T_odom_base is not None:
@@ -210,7 +210,7 @@ def _continues(row: list[_Sighting], after: _Sighting) -> bool:
 
 
 def _accelerates_plausibly(row: list[_Sighting], after: _Sighting, seconds: float) -> bool:
-    """Whether the velocity, over the last three sightings, changes as a vehicle's can; each may be off by a little."""
+    """Whether the velocity change over the last three sightings is possible for a vehicle, with some tolerance."""
     if len(row) < 2:
         return True
     earlier, before = row[-2].pose, row[-1].pose
@@ -222,7 +222,7 @@ def _accelerates_plausibly(row: list[_Sighting], after: _Sighting, seconds: floa
 
 
 def _T_map_odom(row: list[_Sighting]) -> F64 | None:
-    """The mean of what a row's sightings say, carried by odometry to the last of them; None without odometry."""
+    """The mean pose of a row's sightings, propagated by odometry to the last one; None without odometry."""
     last = row[-1].T_odom_base
     carried = [
         sighting.pose.T_map_base @ inverse(sighting.T_odom_base) @ last

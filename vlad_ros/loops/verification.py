@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether two keyframes show the same place, and where the one lies in the other.
+"""Whether two keyframes show the same place, and the transform between them.
 
-Keypoints' features are matched and aligned in the plane, whatever the yaw; GICP (Segal et al., 2009; small_gicp,
-Koide, 2024) takes it from there on the points, in all six degrees of freedom.
+Keypoints are matched by features and aligned in the plane for any yaw; GICP (Segal et al., 2009; small_gicp,
+Koide, 2024) then refines the transform on the points, in all six degrees of freedom.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from vlad_ros.types import F64, Bools, Geometry, Ints, Verification
 
 PREPARED = 32  # clouds kept ready for registration
 MIN_POINTS = 20
-NEIGHBOURS = 10  # that a point's covariance is estimated from
+NEIGHBOURS = 10  # from which a point's covariance is estimated
 LYING = 0.8  # cosine between up and the normals of what does not stand
-ROUNDS = ((1.0, 0.03, 0.4, 6), (0.5, 0.003, 0.1, 8))  # of registration: m that a correspondence reaches (farther is
-# drawn to what has moved), m and degrees that a step may still go at the end, steps at most
+ROUNDS = ((1.0, 0.03, 0.4, 6), (0.5, 0.003, 0.1, 8))  # of registration: m, longest correspondence (longer ones are
+# drawn to moved objects), m and degrees of a step at convergence, steps at most
 NEAR = 0.5  # m; a point this near to the other cloud lies on it
 SLIDES = (3.0, 5.0)  # m; a place that looks the same after such a shift (a corridor, a row of trees) is ambiguous
 SLID_POINTS = 100  # points that are shifted
@@ -40,7 +40,7 @@ SHIFTS = np.concatenate([np.zeros((1, 3)), *(metres * _AROUND for metres in SLID
 @dataclass(frozen=True, eq=False)
 class _Prepared:
     """A cloud ready for registration: `points`, `normals` (N, 3) float64 [m] in the body frame, normals zero where
-    there is none; `standing` (N,): neither ground nor a ceiling, which lie on their like everywhere."""
+    there is none; `standing` (N,): neither ground nor ceiling, which overlap at any shift."""
 
     points: F64
     normals: F64
@@ -50,7 +50,7 @@ class _Prepared:
 
 
 class _Nearest(NamedTuple):
-    """For each point of one cloud its nearest one of the other, and the distance [m]."""
+    """For each point of one cloud the nearest point of the other, and the distance [m]."""
 
     row: Ints
     distance: F64
@@ -75,7 +75,7 @@ class Verifier:
         self._prepared: OrderedDict[int, tuple[Geometry, _Prepared]] = OrderedDict()
 
     def verify(self, query: Geometry, match: Geometry) -> Verification:
-        """The transform between two keyframes and what speaks for it; never raises for poor geometry."""
+        """The transform between two keyframes and its evidence; never raises for poor geometry."""
         matches = match_features(query.features, match.features)
         found = align(query.keypoints, match.keypoints, matches)
         if found is None or min(len(query.cloud), len(match.cloud)) < MIN_POINTS:
@@ -96,7 +96,7 @@ class Verifier:
         )
 
     def refine(self, query: Geometry, match: Geometry, T_match_query: F64) -> Refined:
-        """Register the points from a first `T_match_query` (4, 4), right to half a metre and a few degrees."""
+        """Register the points from an initial `T_match_query` (4, 4), accurate to half a metre and a few degrees."""
         a, b = self._prepare(query), self._prepare(match)
         T, unsettled = self._register(a, b, T_match_query)
         moved = transform(a.points, T)
@@ -124,7 +124,7 @@ class Verifier:
         return self._prepared[key][1]
 
     def _register(self, query: _Prepared, match: _Prepared, start: F64) -> tuple[F64, tuple[float, float]]:
-        """T_match_query and how far [m, rad] the last round moved it; the start where it runs away.
+        """T_match_query and how far [m, rad] the last round moved it; the initial one where it diverges.
 
         The match is registered onto the query, so that many matches share one search tree.
         """
@@ -174,7 +174,7 @@ def _in_plane(found: Alignment) -> F64:
 
 
 def _weakest(normals: F64) -> F64:
-    """The direction (2,) in x y that the fewest of `normals` (N, 3) hold."""
+    """The direction (2,) in x y that `normals` (N, 3) constrain least."""
     return np.asarray(np.linalg.eigh(normals[:, :2].T @ normals[:, :2])[1][:, 0])
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is compiled and loaded at first use is, before the first keyframe would have to wait for it."""
+"""Compile and load what first use needs in advance, so that the first keyframe does not wait for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlad_ros.types import F32
 
 
 def warm_up(describer: Describer) -> None:
-    """Go once through description and verification; nothing is remembered."""
+    """Run description and verification once; nothing is stored."""
     geometry = describer.see(_scene()).geometry()
     Verifier().verify(geometry, geometry)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the keyframes lie in the map: by their session's odometry, or where a back-end has optimised them to."""
+"""Keyframe poses in the map: from their session's odometry, or as optimised by a back-end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlad_ros.types import F64, Ints
 
 
 def ids_of(rows: Sequence[KeyframeRow], session: int) -> range:
-    """The ids of a session's keyframes; none where there is no such session."""
+    """The ids of a session's keyframes; empty if there is no such session."""
     start = bisect.bisect_left(rows, session, key=lambda row: row.session)
     return range(start, bisect.bisect_right(rows, session, key=lambda row: row.session))
 
@@ -28,19 +28,19 @@ class Corrections:
 
     def __init__(self, rows: Sequence[KeyframeRow], sessions: dict[int, F64 | None]) -> None:
         self._rows, self._sessions = rows, sessions
-        self.corrected: dict[int, F64] = {}  # by id, where a back-end has said so
-        self.numbers: Counter[int] = Counter()  # session -> how many of its keyframes those are
-        self._kept: dict[int, F64] = {}  # by id, where no path tells it and T_map_odom has moved on
+        self.corrected: dict[int, F64] = {}  # by id, poses from a back-end
+        self.numbers: Counter[int] = Counter()  # session -> number of its keyframes in `corrected`
+        self._kept: dict[int, F64] = {}  # by id, poses of keyframes without a path, kept when T_map_odom changed
         self._settled: dict[int, int] = {}  # session -> the id up to which every keyframe is corrected or kept
         self._frames: dict[int, F64] = {}  # session -> T_map_path, the frame of its back-end's path
         self._paths: dict[int, tuple[Trajectory, int]] = {}  # session -> its newest path, keyframes at that time
 
     def told(self, id: int) -> F64 | None:
-        """Where the keyframe `id` lies unless it follows its session's odometry frame."""
+        """The corrected or kept pose of the keyframe `id`; None if it follows its session's odometry frame."""
         return self.corrected.get(id, self._kept.get(id))
 
     def T_map_base(self, id: int) -> F64 | None:
-        """Where the keyframe `id` lies, None where nothing tells it."""
+        """The pose of the keyframe `id` in the map; None if unknown."""
         row, told = self._rows[id], self.told(id)
         T_map_odom = self._sessions[row.session]
         if told is not None or T_map_odom is None or row.T_odom_base is None:
@@ -48,19 +48,19 @@ class Corrections:
         return T_map_odom @ row.T_odom_base
 
     def place(self, id: int, T_map_base: F64) -> None:
-        """Say where the keyframe `id` lies."""
+        """Set the pose of the keyframe `id` in the map."""
         session = self._rows[id].session
         self.numbers[session] += id not in self.corrected
         self.corrected[id] = T_map_base
         self._paths.pop(session, None)
 
     def forget_frame(self, session: int) -> None:
-        """The session's place in the map has been said anew: so is that of its back-end's path, when the next comes."""
+        """Forget T_map_path after the session's pose in the map was set again; the next path determines it anew."""
         self._frames.pop(session, None)
         self._paths.pop(session, None)
 
     def correct(self, session: int, stamps: Sequence[int] | npt.NDArray[np.int64], poses: Sequence[F64] | F64) -> int:
-        """As `KeyframeDatabase.correct`."""
+        """See `KeyframeDatabase.correct`."""
         last, known = self._paths.get(session, (None, 0))
         ids, at, travel = self._between(session, stamps)
         path = Trajectory(stamps, poses, (at, travel), last)
@@ -103,7 +103,7 @@ class Corrections:
         return self._frames[session]
 
     def _follow_newest(self, session: int) -> None:
-        """The session's odometry frame goes with its newest corrected keyframe; the keyframes before that stay."""
+        """Move the session's odometry frame with its newest corrected keyframe; earlier keyframes keep their poses."""
         own = ids_of(self._rows, session)
         for newest in reversed(own):
             T_map_base, T_odom_base = self.corrected.get(newest), self._rows[newest].T_odom_base

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every place seen so far: FAISS inner-product search over keyframes, the recent ones excluded inside the search."""
+"""All keyframes so far: FAISS inner-product search that excludes the recent ones inside the search."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
 Kind = Literal["points", "bev"]
 METRIC = "inner_product"
 MAX_UINT32 = 2**32 - 1
-THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: memory is what the search waits for
+THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: the search is limited by memory bandwidth
 _POOL = ThreadPoolExecutor(THREADS, "search")
 
 
 class KeyframeDatabase:
-    """Keyframes by id, the row in insertion order.
+    """Keyframes by id, which is the row in insertion order.
 
-    Like is compared with like: a keyframe with a local map has two descriptors, its local map's and its single scan's,
-    one without has the latter only. A query with a local map meets the former by the local maps' descriptors and the
-    latter by the single scans'; a query without one meets all by the single scans'. So three flat indexes hold the
+    Only like descriptors are compared: a keyframe with a local map has two, its local map's and its single scan's, one
+    without has only the latter. A query with a local map is compared with the former by local maps' descriptors, with
+    the latter by single scans'; a query without one, with all by single scans'. So three flat indexes hold the
     descriptors (of local maps; of the single scans of the same keyframes; of keyframes with nothing but a single
     scan), a query searches two of them, and every keyframe appears once, with one similarity.
 
     `dim`: length D of the descriptors. `model_hash` and `bev` say which network made them, `kind` whether from clouds
-    ("points") or from rasters given from outside ("bev"): a map file of another make is refused.
+    ("points") or from external rasters ("bev"): a map file made differently is refused.
     """
 
     def __init__(self, dim: int, *, model_hash: str, bev: BevConfig, kind: Kind = "points") -> None:
@@ -76,11 +76,11 @@ class KeyframeDatabase:
         return self._rows[id]
 
     def ids(self, session: int) -> range:
-        """The ids of a session's keyframes; none where there is no such session."""
+        """The ids of a session's keyframes; empty if there is no such session."""
         return ids_of(self._rows, session)
 
     def geometry(self, id: int) -> Geometry | None:
-        """What the keyframe `id` keeps for the verification of its loops; ValueError when there is no such keyframe."""
+        """The geometry of the keyframe `id` for loop verification; ValueError when there is no such keyframe."""
         self.keyframe(id)
         return self._geometries[id]
 
@@ -96,18 +96,18 @@ class KeyframeDatabase:
         return max(self.sessions, default=-1) + 1
 
     def set_T_map_odom(self, session: int, T_map_odom: F64 | None) -> None:
-        """Say where a session's odometry frame lies in the map, or (None) that it is unknown."""
+        """Set the pose of a session's odometry frame in the map; None: unknown."""
         if session not in self.sessions:
             raise ValueError(f"there is no session {session} in the map")
         self.sessions[session] = None if T_map_odom is None else check_rigid(T_map_odom, "T_map_odom")
         self._corrections.forget_frame(session)
 
     def corrected(self, id: int) -> F64 | None:
-        """T_map_base (4, 4) of the keyframe `id` as a back-end has optimised it, None where none has."""
+        """T_map_base (4, 4) of the keyframe `id` as optimised by a back-end; None if it was not."""
         return self._corrections.corrected.get(id)
 
     def number_corrected(self, session: int) -> int:
-        """How many keyframes of a session a back-end has optimised."""
+        """The number of a session's keyframes that a back-end has optimised."""
         return self._corrections.numbers[session]
 
     def T_map_base(self, id: int) -> F64 | None:
@@ -117,7 +117,7 @@ class KeyframeDatabase:
         return self._corrections.T_map_base(id)
 
     def place(self, id: int, T_map_base: F64) -> None:
-        """Say where the keyframe `id` lies in the map, whatever its odometry says."""
+        """Set the pose of the keyframe `id` in the map, independent of its odometry."""
         self.keyframe(id)
         self._corrections.place(id, check_rigid(T_map_base, "T_map_base"))
 
@@ -125,13 +125,13 @@ class KeyframeDatabase:
         self, session: int, stamps: Sequence[int] | npt.NDArray[np.int64], T_map_base: Sequence[F64] | F64
     ) -> int:
         """Take over a back-end's optimised path of `session`, or the stretch of it that has changed: poses (N, 4, 4)
-        at `stamps` (N,) [ns]; how many keyframes it tells the poses of, interpolated as `Trajectory` says. All others
-        keep the pose they had, and those later than the newest corrected one follow it by odometry. What is as in the
-        session's last path costs next to nothing.
+        at `stamps` (N,) [ns]. Returns how many keyframes it gives poses for, interpolated as in `Trajectory`. Others
+        keep their pose, and those later than the newest corrected one follow it by odometry. Parts unchanged since the
+        session's last path cost almost nothing.
 
-        Where no other session has a place in the map, the path's frame *is* the map's. Otherwise the back-end may have
-        begun a frame of its own: its path is laid where the session is known to lie, once, at the newest keyframe that
-        the first such path covers; before that is known the path moves nothing. ValueError for a path without poses,
+        If no other session has a pose in the map, the path's frame *is* the map's. Otherwise the back-end may have
+        started its own frame: the path is aligned once to the session's known pose, at the newest keyframe that
+        the first such path covers; until the pose is known the path moves nothing. ValueError for a path without poses,
         with one that is not rigid, or of a session that is not in the map.
         """
         if session not in self.sessions:
@@ -162,7 +162,7 @@ class KeyframeDatabase:
         return id
 
     def search(self, query: Keyframe, k: int, exclude_time: float, exclude_distance: float) -> list[Candidate]:
-        """The `k` keyframes most similar to `query`, best first, equal ones by id; fewer where there are fewer.
+        """Up to `k` keyframes most similar to `query`, best first, ties ordered by id.
 
         Of the query's own session those younger than `exclude_time` [s] or, with odometry, fewer than
         `exclude_distance` [m] of travel ago are left out inside the search. The similarity is the inner product.
@@ -182,7 +182,7 @@ class KeyframeDatabase:
         return [Candidate(id, self._rows[id].session, self._rows[id].stamp, similarity) for similarity, id in best]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map file, atomically; MapError, and the old file untouched, when that cannot be done."""
+        """Write the map file atomically; on failure MapError, and the old file is untouched."""
         arrays: Columns = {
             "local_descriptors": list(self._local.arrays()),
             "local_scan_descriptors": list(self._local_scan.arrays()),
@@ -208,13 +208,13 @@ class KeyframeDatabase:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> KeyframeDatabase:
-        """The database of a map file, whatever network made it; MapError when it is missing or damaged, or of another
+        """The database of a map file made by any network; MapError when it is missing or damaged, or of another
         version."""
         return cls._unpacked(*read_map(path))
 
     @classmethod
     def _unpacked(cls, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> KeyframeDatabase:
-        """What `save` has packed; takes what it copies out of `arrays`, so that it is not held twice for long."""
+        """Unpack what `save` has packed; removes what it copies from `arrays`, to limit peak memory."""
         bev = from_mapping(BevConfig, json.loads(metadata["bev"]))
         kind = cast(Kind, metadata["kind"])
         database = cls(int(metadata["dim"]), model_hash=metadata["model_hash"], bev=bev, kind=kind)
@@ -250,6 +250,6 @@ class KeyframeDatabase:
         return descriptor[None]
 
     def _make(self) -> dict[str, str]:
-        """How the descriptors were made: what a map file must agree in with those that it is to be compared with."""
+        """How the descriptors were made; a map file must match this to be used."""
         bev = json.dumps(dataclasses.asdict(self.bev), sort_keys=True)
         return {"kind": self.kind, "metric": METRIC, "dim": str(self.dim), "model_hash": self.model_hash, "bev": bev}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which keyframes are too recent to be candidates: by the time driven, and by the way."""
+"""Which keyframes are too recent to be candidates: by driving time and by distance."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vlad_ros.types import Keyframe
 
 
 class _Shift(NamedTuple):
-    """How far a session's stamps [ns] are ahead of the time driven, and its travel [m] behind the way driven; the first
-    id of the sessions that it goes on from, None where it stands alone."""
+    """Offsets of a session: its stamps [ns] ahead of the driving time, its travel [m] behind the distance driven; the
+    first id of the sessions that it continues, None if it continues none."""
 
     clock: int = 0
     travel: float = 0.0
@@ -26,25 +26,25 @@ class Exclusion:
     def __init__(self) -> None:
         self._shifts: dict[int, _Shift] = {}
         self._session = -1  # of the last keyframe
-        self._clock: list[int] = []  # ns; stamps less the pauses, going on where a session goes on from another
+        self._clock: list[int] = []  # ns; stamps without the pauses, continued across sessions that continue each other
         self._reach: list[float] = []  # travel [m]; a keyframe without odometry lies where the last one with it was
 
     def skip_time(self, session: int, gap: int) -> None:
-        """From here on the session's stamps are `gap` [ns] more ahead of the time driven: there was a pause."""
+        """Record a pause: from here on the session's stamps are `gap` [ns] further ahead of the driving time."""
         shift = self._shift(session)
         self._shifts[session] = shift._replace(clock=shift.clock + gap)
 
     def follow_on(self, session: int, before: range, earlier: int, gap: int, travel: float) -> None:
-        """The new `session` goes on where the newest one, `earlier` with the ids `before`, has ended: its stamps by
-        `gap` [ns] more ahead (a clock was set back: negative), its travel counted from `travel` [m] on. What has just
-        been left is excluded as within one session."""
+        """The new `session` continues the newest one, `earlier` with the ids `before`: its stamps are `gap` [ns]
+        further ahead (negative: the clock was set back), its travel starts at `travel` [m]. The end of the earlier
+        session is excluded as within one session."""
         if before:
             shift = self._shift(earlier)
             first = before.start if shift.first is None else shift.first
             self._shifts[session] = _Shift(shift.clock + gap, shift.travel + travel, first)
 
     def append(self, session: int, stamp: int, travel: float | None) -> None:
-        """The next keyframe."""
+        """Add the next keyframe."""
         shift = self._shift(session)
         goes_on = bool(self._reach) and (session == self._session or shift.first is not None)
         before = self._reach[-1] if goes_on else -math.inf

@@ -17,8 +17,8 @@ BLOCK = 2048  # rows
 class FlatIndex:
     """Descriptors of one kind, in the order of their keyframes' ids.
 
-    They lie in FAISS indexes of `BLOCK` rows: one that grew for ever would copy all it has from time to time (a
-    second at 65,536 rows), and FAISS searches for a single query in a single thread, so that blocks share the cores.
+    They are stored in FAISS indexes of `BLOCK` rows: a single growing index would copy all its data from time to time
+    (1 s at 65,536 rows), and FAISS runs a single query in a single thread, so blocks spread it over the cores.
     """
 
     def __init__(self, dim: int) -> None:
@@ -47,7 +47,7 @@ class FlatIndex:
         return [piece.reshape(-1, self.dim) for piece in flat] or [np.empty((0, self.dim), np.float32)]
 
     def pieces(self, excluded: range) -> list[range]:
-        """The rows whose ids are not `excluded`, cut where the blocks end."""
+        """The rows whose ids are not `excluded`, split at block boundaries."""
         begin, end = (bisect.bisect_left(self.ids, id) for id in (excluded.start, excluded.stop))
         pieces = []
         for start in range(0, len(self.ids), BLOCK):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of a map file: what is unknown is NaN, what varies in length is concatenated with offsets."""
+"""Columns of a map file: unknown values are NaN, variable-length data is concatenated with offsets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def unpack_transforms(packed: F64) -> list[F64 | None]:
 
 
 def pack_rows(rows: Sequence[KeyframeRow]) -> Columns:
-    """One column a field."""
+    """One column per field."""
     return {
         "sessions": np.array([row.session for row in rows], np.uint32),
         "stamps": np.array([row.stamp for row in rows], np.int64),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map on disk: a safetensors file, written atomically, whose checksum covers every byte of it.
+"""The map on disk: a safetensors file, written atomically, with a checksum over every byte.
 
-The checksum stands in the file's own metadata: it is the SHA-256 of the file with those 64 digits set to zero. So one
-rule notices a cut, a flipped bit or a foreign byte anywhere, before anything of the file is believed.
+The checksum is in the file's own metadata: it is the SHA-256 of the file with those 64 digits set to zero. It detects
+truncation, a flipped bit or a wrong byte anywhere, before any of the file is used.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 
 
 class MapError(ValueError):
-    """A map cannot be used; the message is a sentence for the person who asked for it."""
+    """A map cannot be used; the message is a sentence for the user."""
 
 
 class MapLock:
     """Holds a map for one process with ``flock`` on ``<path>.lock``, until `release` or the end of the process.
 
     MapError names the path when another process (or another lock of this one) holds it. The holder is the only one
-    who saves, so it also sweeps away what a killed save has left.
+    who saves, so it also removes what a killed save has left.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(os.path.realpath(path))  # one map, whatever path leads to it
+        self.path = Path(os.path.realpath(path))  # the same lock for every path to one map
         lock_path = self.path.with_name(self.path.name + ".lock")
         try:
             self._file = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -68,7 +68,7 @@ class MapLock:
                 left_over.unlink()
 
     def release(self) -> None:
-        """Let others have the map. The lock file stays: removing it would race with the next holder."""
+        """Release the map. The lock file stays: removing it would race with the next holder."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -85,12 +85,12 @@ def write_map(
 ) -> None:
     """Replace the map at `path` by `arrays` and `metadata`: temporary file beside it, fsync, rename, fsync the folder.
 
-    An array may come in pieces of its first axis; all are written from where they lie, none is copied. MapError when
+    An array may come in pieces along its first axis; all are written in place, without copies. MapError when
     the file cannot be written (no such folder, not permitted, disk full): the old file is untouched then, and the
     temporary one removed.
     """
     tensors = {name: array if isinstance(array, list) else [array] for name, array in arrays.items()}
-    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1][0].itemsize))  # so that each one lies aligned
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1][0].itemsize))  # so that each one is aligned
     header = _header(tensors, {**metadata, "format": FORMAT, "version": VERSION, "sha256": BLANK})
     content = [piece.reshape(-1).view(np.uint8).data for pieces in tensors.values() for piece in pieces]
     try:
@@ -125,7 +125,7 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[
 
 
 def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    """MapError, saying in what, unless the map at `path` was made as `ours` says; `theirs` is its metadata."""
+    """MapError, naming the difference, unless the map at `path` was made as `ours` says; `theirs` is its metadata."""
     said = {
         "kind": "holds keyframes made from {theirs}, not from {ours}",
         "metric": "compares by {theirs}, not by {ours}",
@@ -163,7 +163,7 @@ def _header(tensors: Mapping[str, Sequence[np.ndarray]], metadata: Mapping[str, 
 
 
 def _with_checksum(header: bytes, content: Sequence[memoryview]) -> bytes:
-    """`header` with the checksum of the whole file in its blank place."""
+    """`header` with the checksum of the whole file in its placeholder."""
     digest = hashlib.sha256(header)
     for piece in content:
         digest.update(piece)
@@ -172,7 +172,7 @@ def _with_checksum(header: bytes, content: Sequence[memoryview]) -> bytes:
 
 
 def _find_checksum(content: bytes | mmap.mmap) -> tuple[int, str]:
-    """Where in the file the 64 digits of the checksum stand, and what they say; ValueError when there are none."""
+    """The position of the checksum's 64 digits in the file, and their value; ValueError when there are none."""
     end = 8 + int.from_bytes(content[:8], "little")  # a safetensors file begins with the length of its JSON header
     found = CHECKSUM.search(content[8 : min(end, MAX_HEADER)])
     if found is None:
@@ -181,7 +181,7 @@ def _find_checksum(content: bytes | mmap.mmap) -> tuple[int, str]:
 
 
 def _checksum(content: mmap.mmap, at: int) -> str:
-    """SHA-256 of the file as it is with blank digits at `at`."""
+    """SHA-256 of the file with blank digits at `at`."""
     digest = hashlib.sha256()
     with memoryview(content) as view, view[:at] as head, view[at + len(BLANK) :] as tail:
         digest.update(head)

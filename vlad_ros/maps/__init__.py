@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done with whole map files, offline. No file is changed: what is made goes into a new one."""
+"""Offline operations on whole map files. Input files are never changed; results go into new files."""

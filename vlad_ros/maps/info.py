@@ -31,7 +31,7 @@ class SessionInfo:
 @dataclass(frozen=True, eq=False)
 class MapInfo:
     """What `vlad map info` prints. `box` (2, 3): least and greatest x y z [m] in the map frame, over the keyframes
-    whose pose there is known; None without any."""
+    with a known pose there; None if there are none."""
 
     path: str
     bytes: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A new map made from another: how it is filled, and written where nothing lies yet. No map is overwritten."""
+"""A new map made from another: filling it, and writing it to a new path. No map is overwritten."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vlad_ros.types import Keyframe
 
 
 def fill(new: KeyframeDatabase, old: KeyframeDatabase, keyframes: Iterable[tuple[int, Keyframe]]) -> None:
-    """Add `keyframes`, with the ids that they have in `old`, to the empty `new`; sessions and corrected poses come
-    along."""
+    """Add `keyframes`, with the ids that they have in `old`, to the empty `new`, with sessions and corrected
+    poses."""
     new.sessions.update(old.sessions)
     for id, keyframe in keyframes:
         T_map_base = old.corrected(id)
@@ -23,13 +23,13 @@ def fill(new: KeyframeDatabase, old: KeyframeDatabase, keyframes: Iterable[tuple
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
-    """MapError when something lies at `path` already."""
+    """MapError when `path` exists already."""
     if os.path.lexists(path):
         raise MapError(f"{os.fspath(path)} exists already; name a file that does not (no map is overwritten)")
 
 
 def write_new(database: KeyframeDatabase, path: str | os.PathLike[str]) -> None:
-    """Save `database` as a new map; MapError when something lies at `path` already, or a node holds it."""
+    """Save `database` as a new map; MapError when `path` exists already, or a node holds it."""
     check_free(path)
     with MapLock(path):
         database.save(path)

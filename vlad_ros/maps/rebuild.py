@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad map rebuild`: a map described anew, by other weights, from the clouds that it stores."""
+"""`vlad map rebuild`: a map described again with other weights, from the clouds that it stores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Bar = Callable[[Iterable[int]], Iterable[int]]
 
 
 def rebuild(database: KeyframeDatabase, describer: Describer, bar: Bar = iter) -> KeyframeDatabase:
-    """A new database whose descriptors, keypoints and features `describer` has made anew from the stored clouds.
+    """A new database whose descriptors, keypoints and features `describer` computes from the stored clouds.
 
     Driving the route again is better: the stored clouds are thinned, so that scans of a dense sensor are less similar
     to descriptors made from them than to those of whole clouds; and a keyframe stores one cloud, so that a local map's
-    keyframe has its single scan's descriptor made from the local map, too. `bar` wraps the ids that are gone through,
+    keyframe has its single scan's descriptor made from the local map, too. `bar` wraps the iteration over the ids,
     for a progress bar. ValueError for a map of rasters given from outside, or with keyframes that have no points.
     """
     if database.kind != "points":

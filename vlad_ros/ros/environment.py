@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process of ours wants of its environment, and where the package's configuration lies."""
+"""Environment variables that our processes need, and the location of the package's configuration."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 DDS_PROFILE = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # until and from Kilted on
-# Clouds' buffers are kept instead of given back to the system each time (glibc). OpenMP's threads sleep while they
-# wait: spinning, as by default, they take the cores that the rest of the stack needs, and are slower for it.
+# glibc keeps the clouds' buffers instead of returning them to the system each time. OpenMP's threads sleep while they
+# wait: by default they spin, which takes cores that the rest of the stack needs, and is slower.
 RUNTIME = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
@@ -31,7 +31,7 @@ def share_folder() -> Path:
 
 
 def dds_profile() -> dict[str, str]:
-    """Whole clouds through shared memory, unless the user has a DDS profile."""
+    """Send whole clouds through shared memory, unless the user has a DDS profile."""
     if any(name in os.environ for name in DDS_PROFILE):
         return {}
     return {name: str(share_folder() / "config" / "fastdds_shm.xml") for name in DDS_PROFILE}
@@ -40,6 +40,6 @@ def dds_profile() -> dict[str, str]:
 def use_shared_memory() -> None:
     """Let this process write whole clouds to shared memory; before rclpy.init.
 
-    In Fast DDS a participant writes into its own segment: who publishes large clouds needs the profile, too.
+    In Fast DDS a participant writes into its own segment: publishers of large clouds need the profile, too.
     """
     os.environ.update(dds_profile())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who hears what the node's parts have to tell; the node itself, and in tests somebody else."""
+"""Interface for reports from the node's parts; implemented by the node, and by stand-ins in tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class Listener(Protocol):
     """Called from any thread."""
 
     def reject(self, reason: str, detail: str) -> None:
-        """Something was not used: count it and warn. `reason` is one of `reasons.REASONS`."""
+        """An input was not used: count it and warn. `reason` is one of `reasons.REASONS`."""
 
     def warn(self, sentence: str) -> None:
-        """Something that is said once."""
+        """A message that is logged once."""
 
     def inform(self, sentence: str) -> None:
-        """Routine news."""
+        """A routine message."""
 
     def failed(self, trace: str) -> None:
         """An error of the program itself."""

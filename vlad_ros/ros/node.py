@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lifecycle node: configure makes everything, activate lets scans in, deactivate answers what waits and saves."""
+"""The lifecycle node: configure allocates, activate accepts scans, deactivate finishes pending work and saves."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class Turn:
-    """Awaited by a service: the executor goes on with the other callbacks and comes back."""
+    """Awaited by a service: the executor runs other callbacks meanwhile, then resumes."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
 
 
 class PlaceNode(LifecycleNode):  # type: ignore[misc]
-    """Parameters, transitions, services and diagnostics; what they act on are the `Resources`."""
+    """Parameters, transitions, services and diagnostics; they act on the `Resources`."""
 
     def __init__(self, stop: threading.Event) -> None:
         super().__init__("vlad")
@@ -59,7 +59,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
             self._autostart = self.create_timer(0.0, self._start, clock=steady)
 
     def _answer_impossible_transitions(self) -> None:
-        """rclpy raises where a transition is asked for that the state does not have, which would end the process."""
+        """Catch rclpy's error for a transition that is invalid in this state, which would end the process."""
         (service,) = (service for service in self.services if service.srv_name.endswith("/change_state"))
         change_state = service.callback
 
@@ -73,10 +73,10 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
         service.callback = answer
 
-    # What the other parts tell.
+    # Reports from the other parts.
 
     def reject(self, reason: str, detail: str) -> None:
-        """Count `reason` and, not too often, warn with topic, reason and count."""
+        """Count `reason` and warn, rate-limited, with topic, reason and count."""
         number = self.statistics.count(reason)
         if self.statistics.may_warn(reason):
             topic = self.resolve_topic_name(TOPICS.get(reason, "points"))
@@ -84,11 +84,11 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().warning(f"{topic}: {reason} ({number} so far): {sentence}")
 
     def warn(self, sentence: str) -> None:
-        """Something worth knowing, once."""
+        """Log a message once."""
         self.get_logger().warning(sentence)
 
     def inform(self, sentence: str) -> None:
-        """Routine news."""
+        """A routine message."""
         self.get_logger().info(sentence)
 
     def failed(self, trace: str) -> None:
@@ -99,7 +99,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
     # Transitions.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Weights, map and topics; refused with a sentence when one of them is not available."""
+        """Load weights and map, create topics; refused with a reason when one of them is not available."""
 
         def configure() -> None:
             node_config, recognizer_config = parameters.read(self)
@@ -109,11 +109,11 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         return self._transition("inactive", configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let scans in."""
+        """Start accepting scans."""
         return self._transition("active", self._open)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Finish the scan in hand, answer the waiting keyframes, drop the rest, save when asked to."""
+        """Finish the current scan, answer the waiting keyframes, drop the rest, save if configured."""
         return self._transition("inactive", self._close)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -121,11 +121,11 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         return self._transition("unconfigured", self._free)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """As deactivate and cleanup."""
+        """Deactivate and clean up."""
         return self._transition("finalized", lambda: self._free(force=True))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin again from nothing."""
+        """Reset to the unconfigured state."""
         return self._transition("unconfigured", lambda: self._free(force=True))
 
     def _open(self) -> None:
@@ -142,7 +142,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         self._resources = None
 
     def _transition(self, target: str, action: Callable[[], object]) -> TransitionCallbackReturn:
-        # rclpy swallows what a transition raises; a refusal has to say why.
+        # rclpy swallows exceptions of a transition; a refusal must log why.
         try:
             action()
         except (ValueError, OSError, RuntimeError) as error:
@@ -160,7 +160,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
             self._stop.set()
 
     def end(self) -> None:
-        """The process ends: the same way out as by a shutdown transition."""
+        """Shut down at process end, as a shutdown transition does."""
         if self._state != "finalized":
             self.trigger_shutdown()
 
@@ -204,13 +204,13 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; the exit code."""
-    # Our own handlers leave the context alive, so that the last keyframes can still be published.
+    # Our own signal handlers keep the context alive, so that the last keyframes can still be published.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # One thread: no callback waits. rclpy's MultiThreadedExecutor submits a callback again and again until a thread of
-    # its pool has begun it; beside a busy worker that becomes a busy loop that takes the interpreter from both.
+    # its pool has started it; with a busy worker this becomes a busy loop that starves both of the interpreter.
     node, executor = None, SingleThreadedExecutor()
     try:
         node = PlaceNode(stop)
@@ -218,14 +218,14 @@ def main(args: list[str] | None = None) -> int:
         while not stop.is_set():
             try:
                 executor.spin_once(timeout_sec=0.1)
-            except Exception:  # of a callback: it costs that message, not the node
+            except Exception:  # of a callback: only that message is lost
                 node.failed(traceback.format_exc())
         return node.exit_code
     except parameters.ParameterError as error:
         get_logger("vlad").fatal(str(error))
         return 1
     finally:
-        executor.shutdown()  # waits for a transition under way
+        executor.shutdown()  # waits for a transition in progress
         if node is not None:
             node.end()
             node.destroy_node()

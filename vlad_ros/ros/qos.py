@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The QoS profiles of what the node publishes and hears."""
+"""The QoS profiles of the node's publishers and subscriptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def heard(depth: int, reliable: bool = False) -> QoSProfile:
-    """Of a subscription: best effort meets every publisher, reliable only those that offer it."""
+    """Of a subscription: best effort matches every publisher, reliable only those that offer it."""
     return QoSProfile(
         depth=depth, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why the node does not use what it was given: the names under which it counts, and what they mean."""
+"""Reasons why the node does not use an input: counter names and their meanings."""
 
 from __future__ import annotations
 
-# Every reason that something is not used, and what it means to the person who reads the warning.
+# Every reason for not using an input, with the explanation shown in the warning.
 REASONS = {
     "queue_full": "the computer is too slow for this rate; the oldest waiting scan was dropped",
     "inactive": "the scan was waiting when the node was deactivated",
@@ -43,7 +43,7 @@ REASONS = {
     "internal_error": "an error of the program itself; see the log",
 }
 
-# The topic that a reason is about, where it is not the points.
+# The topic that a reason refers to, if it is not the points topic.
 TOPICS = {
     "no_odometry": "odom",
     "odometry_jump": "odom",
@@ -65,7 +65,7 @@ TOPICS = {
     "save_failed": "~/save_map",
 }
 
-# Those for which a cloud is not used at all.
+# Reasons for which the whole cloud is discarded.
 REFUSALS = (
     *(name for name in REASONS if name.startswith("cloud_")),
     *("unusable", "zero_stamp", "frame_changed", "no_transform", "repeated_stamp", "late_stamp", "wrong_stamp"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lives between configure and cleanup: recogniser, map and its lock, topics, and while active the worker."""
+"""Resources held from configure to cleanup: recogniser, map and its lock, topics, and while active the worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vlad_ros.ros.worker import Job, Worker
 
 
 class Resources:
-    """ValueError, in a sentence, when weights, device, map, lock or TF are not available; nothing is held then."""
+    """ValueError with a reason if weights, device, map, lock or TF are not available; nothing is then held."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class Resources:
         self._statistics = statistics
         self._worker: Worker | None = None
         self._saved_at = time.monotonic()
-        self._saved = -1  # keyframes in the map when it was saved last
+        self._saved = -1  # keyframes in the map at the last save
         self._unsaved = False  # whether saving at deactivation has failed
         self._tick: Job | None = None
-        self._answered = False  # the waiting keyframes, since the last cloud
+        self._answered = False  # whether the waiting keyframes were answered since the last cloud
         with contextlib.ExitStack() as undo:
             self._lock = undo.enter_context(MapLock(config.map_path)) if config.map_path else None
             self.recognizer = PlaceRecognizer.from_pretrained(
@@ -81,7 +81,7 @@ class Resources:
             self._undo = undo.pop_all()
 
     def _transforms(self, node: LifecycleNode) -> Transforms | None:
-        """TF where it is needed: asked for by odom_source, or to find the sensor in base_frame."""
+        """TF if needed: requested by odom_source, or to find the sensor in base_frame."""
         config = self._config
         if config.odom_source == "tf":
             return Transforms(node)
@@ -90,7 +90,7 @@ class Resources:
         return None
 
     def open(self) -> None:
-        """Start the worker and let scans in."""
+        """Start the worker and accept scans."""
         self._worker = Worker(
             self.recognizer,
             self._config,
@@ -107,7 +107,7 @@ class Resources:
         self.subscriptions.open = True
 
     def close(self) -> None:
-        """Finish the scan in hand, answer the waiting keyframes, drop and count the rest, save when asked to."""
+        """Finish the current scan, answer the waiting keyframes, drop and count the rest, save if configured."""
         if self._worker is None:
             return
         self.subscriptions.open = False
@@ -121,7 +121,7 @@ class Resources:
             self._unsaved = not self._try_to_save()
 
     def free(self, force: bool) -> None:
-        """Let go of topics, lock, network and map. MapError, with everything kept, when the map was to be saved and
+        """Release topics, lock, network and map. MapError, with everything kept, when the map was to be saved and
         cannot be, unless `force`."""
         self.close()
         if self._unsaved and not force:
@@ -134,7 +134,7 @@ class Resources:
             torch.cuda.empty_cache()
 
     def request(self, name: str) -> Job:
-        """Have the worker do a service after the scans that came before it; what cannot be is refused at once."""
+        """Queue a service for the worker behind the earlier scans; impossible requests are refused at once."""
         actions = {
             "save_map": self._save,
             "load_map": self._load,
@@ -149,7 +149,7 @@ class Resources:
         return job
 
     def watch(self) -> list[str]:
-        """Once a second: silence and losses in words; the jobs that time, not a scan, sets off."""
+        """Once a second: report silence and losses; run the jobs that are triggered by time, not by a scan."""
         self.subscriptions.find_keyframes()
         warnings = []
         silence = self._statistics.silent_for()
@@ -181,7 +181,7 @@ class Resources:
         return explain_odometry(topic, publishers, odometry.children, frames, (odometry.newest, self.inputs.newest))
 
     def values(self) -> dict[str, str]:
-        """What diagnostics shows of it."""
+        """Values shown in diagnostics."""
         worker, recognizer = self._worker, self.recognizer
         values = {
             "topic": self.subscriptions.points_topic,
@@ -199,7 +199,7 @@ class Resources:
         return values
 
     def _intakes(self) -> Iterator[Intake]:
-        """How far the inputs are. Scans that only wait for what belongs to them are let go by those that come next."""
+        """How far the inputs are. Scans that only wait for matching inputs are released by later scans."""
         queued = self._worker.queue.scans() if self._worker else 0
         free = self._config.queue_size - queued - self.inputs.waiting
         return self.subscriptions.intakes(max(free, 0 if queued else 1))
@@ -226,7 +226,7 @@ class Resources:
         return ""
 
     def _try_to_save(self) -> bool:
-        """Save where nobody waits for the answer: a failure is counted and warned of."""
+        """Save without a caller to answer: a failure is counted and logged as a warning."""
         try:
             self._save()
         except ValueError as error:
@@ -239,7 +239,7 @@ class Resources:
             self._statistics.count("inactive")
 
     def _later(self, action: Callable[[], None]) -> None:
-        """Have the worker do something in its turn; nothing while the node is inactive."""
+        """Queue a job for the worker; does nothing while the node is inactive."""
 
         def act() -> str:
             action()

@@ -15,18 +15,18 @@ from vlad_ros.ros.reasons import REFUSALS
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
-SILENCE = 5.0  # s without a cloud until it is said and the waiting keyframes are answered
+SILENCE = 5.0  # s without a cloud until it is reported and the waiting keyframes are answered
 RECENT = 10  # s that health looks back
 PARTIAL = 8  # local maps in a row
 WINDOW = 100  # clouds that rates are measured on
 THROTTLE = 5.0  # s between two warnings of one kind
-LOOK = 2.0  # s between two looks at the silence, which are one second apart; where it is more, the node stood still
+LOOK = 2.0  # s between two silence checks, normally one second apart; if it is more, the node was stalled
 
 
 class Flow(NamedTuple):
     """What has come in and gone out in the last `seconds`: "received", "used", "posed" scans, "keyframes", scans
-    "dropped" from the queue, "refused REASON"; `metres` since the last keyframe; whether every local map of late is
-    partial; since when the worker has finished nothing [s]."""
+    "dropped" from the queue, "refused REASON"; `metres` since the last keyframe; whether all recent local maps are
+    partial; how long the worker has finished nothing [s]."""
 
     seconds: float
     counts: dict[str, int]
@@ -66,7 +66,7 @@ class Statistics:
             return self._counts[reason]
 
     def may_warn(self, reason: str) -> bool:
-        """Whether the last warning of this kind is long enough ago."""
+        """Whether a warning of this kind is due again (rate limit)."""
         now = time.monotonic()
         with self._lock:
             if now - self._warned.get(reason, -np.inf) < THROTTLE:
@@ -80,13 +80,13 @@ class Statistics:
             self.received += 1
             self._heard = time.monotonic()
             if self._stamps and not 0 <= stamp - self._stamps[-1] < SILENCE * SECOND:
-                self._stamps.clear()  # begun anew, or after a pause
+                self._stamps.clear()  # restarted, or after a pause
             if stamp > 0 and (not self._stamps or stamp > self._stamps[-1]):
                 self._stamps.append(stamp)
 
     def silent_for(self) -> float:
-        """Seconds since the last cloud, or since activation. Called once a second: while the node itself stood still
-        nothing could come or be done, and that is no silence."""
+        """Seconds since the last cloud, or since activation. Called once a second: while the node itself was stalled
+        nothing could arrive or be processed, and that does not count as silence."""
         with self._lock:
             now = time.monotonic()
             stood = max(0.0, now - self._looked - LOOK)
@@ -95,23 +95,23 @@ class Statistics:
             return now - self._heard
 
     def took(self, stage: str, seconds: float) -> None:
-        """A stage has taken so long."""
+        """Record a stage's duration."""
         with self._lock:
             self._latencies.setdefault(stage, deque(maxlen=1000)).append(seconds)
 
     def used(self, posed: bool, metres: float) -> None:
-        """A scan has been used, with a pose or without, so far from the one before it."""
+        """Record a used scan, with or without a pose, and its distance from the previous one."""
         with self._lock:
             self._flow.update(used=1, posed=int(posed))
             self._metres += metres
 
     def worked(self) -> None:
-        """The worker has finished something."""
+        """The worker has finished an item."""
         with self._lock:
             self._done = time.monotonic()
 
     def flow(self) -> Flow:
-        """Called once a second: what has come in and gone out since some seconds ago."""
+        """Called once a second: what has come in and gone out in the last seconds."""
         with self._lock:
             now = time.monotonic()
             total = self._flow + Counter(received=self.received, dropped=self._counts["queue_full"])
@@ -124,7 +124,7 @@ class Statistics:
             return Flow(now - since, new, self._metres, partial, now - self._done)
 
     def judged(self, described: Described) -> None:
-        """A keyframe's candidates have been judged, and its stages have taken so long."""
+        """Record a keyframe whose candidates have been judged, and the durations of its stages."""
         with self._lock:
             self._flow["keyframes"] += 1
             self._metres = 0.0
@@ -150,7 +150,7 @@ class Statistics:
         return float(1.0 / steps.mean()), expected or 1.0 / sensor_period(steps)
 
     def values(self) -> dict[str, str]:
-        """Counters and latencies for people."""
+        """Counters and latencies as readable text."""
         with self._lock:
             out = {"clouds received": str(self.received)}
             out.update({f"count {reason}": str(number) for reason, number in sorted(self._counts.items())})
@@ -162,20 +162,20 @@ class Statistics:
 
 
 def sensor_period(steps: F64) -> float:
-    """The step between a sensor's scans, of the steps (N,) [s] between those that arrived; their mean unless they look
+    """The period of a sensor, from the steps (N,) [s] between the scans that arrived; their mean unless they look
     like a regular sensor's with scans missing at random: multiples of one step, in no regular order."""
     mean, base = float(steps.mean()), float(np.quantile(steps, 0.1))
     if base <= 0.0 or mean < 1.1 * base:
         return mean
     multiples = np.round(steps / base)
     if np.quantile(np.abs(steps / base - multiples), 0.9) > 0.15:
-        return mean  # jitter, or sensors that have nothing to do with each other
-    for lag in range(2, 6):  # two to five sensors on one topic: their steps repeat
+        return mean  # jitter, or independent sensors
+    for lag in range(2, 6):  # two to five sensors on one topic: their steps repeat periodically
         sums = np.convolve(steps, np.ones(lag), "valid")
         if sums.std() < 0.05 * sums.mean():
             return mean
     lost = multiples > 1
     share = float(lost.mean())
     if (lost[1:] != lost[:-1]).mean() < 0.5 * 2.0 * share * (1.0 - share):
-        return mean  # a rate that changes from time to time
+        return mean  # a varying rate
     return base

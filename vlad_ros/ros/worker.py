@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that owns network, database and local map; everybody else puts scans and jobs into its queue."""
+"""One thread that owns network, database and local map; other threads put scans and jobs into its queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vlad_ros.types import F32, F64
 
 
 class Job:
-    """Something to do between two scans; `wait` gives whether it went well, and the sentence that says how."""
+    """A job to run between two scans; `wait` returns whether it succeeded, and a message."""
 
     def __init__(self, action: Callable[[], str]) -> None:
         self._action = action
@@ -34,24 +34,24 @@ class Job:
         self._answer = (False, "")
 
     def run(self) -> None:
-        """Do it, in the worker's thread."""
+        """Run the job, in the worker's thread."""
         try:
             self.refuse_or_accept(True, self._action())
         except (ValueError, OSError) as error:
             self.refuse_or_accept(False, str(error))
 
     def refuse_or_accept(self, success: bool, sentence: str) -> None:
-        """Answer whoever waits."""
+        """Set the result and wake the waiting thread."""
         self._answer = (success, sentence)
         self._done.set()
 
     @property
     def done(self) -> bool:
-        """Whether it has been done or refused."""
+        """Whether the job has finished or was refused."""
         return self._done.is_set()
 
     def wait(self) -> tuple[bool, str]:
-        """Block until the job was done or refused."""
+        """Block until the job has finished or was refused."""
         self._done.wait()
         return self._answer
 
@@ -90,13 +90,13 @@ class WorkQueue:
             return sum(isinstance(item, PendingScan) for item in self._items)
 
     def get(self) -> PendingScan | Job | None:
-        """The oldest item, waited for; None when the queue is closed."""
+        """Wait for the oldest item; None when the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
             return None if self._closed else self._items.popleft()
 
     def close(self) -> list[PendingScan | Job]:
-        """Take no more; what was still waiting."""
+        """Close the queue; returns the items still waiting."""
         with self._changed:
             self._closed = True
             left = list(self._items)
@@ -106,13 +106,13 @@ class WorkQueue:
 
 
 class Audience(Protocol):
-    """Who hears what comes of the scans."""
+    """Receiver of the results of the scans."""
 
     def move(self, stamp: int, T_odom_base: F64 | None) -> None:
-        """Where the body was at a scan."""
+        """The body's pose at a scan."""
 
     def publish(self, described: list[Described]) -> None:
-        """Keyframes that have got their answer."""
+        """Keyframes that have been answered."""
 
 
 class Worker(threading.Thread):
@@ -140,7 +140,7 @@ class Worker(threading.Thread):
         self.queue = WorkQueue(config.queue_size, lambda: listener.reject("queue_full", ""), may_wait)
 
     def run(self) -> None:
-        """The thread's loop; an error of the program itself costs one scan, never the loop."""
+        """The thread's loop; a program error loses one scan but never ends the loop."""
         while (item := self.queue.get()) is not None:
             try:
                 item.run() if isinstance(item, Job) else self._process(item)
@@ -151,7 +151,7 @@ class Worker(threading.Thread):
             self._statistics.worked()
 
     def finish(self) -> int:
-        """End after the item in hand, and answer the keyframes that still wait; the number of scans dropped."""
+        """End after the current item, and answer the waiting keyframes; returns the number of scans dropped."""
         left = self.queue.close()
         self.join()
         for item in left:
@@ -199,7 +199,7 @@ class Worker(threading.Thread):
             self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
 
     def _points(self, scan: PendingScan) -> F32 | None:
-        """The cloud (N, 4) in the body frame, at the stamp; None, with the reason told, when it cannot be used."""
+        """The cloud (N, 4) in the body frame, at the stamp; None, with the reason reported, when it cannot be used."""
         try:
             points = self.reader.points(scan)
         except CloudError as error:
@@ -238,7 +238,7 @@ class Worker(threading.Thread):
         return 0.0 if before is None or pose is None else float(np.linalg.norm(pose[:3, 3] - before[:3, 3]))
 
     def _relay_counters(self) -> None:
-        """Tell what the pipeline has counted since the last time."""
+        """Report the pipeline's counts since the last call."""
         counters: Counter[str] = Counter(self._recognizer.counters)
         news, self._counters = counters - self._counters, counters
         for event, number in news.items():

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A drive played without ROS, and the folder it leaves."""
+"""A drive played without ROS, and its output folder."""

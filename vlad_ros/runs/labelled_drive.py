@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A drive as fine-tuning wants it: its odometry in the place of true poses."""
+"""A drive for fine-tuning, with its odometry in place of true poses."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vlad_ros.types import F32, F64
 
 
 def read_drive(path: str | os.PathLike[str], config: FinetuneConfig, source: RunConfig) -> Sequence:
-    """The scans of a bag or a sequence with odometry, one every `spacing` of travel, thinned, with it as their poses.
+    """The scans of a bag or a sequence with odometry, one per `spacing` of travel, thinned, with odometry as poses.
 
-    ValueError where there is no odometry, or too little of a drive.
+    ValueError if there is no odometry, or the drive is too short.
     """
     opened = open_source(path, source, EvaluationConfig())
     scans: list[F32] = []

@@ -11,7 +11,7 @@ from vlad_ros.runs.tables import ClosureTable, KeyframeTable
 
 
 def summarise(keyframes: KeyframeTable, closures: ClosureTable, has_truth: bool) -> dict[str, dict[str, Any]]:
-    """The numbers of a run, `{name: {"value": ..., "unit": ...}}`; a share of nothing is None.
+    """The numbers of a run, `{name: {"value": ..., "unit": ...}}`; a ratio with a zero denominator is None.
 
     precision: share of the accepted edges that are right; recall: share of the revisits with a right accepted edge.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A drive through the recogniser, as fast as it goes, into the folder of a run."""
+"""Play a drive through the recogniser, as fast as possible, into the folder of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlad_ros.runs.unused import reason_of
 from vlad_ros.runs.writer import RunRecorder
 from vlad_ros.types import F64
 
-JUDGE = ("radius", "drift_scale", "drift_yaw", "seed")  # what of EvaluationConfig a run is played and judged by
+JUDGE = ("radius", "drift_scale", "drift_yaw", "seed")  # fields of EvaluationConfig that a run uses
 
 Bar = Callable[[Iterator[PlayedScan]], Iterator[PlayedScan]]
 
@@ -33,7 +33,7 @@ def play(
 ) -> Run:
     """Every scan of `source` through `recognizer`, whose map is empty, and the run in `folder`. `bar` shows progress.
 
-    Scans that nothing can be made of are counted. ValueError when not one keyframe comes of the drive.
+    Unusable scans are counted. ValueError if the drive yields no keyframe.
     """
     recorder = RunRecorder()
     counted = told(_step(recognizer, source, config, recorder, bar), source)
@@ -87,15 +87,15 @@ def _step(
 
 
 def told(counters: Counter[str], source: Source) -> list[str]:
-    """What was counted, in words: how often, the reason, and the first time's why."""
+    """The counters as text: how often, the reason, and the first occurrence's details."""
     if source.odometry == "none":
-        counters = counters - Counter(no_odometry=counters["no_odometry"])  # nobody wanted any
+        counters = counters - Counter(no_odometry=counters["no_odometry"])  # none was requested
     why = source.why
     return [f"{count} {name}" + (f": {why[name]}" if name in why else "") for name, count in counters.most_common()]
 
 
 def protocol(source: Source, recognizer: PlaceRecognizer, judge: EvaluationConfig) -> str:
-    """What the numbers of the run mean, in words."""
+    """The run's numbers, explained as text."""
     config = recognizer.config
     joined = config.accumulation_m > 0 and source.odometry != "none"
     parts = [

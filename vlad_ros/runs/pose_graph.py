@@ -14,7 +14,7 @@ from vlad_ros.types import F64
 
 def pose_graph(run: Run, config: ExportConfig) -> PoseGraph:
     """The graph of a run. Odometry edges join neighbouring keyframes of a session; where odometry was missing there is
-    none. ValueError for a run without odometry, whose keyframes nothing but loops would hold together."""
+    none. ValueError for a run without odometry, whose keyframes would be connected only by loops."""
     if not np.isfinite(run.keyframes.T_odom_base).any():
         raise ValueError(f"{run.path}: a run without odometry is no pose graph; play the drive with its odometry")
     closures = run.closures
@@ -32,8 +32,8 @@ def pose_graph(run: Run, config: ExportConfig) -> PoseGraph:
 
 
 def _initial(run: Run, loops: list[GraphEdge]) -> F64:
-    """(N, 4, 4): by odometry; a later session lies where its first loop with an earlier one puts it; a keyframe that
-    odometry says nothing of lies where the one before it does."""
+    """(N, 4, 4): by odometry; a later session is placed by its first loop with an earlier one; a keyframe
+    without odometry gets the pose of the one before it."""
     keyframes = run.keyframes
     poses = np.tile(np.eye(4), (len(keyframes), 1, 1))
     for session in np.unique(keyframes.session):

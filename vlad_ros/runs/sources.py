@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives to be played: a sequence file with the odometry one asks for, or a rosbag2 with its own."""
+"""Drives to be played: a sequence file with the requested odometry, or a rosbag2 with its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PlayedScan:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A drive to be played once: `scans`, about `count` of them; `odometry` says in words what stands in for a robot's.
+    """A drive to be played once: `scans`, about `count` of them; `odometry` describes the source of the odometry.
     While it is played `counters` counts what could not be used, by reason, and `why` keeps the first of each in words.
     """
 
@@ -58,7 +58,7 @@ class Source:
 
 
 def to_stderr(sentence: str) -> None:
-    """For people who watch a run, beside its progress bar."""
+    """Text shown beside the progress bar."""
     tqdm.write(sentence, file=sys.stderr)
 
 
@@ -69,14 +69,14 @@ def open_source(
     warn: Callable[[str], None] = to_stderr,
     crop: RecognizerConfig = DEFAULTS,
 ) -> Source:
-    """A sequence (.npz) or a rosbag2, whose clouds are cropped about the sensor as `crop` says; `warn` hears, once,
-    what cannot be made of them. ValueError says what is wrong with it, or with what is asked of it."""
+    """A sequence (.npz) or a rosbag2, whose clouds are cropped about the sensor as `crop` says; `warn` is told, once,
+    what cannot be done with them. ValueError says what is wrong with the file or with the request."""
     path = Path(path)
     return open_sequence(path, config, judge) if path.suffix == ".npz" else open_bag_source(path, config, warn, crop)
 
 
 def open_sequence(path: Path, config: RunConfig, judge: EvaluationConfig) -> Source:
-    """A sequence, its true poses serving as odometry unless they shall drift, or there shall be none."""
+    """A sequence; its true poses serve as odometry, unless drift or no odometry is requested."""
     if config.base_frame or config.mounting_xyz_rpy:
         raise ValueError("--base-frame and --mounting-xyz-rpy are for bags; the poses of a sequence are its sensor's")
     sequence = load_sequence(path)
@@ -103,8 +103,8 @@ def open_bag_source(
     path: Path, config: RunConfig, warn: Callable[[str], None] = to_stderr, crop: RecognizerConfig = DEFAULTS
 ) -> Source:
     """A bag's clouds with the odometry interpolated to their stamps, as the node does; what one of its messages lacks
-    costs that message. ValueError names the topics that the bag has where it lacks the one that is asked for; there is
-    nothing to judge by."""
+    loses that message. ValueError lists the bag's topics if the requested one is missing; there is
+    no ground truth."""
     if config.drift:
         raise ValueError("--drift is for sequence files; a bag is played with its own odometry")
     with open_bag(path) as bag:
@@ -132,12 +132,12 @@ def _check_topic(path: Path, topic: str, kind: str, connections: list[Any]) -> N
 
 
 def _transforms(path: Path, connections: list[Any], unused: Unused) -> static.StaticTransforms | None:
-    """What the whole bag says on /tf_static, None where it has no such topic."""
+    """The whole bag's /tf_static transforms, None if it has no such topic."""
     if (static.TOPIC, static.TYPE) not in [(c.topic, c.msgtype) for c in connections]:
         return None
 
     def failed(topic: str, why: str) -> None:
-        if topic:  # damage of the file is told when the drive is played
+        if topic:  # file damage is reported when the drive is played
             unused("bad_transform", why)
 
     transforms = static.StaticTransforms()
@@ -151,13 +151,13 @@ def _transforms(path: Path, connections: list[Any], unused: Unused) -> static.St
 
 
 class _BagDrive:
-    """The way of a bag's messages, as in the node: wait for odometry, decode, mount, deskew."""
+    """Processing of a bag's messages, as in the node: wait for odometry, decode, mount, deskew."""
 
     def __init__(
         self, config: RunConfig, crop: RecognizerConfig, transforms: static.StaticTransforms | None, unused: Unused
     ) -> None:
-        # Nothing is late offline: a scan waits for odometry as long as the bag goes on, but for a bounded number of
-        # others.
+        # No timeout offline: a scan waits for odometry until the bag ends, but for at most a bounded number of
+        # other scans.
         node = NodeConfig(
             queue_size=100,
             odom_timeout=10.0,
@@ -176,7 +176,7 @@ class _BagDrive:
             lambda why: unused(why, OF_STAMPS.get(why, why)),
         )
         frames = Frames(node, None if transforms is None else transforms.find, unused.warn)
-        self._missing: list[str] = []  # what the reader has counted of the scan in hand
+        self._missing: list[str] = []  # what the reader has counted for the current scan
         self._reader = BodyPoints(node, crop, frames, self._hear, self._missing.append)
         self._newest, self._posed = 0, False  # the newest scan; whether any had a pose
 
@@ -189,11 +189,11 @@ class _BagDrive:
         yield from self._ready()
         if self._config.odometry and self._newest and not self._posed:
             self._explain_missing_poses()
-        for _ in range(self._inputs.clear()):  # held to the end: no other stamp agreed with it
+        for _ in range(self._inputs.clear()):  # held to the end: no odometry stamp matched
             self._unused("wrong_stamp", OF_STAMPS["wrong_stamp"])
 
     def _explain_missing_poses(self) -> None:
-        """Odometry was wanted, and none of it belongs to any scan."""
+        """Odometry was requested, but none of it matches any scan."""
         newest, name = self._odometry.newest, self._config.odom_topic
         if newest is None:
             why = f"no message on {name} is a usable pose"
@@ -206,7 +206,7 @@ class _BagDrive:
             self._unused.warn(f"no scan has a pose: {why}")
 
     def _hear(self, sentence: str) -> None:
-        """What the reader says, once, of what it has counted just before."""
+        """The reader's one-time warning about what it has just counted."""
         self._unused.why.setdefault(self._missing[-1] if self._missing else "not_deskewed", sentence)
         self._unused.warn(sentence)
 
@@ -215,7 +215,7 @@ class _BagDrive:
         self._unused(reasons[topic] if topic else "bag_damaged", why)
 
     def _take(self, topic: str, message: Any) -> None:
-        """Let a message meet the others."""
+        """Add a message for pairing with the others."""
         stamp = stamp_of(message)
         if topic == self._config.points_topic:
             if stamp <= 0:
@@ -232,7 +232,7 @@ class _BagDrive:
             self._unused("bad_odometry", f"a message on {topic} is no pose: {error}")
 
     def _ready(self) -> Iterator[PlayedScan]:
-        """The scans whose waiting is over, those that can be used."""
+        """The scans that have finished waiting and can be used."""
         while self._released:
             scan = self._released.popleft()
             try:
@@ -249,7 +249,7 @@ class _BagDrive:
             yield PlayedScan(scan.stamp, points, pose, cropped=True)
 
     def _points(self, scan: PendingScan) -> F32:
-        """The cloud (N, 4) in the body frame; what was not done about motion is counted (the reader has said it)."""
+        """The cloud (N, 4) in the body frame; skipped motion compensation is counted (the reader has reported it)."""
         self._missing.clear()
         points = self._reader.points(scan)
         if self._config.deskew and self._config.odometry and not self._reader.deskewed_in:

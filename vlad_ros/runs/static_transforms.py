@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fixed transforms that a bag's /tf_static tells, as TF would answer them."""
+"""The fixed transforms of a bag's /tf_static, looked up as TF does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOPIC, TYPE = "/tf_static", "tf2_msgs/msg/TFMessage"
 
 
 class StaticTransforms:
-    """A frame's parent is what was said of it last; leading slashes do not count."""
+    """A frame's latest parent is used; leading slashes are ignored."""
 
     def __init__(self) -> None:
         self._above: dict[str, tuple[str, F64]] = {}  # frame: its parent, T_parent_frame
@@ -32,7 +32,7 @@ class StaticTransforms:
         self._above[child] = parent, T
 
     def find(self, target: str, source: str) -> F64 | None:
-        """T_target_source (4, 4) over however many frames; None where nothing joins the two."""
+        """T_target_source (4, 4) over any number of frames; None if they are not connected."""
         to_target, to_source = self._ancestors(_plain(target)), self._ancestors(_plain(source))
         for frame, T_frame_source in to_source.items():
             if frame in to_target:
@@ -40,7 +40,7 @@ class StaticTransforms:
         return None
 
     def _ancestors(self, frame: str) -> dict[str, F64]:
-        """T_ancestor_frame (4, 4) of the frame and all above it, nearest first; a circle ends where it closes."""
+        """T_ancestor_frame (4, 4) of the frame and all above it, nearest first; stops where a cycle closes."""
         found, T = {frame: np.eye(4)}, np.eye(4)
         while frame in self._above:
             frame, T_parent_frame = self._above[frame]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run, which is a played drive, and the one way to read it. Plots and reports are made from it alone.
+"""The folder of a run (a played drive) and its only reader. Plots and reports are made from it alone.
 
     run.json          format, source, protocol, weights, commit, seed, whole configuration, metrics
     keyframes.csv     one row per keyframe: stamp, odometry, true pose, whether it is a revisit
@@ -123,7 +123,7 @@ class Run:
 
     @property
     def map_path(self) -> Path:
-        """The map that the drive has left."""
+        """The map built by the drive."""
         return self.path / MAP
 
 
@@ -159,7 +159,7 @@ def _about(path: Path) -> dict[str, Any]:
         about = json.loads((path / ABOUT).read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no run, or an unfinished one: {ABOUT} is missing; {AGAIN}") from error
-    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # not JSON, or not text
         raise ValueError(f"{path / ABOUT}: not readable ({error}); {AGAIN}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(f"{path / ABOUT}: not the record of a run; name a folder that vlad run has written")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a drive could not use: counted as the node counts it, and said once."""
+"""Unused inputs of a drive: counted as in the node, and reported once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REMEDIES = {
 
 
 class Unused:
-    """Counts what is not used by its reason, as the node does, and says the first of each."""
+    """Counts unused inputs by reason, as the node does, and reports the first of each."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.counters: Counter[str] = Counter()
@@ -33,7 +33,7 @@ class Unused:
         self.warn = warn
 
     def __call__(self, reason: str, sentence: str) -> None:
-        """One more; `sentence` says why, for people."""
+        """Count one more; `sentence` tells the user why."""
         self.counters[reason] += 1
         if reason not in self.why:
             self.why[reason] = f"{sentence}; {REMEDIES[reason]}" if reason in REMEDIES else sentence

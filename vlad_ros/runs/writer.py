@@ -26,8 +26,8 @@ from vlad_ros.runs import tables as run
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Keyframe, LoopClosure
 
-ABSENT = ""  # the cell of a number that is not known
-UNFINISHED = ".unfinished"  # folder within the run's, of what is being written
+ABSENT = ""  # the cell of an unknown number
+UNFINISHED = ".unfinished"  # subfolder of the run for files being written
 
 
 class RunRecorder:
@@ -45,12 +45,12 @@ class RunRecorder:
         return len(self._keyframes)
 
     def add(self, described: Described, T_world_base: F64 | None) -> None:
-        """A keyframe, where it truly was, and its candidates. ValueError unless ids are 0, 1, 2, ..."""
+        """Add a keyframe, its true pose, and its candidates. ValueError unless ids are 0, 1, 2, ..."""
         if described.keyframe_id != len(self._keyframes):
             raise ValueError(
                 f"keyframe {described.keyframe_id} after {len(self._keyframes)} of the run: start it with an empty map"
             )
-        keyframe = dataclasses.replace(described.keyframe, geometry=None)  # it is in the map, and large
+        keyframe = dataclasses.replace(described.keyframe, geometry=None)  # it is large and already in the map
         self._keyframes.append(keyframe)
         self._truth.append(T_world_base)
         self._closures += described.closures
@@ -82,8 +82,8 @@ class RunRecorder:
         judge: EvaluationConfig,
         save_map: Callable[[Path], None],
     ) -> run.Run:
-        """Write the run into `folder` and read it back. Until all of it is written an earlier run there stays whole,
-        and for good where that fails; a folder that was not there is gone then.
+        """Write the run into `folder` and read it back. An earlier run there stays intact until writing has finished,
+        and if writing fails; a newly created folder is then removed.
 
         `about`: what was played and how; format, version and metrics are added. ValueError without keyframes.
         """
@@ -92,7 +92,7 @@ class RunRecorder:
             (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
             try:
                 written = self._write(folder / UNFINISHED, about, config, judge, save_map)
-                (folder / run.ABOUT).unlink(missing_ok=True)  # from here on the folder is not a finished run
+                (folder / run.ABOUT).unlink(missing_ok=True)  # from here on the folder does not count as a finished run
                 for file in sorted((folder / UNFINISHED).iterdir(), key=lambda file: file.name == run.ABOUT):
                     os.replace(file, folder / file.name)
             finally:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes in: parameters, subscriptions, frames."""
+"""The node's inputs: parameters, subscriptions, frames."""

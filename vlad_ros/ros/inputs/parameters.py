@@ -61,7 +61,7 @@ def declare(node: Node) -> None:
     for field in parameter_fields():
         default = field.default
         if isinstance(default, tuple):
-            # An empty list has no type of its own in rclpy; only its type is declared and it stays unset.
+            # rclpy cannot infer the type of an empty list: only the type is declared and it stays unset.
             default = list(default) or Parameter.Type.DOUBLE_ARRAY
         try:
             node.declare_parameter(field.name, default, descriptor(field))
@@ -79,12 +79,12 @@ def declare(node: Node) -> None:
 
 def overrides(node: Node) -> list[str]:
     """Names given on the command line or in files, declared or not."""
-    # rclpy has no public way to see those that nobody declared: they would be ignored without a word.
+    # rclpy has no public way to list undeclared overrides: they would be ignored silently.
     return list(node._parameter_overrides)
 
 
 def misspelt(given: Iterable[str], known: list[str]) -> list[str]:
-    """A sentence for each name that is no parameter of the node."""
+    """A sentence for each name that is not a parameter of the node."""
     sentences = []
     for name in given:
         if name in known or name in RCLPY_NAMES or name.startswith(RCLPY_PREFIXES):
@@ -95,13 +95,13 @@ def misspelt(given: Iterable[str], known: list[str]) -> list[str]:
 
 
 def read(node: Node) -> tuple[NodeConfig, RecognizerConfig]:
-    """The parameters as the two dataclasses; ValueError names a value that they refuse."""
+    """The parameters as the two dataclasses; ValueError names a value that they reject."""
     values = _values(node)
     return _configurations(values)
 
 
 def check(node: Node, changes: list[Parameter], state: str) -> SetParametersResult:
-    """Answer a change: only while unconfigured, and only to values that the dataclasses accept."""
+    """Accept a parameter change only while unconfigured, and only if the dataclasses accept the values."""
     names = {field.name for field in parameter_fields()}
     ours = {change.name: change.value for change in changes if change.name in names}
     if not ours:

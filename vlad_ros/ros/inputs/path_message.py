@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A nav_msgs/Path as it came over the wire, read by numpy: rclpy makes ten thousand Python objects of as many poses.
+"""Parse a serialised nav_msgs/Path with numpy: rclpy would create a Python object for each of ten thousand poses.
 
-In CDR every number lies at a multiple of its own size, counted from behind the four bytes that name the byte order. A
+In CDR every number is aligned to its own size, counted from after the four bytes that name the byte order. A
 Path is its header (stamp: int32 and uint32; frame: uint32 length, characters), the uint32 number of poses, and for
 each of them a header of its own and seven float64, x y z and the quaternion x y z w.
 """
@@ -20,9 +20,9 @@ SMALLEST = STAMP + NUMBERS  # bytes of a pose
 
 
 def read_path(data: bytes) -> tuple[Ints, F64]:
-    """Stamps (N,) [ns] and positions with quaternions (N, 7), as they stand in the message.
+    """Stamps (N,) [ns] and positions with quaternions (N, 7), as in the message.
 
-    ValueError for bytes that are no Path: of another encoding, cut off, or with more poses than they have room for.
+    ValueError for bytes that are not a Path: another encoding, truncated, or too short for their number of poses.
     """
     order = ENCODINGS.get(data[:2])
     if order is None or len(data) < 4:
@@ -55,12 +55,12 @@ def _aligned(at: int, size: int) -> int:
 
 
 def _numbers_of(head: Ints, length: Ints) -> Ints:
-    """Where the numbers of a pose begin whose header begins at `head` and names a frame of so many characters."""
+    """Offset of a pose's numbers, given its header's offset `head` and the length of its frame name."""
     return (head + STAMP + length + 7) // 8 * 8
 
 
 def _even_heads(words: npt.NDArray[np.uint32], first: int, count: int) -> Ints | None:
-    """Where the poses' headers begin (N,), by arithmetic: all frames are as long as the first; None where not."""
+    """Offsets of the poses' headers (N,), computed assuming equally long frame names; None if they are not."""
     if not count:
         return np.zeros(0, np.int64)
     length = int(words[first // 4 + 2])
@@ -74,7 +74,7 @@ def _even_heads(words: npt.NDArray[np.uint32], first: int, count: int) -> Ints |
 
 
 def _uneven_heads(words: npt.NDArray[np.uint32], first: int, count: int) -> Ints:
-    """Where they begin, from one to the next. ValueError where the message ends before the last."""
+    """The same offsets, found one after the other. ValueError if the message ends before the last."""
     heads, at, end = np.empty(count, np.int64), first, 4 * len(words)
     for i in range(count):
         heads[i] = at

@@ -36,10 +36,10 @@ KEYFRAME_TYPES = {"geometry_msgs/msg/PoseStamped": PoseStamped, "nav_msgs/msg/Pa
 
 
 class Subscriptions:
-    """Made at configure, opened at activate, closed at deactivate, destroyed at cleanup.
+    """Created at configure, opened at activate, closed at deactivate, destroyed at cleanup.
 
     Best effort matches every publisher; points are reliable where the parameter asks for it, and `keyframes` where all
-    of its publishers offer it: a Path of a long drive is cut into hundreds of packets, and one is always lost.
+    of its publishers offer it: a Path of a long drive is split into hundreds of packets, and one is always lost.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Subscriptions:
         self.find_keyframes()
 
     def _subscribe(self, kind: type, topic: str, callback: Any, qos: QoSProfile, raw: bool = False) -> Subscription:
-        # Half of what DDS keeps may be on its way, for other publishers have their share.
+        # Half of the DDS history may be in flight; the other half is left for other publishers.
         intake = Intake(self._node.resolve_topic_name(topic), room=qos.depth // 2)
 
         def take(message: Any) -> None:
@@ -94,7 +94,7 @@ class Subscriptions:
             yield replace(intake, room=room)
 
     def close(self) -> None:
-        """Take the subscriptions away."""
+        """Destroy the subscriptions."""
         self.open = False
         for subscription in self._made:
             self._node.destroy_subscription(subscription)
@@ -106,7 +106,7 @@ class Subscriptions:
         return str(self._points.topic_name)
 
     def points_publishers(self) -> list[TopicEndpointInfo]:
-        """Who publishes there, of whatever type."""
+        """The publishers on this topic, of any type."""
         return list(self._node.get_publishers_info_by_topic(self.points_topic))
 
     def publishers(self, topic: str) -> tuple[str, list[str]]:
@@ -115,8 +115,8 @@ class Subscriptions:
         return name, [info.node_name for info in self._node.get_publishers_info_by_topic(name)]
 
     def find_keyframes(self) -> None:
-        """Subscribe to `keyframes` as soon as a publisher shows which of the two types it is, and anew where its
-        publishers are others by now."""
+        """Subscribe to `keyframes` once a publisher shows which of the two types it is, and again when its
+        publishers have changed."""
         offers, was = self._keyframe_offers(), self._offered
         kind = was[0] if was is not None and was[0] in offers else next(iter(offers), "")
         if not offers or was == (kind, offers[kind]):
@@ -126,7 +126,7 @@ class Subscriptions:
             self._node.destroy_subscription(self._keyframes)
             self._offered = None
             if was[0] != kind:
-                return  # until the next call: DDS refuses a second type on a topic that has just been let go
+                return  # retry at the next call: DDS refuses a second type on a topic just released
         self._offered = kind, offers[kind]
         is_path, qos = KEYFRAME_TYPES[kind] is Path, heard(100, offers[kind])
         callback = self._on_path if is_path else self._on_keyframe
@@ -156,10 +156,10 @@ class Subscriptions:
         self._inputs.add_scan(PendingScan(message, stamp, time.monotonic()))
 
     def _drain(self) -> None:
-        """Take what has already come for this cloud, odometry above all.
+        """Take messages that have already arrived for this cloud, above all odometry.
 
-        The executor takes turns, one message of each topic; after a pause in which clouds and ten times as much
-        odometry have gathered, the clouds would overtake the poses that they wait for.
+        The executor alternates, one message per topic; after a pause in which clouds and ten times as much
+        odometry have queued up, the clouds would overtake the poses that they need.
         """
         for subscription in self._made:
             if subscription is self._points:
@@ -210,7 +210,7 @@ class Subscriptions:
             self._inputs.announce(stamp)
 
     def _follow_paths(self) -> None:
-        """In the worker: the paths that came while it was busy, but for those that the next one tells anew."""
+        """In the worker: the paths that arrived while it was busy, except those that a later path replaces."""
         paths = [self._paths.popleft() for _ in range(len(self._paths))]
         for i, (stamps, numbers) in enumerate(paths):
             if i + 1 == len(paths) or not np.isin(stamps, paths[i + 1][0]).all():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TF, where tf2_ros is installed: where the sensor is in the body, and the odometry of odom_source tf."""
+"""TF, if tf2_ros is installed: the sensor's pose in the body frame, and the odometry for odom_source tf."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ tf2_ros = _find_tf()
 
 
 class Transforms:
-    """TF. ValueError where tf2_ros is not installed."""
+    """TF lookups. ValueError if tf2_ros is not installed."""
 
     def __init__(self, node: Node) -> None:
         if tf2_ros is None:
@@ -43,11 +43,11 @@ class Transforms:
 
     @staticmethod
     def installed() -> bool:
-        """Whether there is a tf2_ros."""
+        """Whether tf2_ros is installed."""
         return tf2_ros is not None
 
     def find(self, target: str, source: str, stamp: int | None = None) -> F64 | None:
-        """T_target_source at `stamp` [ns] (None: the newest); None when TF cannot say."""
+        """T_target_source at `stamp` [ns] (None: the newest); None when TF does not have it."""
         time = Time() if stamp is None else Time(nanoseconds=stamp)
         try:
             found = self._buffer.lookup_transform(target, source, time).transform
@@ -69,7 +69,7 @@ class TfOdometry:
         self._config = config
 
     def find(self, scan: PendingScan) -> bool:
-        """Found or not; TF interpolates and never extrapolates."""
+        """Whether TF has the pose at the stamp; it interpolates and never extrapolates."""
         scan.child = self._config.base_frame.lstrip("/") or scan.frame
         scan.T_odom_child = self._find(scan, scan.stamp)
         return scan.T_odom_child is not None and (scan.offsets is None or self._find(scan, scan.reach[1]) is not None)
@@ -86,4 +86,4 @@ class TfOdometry:
         return self._transforms.find(self._config.odom_frame, scan.child, stamp)
 
     def clear(self) -> None:
-        """The buffer notices jumps of the clock itself."""
+        """Nothing to do: the buffer detects clock jumps itself."""

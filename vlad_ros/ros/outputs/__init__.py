@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes out: messages, publishers, markers, diagnostics."""
+"""The node's outputs: messages, publishers, markers, diagnostics."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our edges in the dialects of other stacks. Each is off by default; only accepted, verified edges go out."""
+"""Our edges in the message formats of other stacks. All off by default; only accepted, verified edges are sent."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 
 LIO_SAM_TOPIC = "lio_loop/loop_closure_detection"
-LIO_SAM_APART = 30 * SECOND  # what is nearer LIO-SAM throws away (historyKeyframeSearchTimeDiff)
-LIO_SAM_PERIOD = SECOND  # it looks at one edge a second, and keeps five
+LIO_SAM_APART = 30 * SECOND  # LIO-SAM discards closer pairs (historyKeyframeSearchTimeDiff)
+LIO_SAM_PERIOD = SECOND  # LIO-SAM processes one edge per second, and queues five
 
 PoseOf = Callable[[int], F64 | None]
 BodyFrame = Callable[[], str]
@@ -38,8 +38,8 @@ class StampPairs:
         self._waiting: tuple[int, int] | None = None
 
     def offer(self, stamp: int, closures: Iterable[LoopClosure]) -> tuple[int, int] | None:
-        """The closures of the keyframe at `stamp`; the pair to be sent now, if any. Stamps that go back (a bag played
-        again) begin anew."""
+        """The closures of the keyframe at `stamp`; the pair to be sent now, if any. If stamps go back (a bag played
+        again), a new session starts."""
         if self._last is not None and stamp < self._last:
             self._begin_anew()
         usable = [closure for closure in closures if self._is_usable(closure)]
@@ -53,7 +53,7 @@ class StampPairs:
         return pair
 
     def _is_usable(self, closure: LoopClosure) -> bool:
-        """Stamps of another session mean nothing to a system that runs now."""
+        """Stamps of another session are meaningless to the running system."""
         return (
             closure.accepted
             and closure.T_match_query is not None
@@ -87,13 +87,13 @@ class ForeignNodes:
         self.publisher = node.create_publisher(PointCloud2, "~/node_edges", RELIABLE)
 
     def publish(self, described: Described) -> None:
-        """The edges of one keyframe, and those that have waited for what is known now."""
+        """The edges of one keyframe, and the pending ones that can be sent now."""
         for closure in described.closures:
             self.edges.add(closure, described.keyframe.T_odom_base, self._pose_of(closure.match_id))
         self.send()
 
     def send(self) -> None:
-        """One message for each node that has got edges."""
+        """One message for each node that has edges."""
         found = sorted(self.edges.take(), key=lambda edge: edge.query_stamp)
         for stamp, edges in itertools.groupby(found, key=lambda edge: edge.query_stamp):
             header = Header(stamp=messages.to_time(stamp), frame_id=self._body())
@@ -101,7 +101,7 @@ class ForeignNodes:
 
 
 class Adapters:
-    """Those that the configuration asks for; called by the worker alone."""
+    """The adapters enabled in the configuration; called only by the worker."""
 
     def __init__(
         self,
@@ -116,19 +116,19 @@ class Adapters:
         self._nodes = ForeignNodes(node, body, pose_of, withhold) if config.node_edges else None
 
     def close(self) -> None:
-        """Take the topics away."""
+        """Destroy the publishers."""
         for adapter in (self._lio_sam, self._nodes):
             if adapter is not None:
                 self._node.destroy_publisher(adapter.publisher)
 
     def publish(self, described: Described) -> None:
-        """A keyframe has got its answer."""
+        """A keyframe has been answered."""
         for adapter in (self._lio_sam, self._nodes):
             if adapter is not None:
                 adapter.publish(described)
 
     def move(self, stamp: int, T_odom_base: F64 | None) -> None:
-        """Where the body was at a scan."""
+        """The body's pose at a scan."""
         if self._nodes is not None:
             self._nodes.edges.move(stamp, T_odom_base)
             self._nodes.send()

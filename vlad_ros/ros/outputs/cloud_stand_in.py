@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`create_cloud` of sensor_msgs_py, or where that is not installed (no registry has it) as little as we need."""
+"""`create_cloud` of sensor_msgs_py, or, if that is not installed (no registry has it), a minimal substitute."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stand_in(header: Header, fields: list[PointField], points: np.ndarray) -> Po
         row_step=step * len(points),
         is_dense=False,
     )
-    # An array.array is handed over as it is; a numpy array would be copied number by number.
+    # An array.array is passed on unchanged; a numpy array would be copied element by element.
     cloud.data = array.array("B", points.tobytes())
     return cloud
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's health in words: one DiagnosticStatus, and why no cloud comes."""
+"""The node's health as text: one DiagnosticStatus, and why no cloud arrives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.qos import ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-LOSSY = 0.8  # share of the expected rate under which clouds are lost on the way
+LOSSY = 0.8  # share of the expected rate below which clouds are being lost in transport
 
 SLOW_DDS = (
     "clouds are lost between the driver and this node: export FASTRTPS_DEFAULT_PROFILES_FILE (and "
@@ -33,7 +33,7 @@ def status(name: str, state: str, warnings: Sequence[str], values: dict[str, str
 
 
 def explain_silence(topic: str, ours: str, reliable: bool, publishers: list[TopicEndpointInfo], silence: float) -> str:
-    """Why no cloud comes: topic, publishers found, their types and offered QoS, and what to do about it."""
+    """Why no cloud arrives: topic, publishers found, their types and offered QoS, and what to do about it."""
     start = f"no cloud on {topic} for {silence:.0f} s"
     if not publishers:
         return f"{start}: nobody publishes there; start the driver, or name its topic (points:=/your_topic)"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether places come out: a sentence for each thing that keeps them from it."""
+"""Health check of place recognition: a sentence for each problem."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vlad_ros.ros.reasons import REASONS
 from vlad_ros.ros.statistics import Flow
 from vlad_ros.stamps import SECOND
 
-ENOUGH = 10  # scans from which on nothing is chance
+ENOUGH = 10  # scans; with fewer, a finding may be chance
 STUCK = 10.0  # s
 
 
 def health(flow: Flow, waiting: int, config: NodeConfig, recognizer: RecognizerConfig) -> list[str]:
-    """What is wrong with the last seconds; `waiting` scans lie in the queue."""
+    """Problems in the last seconds; `waiting` scans are in the queue."""
     new, sentences = flow.counts, []
     if waiting and flow.idle > STUCK:
         sentences.append(f"the worker has finished nothing for {flow.idle:.0f} s, {waiting} scans wait")
@@ -47,8 +47,8 @@ def explain_odometry(
     newest: tuple[int | None, int],
 ) -> str:
     """Why no scan has a pose: who publishes odometry on `topic`, of which child frames, where `frames` are the body's
-    and the cloud's, and the `newest` stamps [ns] of odometry and clouds. Empty where nobody publishes odometry at all:
-    places are recognised without."""
+    and the cloud's, and the `newest` stamps [ns] of odometry and clouds. Empty if nobody publishes odometry at all:
+    places are recognised without it."""
     odometry, cloud = newest
     if odometry is None:
         if not publishers:

@@ -27,7 +27,7 @@ class Localisation:
         self.begin_anew()
 
     def close(self) -> None:
-        """Take the topic away."""
+        """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
 
     def begin_anew(self) -> None:
@@ -38,9 +38,9 @@ class Localisation:
         self._last: MapPose | None = None
 
     def observe(self, described: Described) -> None:
-        """What a keyframe tells of the vehicle's place."""
+        """Update the vehicle's place from a keyframe."""
         id, database = described.keyframe_id, self._recognizer.database
-        # Loops with keyframes that odometry has put in a wrong place say nothing of where the vehicle is.
+        # Loops with keyframes that odometry has misplaced give no information about the vehicle's place.
         closures = [loop for loop in described.closures if not any(loop.match_id in ids for ids in self._misplaced)]
         finding = self._relocaliser.observe(id, closures, database)
         if finding.carried:
@@ -54,7 +54,7 @@ class Localisation:
             self._publisher.publish(pose_message(finding.pose, self._map_frame))
 
     def relocalize(self) -> str:
-        """Begin to look for the vehicle's place again; ValueError where there is no map to look in."""
+        """Restart the search for the vehicle's place; ValueError if there is no map to search."""
         database, session = self._recognizer.database, self._recognizer.session
         known = [other for other, T in database.sessions.items() if T is not None and other != session]
         if not known:
@@ -77,7 +77,7 @@ class Localisation:
             self._listener.reject("bad_path", str(error))
 
     def values(self) -> dict[str, str]:
-        """What diagnostics shows of it."""
+        """Values shown in diagnostics."""
         placed = self._recognizer.database.number_corrected(self._recognizer.session)
         values = {"keyframes that the back-end has placed": str(placed)}
         last = self._last

@@ -2,7 +2,7 @@
 """Keyframes and loop edges for RViz and Foxglove, in the odometry's frame.
 
 Namespaces, to be shown and hidden one by one: `keyframes`, `accepted`, `rejected` (each keyframe's best candidate where
-none was accepted) and `diagnostics`, the node's state in words. Colours: Okabe and Ito's, for all eyes.
+none was accepted) and `diagnostics`, the node's state in words. Colours: Okabe and Ito's colour-blind-safe palette.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCALE = ((0.84, 0.37, 0.0), (0.94, 0.89, 0.26), (0.34, 0.71, 0.91))  # probabili
 FAINT = 0.35  # opacity of rejected edges
 FINE, TROUBLE = ColorRGBA(r=0.8, g=0.8, b=0.8, a=1.0), ColorRGBA(r=0.94, g=0.89, b=0.26, a=1.0)
 TEXT_WIDTH = 60  # characters
-CHUNK = 200  # points in one marker: what is full is told once
+CHUNK = 200  # points in one marker: a full marker is published once
 BATCH = 800  # points in one message, whose serialisation takes 1 us each, and as much for its colour
 PERIOD = 1.0  # s on the steady clock
 
@@ -41,10 +41,10 @@ def colour_of(probability: float | None, accepted: bool) -> ColorRGBA:
 
 
 class MarkerBoard:
-    """Collects what a session has found; `message` gives what of it is to be told, as one MarkerArray.
+    """Collects the results of a session; `message` gives those to be published, as one MarkerArray.
 
-    Only keyframes with odometry have a place to be drawn at, and a new session, whose odometry begins elsewhere,
-    wipes the board.
+    Only keyframes with odometry can be drawn, and a new session, whose odometry begins elsewhere,
+    clears all markers.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class MarkerBoard:
         self._changed, self._wiped = True, True
 
     def clear(self) -> None:
-        """An empty board, said so in the next message."""
+        """Clear all markers; the next message says so."""
         self._poses.clear()
         self._markers.clear()
         self._untold.clear()
@@ -66,17 +66,17 @@ class MarkerBoard:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the next message, too, has something to tell."""
+        """Whether there is more to publish in the next message."""
         return self._changed
 
     def repeat(self) -> None:
-        """Tell everything again: somebody has come who has heard nothing yet."""
+        """Publish everything again, for a new subscriber."""
         self._untold = {(name, marker.id): None for name, chunks in self._markers.items() for marker in chunks}
         self._changed = True
 
     def say(self, text: str, trouble: bool) -> None:
-        """The node's state in words, shown at the newest keyframe; told on the next occasion, at once when trouble
-        comes or goes."""
+        """The node's state as text, shown at the newest keyframe; published next time, at once when a problem
+        appears or clears."""
         self._changed |= trouble != self._trouble
         self._text, self._trouble = text, trouble
 
@@ -103,7 +103,7 @@ class MarkerBoard:
         chunks = self._markers.setdefault(name, [])
         if not chunks or len(chunks[-1].points) >= CHUNK:
             marker = Marker(ns=name, id=len(chunks), type=kind, action=Marker.ADD, color=KEYFRAME)
-            marker.frame_locked = True  # an old marker goes with its frame when that is corrected in the map
+            marker.frame_locked = True  # an old marker moves with its frame when the frame is corrected
             marker.scale.x = marker.scale.y = scale
             marker.pose.orientation.w = 1.0
             chunks.append(marker)
@@ -113,7 +113,7 @@ class MarkerBoard:
             chunks[-1].colors.extend([colour] * len(points))
 
     def message(self, header: Header) -> MarkerArray | None:
-        """What has changed since the last call, everything where that is little, older drawings wiped first; at most
+        """Changes since the last call, or everything if that is little, with older markers deleted first; at most
         `BATCH` points, the rest in the next call; None when nothing has changed."""
         if not self._changed:
             return None
@@ -132,7 +132,7 @@ class MarkerBoard:
         return MarkerArray(markers=markers)
 
     def _age(self, key: tuple[str, int]) -> int:
-        """How many markers of its namespace are newer."""
+        """The number of newer markers in its namespace."""
         name, id = key
         return len(self._markers[name]) - id
 
@@ -147,7 +147,7 @@ class MarkerBoard:
 
 
 class MarkerTopic:
-    """`~/markers`: the board, told once in `PERIOD` at most and only where somebody listens."""
+    """`~/markers`: published at most once per `PERIOD`, and only if there are subscribers."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self.board = MarkerBoard()
@@ -155,12 +155,12 @@ class MarkerTopic:
         self._publisher = node.create_publisher(MarkerArray, "~/markers", LATCHED)
 
     def close(self) -> None:
-        """Take the topic away."""
+        """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
 
     def draw(self, frame: str, now: bool = False) -> None:
-        """Publish what there is to tell, in the frame `frame`; `now`: however short the last time is ago. Who has come
-        since then is told everything again."""
+        """Publish pending markers in the frame `frame`; `now`: regardless of `PERIOD`. Subscribers that have joined
+        since the last time get everything again."""
         if not now and time.monotonic() - self._drawn < PERIOD:
             return
         before, self._listeners = self._listeners, self._publisher.get_subscription_count()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node says, as stock messages, and how it reads the images it is told.
+"""The node's outputs as standard ROS messages, and the decoding of its input images.
 
-A message of `~/loop_closures` is a PointCloud2 with one row a candidate and the fields of `LAYOUT`, packed without
+A message of `~/loop_closures` is a PointCloud2 with one row per candidate and the fields of `LAYOUT`, packed without
 gaps (278 bytes a row). `x y z` is the position of the match in the query's body frame [m]; `query_*` and `match_*` name
 the keyframes; `tx .. qw` is T_match_query (translation [m], quaternion); `cov_rc` the upper triangle, row by row, of
-its 6x6 covariance (x y z roll pitch yaw, a perturbation on the match's side). Numbers that are not known are NaN.
+its 6x6 covariance (x y z roll pitch yaw, a perturbation on the match's side). Unknown numbers are NaN.
 """
 
 from __future__ import annotations
@@ -160,12 +160,12 @@ def pose_message(pose: MapPose, map_frame: str) -> PoseWithCovarianceStamped:
 
 
 def bev_message(header: Header, raster: F32, config: BevConfig) -> Image:
-    """`raster` (C, H, W) as 32FC, fit to be fed back as `bev`."""
+    """`raster` (C, H, W) as 32FC, suitable as input on `bev`."""
     return _image(header, to_image(raster, f"32FC{config.channels}", config), f"32FC{config.channels}", config, 4)
 
 
 def preview_message(header: Header, raster: F32, config: BevConfig) -> Image:
-    """`raster` (C, H, W) as an rgb8 picture for people."""
+    """`raster` (C, H, W) as an rgb8 picture for viewing."""
     picture = preview(raster, config)
     image = _image(header, picture.tobytes(), "rgb8", config, 1)
     image.step = 3 * config.size
@@ -181,7 +181,7 @@ def _image(header: Header, data: bytes, encoding: str, config: BevConfig, sample
 
 
 def raster_of(image: Image, config: BevConfig) -> F32:
-    """The raster (C, H, W) that an Image holds, its rows' padding and byte order minded.
+    """The raster (C, H, W) that an Image holds, respecting row padding and byte order.
 
     ValueError when encoding, size, step or data do not fit `config`.
     """

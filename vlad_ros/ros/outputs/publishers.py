@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's publishers: what is said of each keyframe, once, on all of them."""
+"""The node's publishers: each keyframe's results, published once on each topic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vlad_ros.types import F32, F64, Ints
 
 
 class Publishers:
-    """Made at configure, closed at cleanup; all else but `draw` is called by the worker alone."""
+    """Created at configure, closed at cleanup; everything except `draw` is called only by the worker."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Publishers:
         self._adapters = Adapters(node, config, body, self._pose_of, lambda reason: listener.reject(reason, ""))
 
     def close(self) -> None:
-        """Take the topics away."""
+        """Destroy the publishers."""
         for publisher in (self._descriptor, self._closures, self._bev, self._preview):
             self._node.destroy_publisher(publisher)
         self._markers.close()
@@ -58,15 +58,15 @@ class Publishers:
         self._adapters.close()
 
     def move(self, stamp: int, T_odom_base: F64 | None) -> None:
-        """Where the body was at a scan."""
+        """The body's pose at a scan."""
         self._adapters.move(stamp, T_odom_base)
 
     def announce(self, stamp: int) -> None:
-        """The back-end has a node at this stamp."""
+        """Handle a back-end node at this stamp."""
         self._adapters.announce([stamp])
 
     def follow(self, stamps: Ints, numbers: F64) -> None:
-        """The back-end's nodes (N,) [ns], where it has optimised them to: positions and quaternions (N, 7)."""
+        """The back-end's nodes (N,) [ns], at their optimised poses: positions and quaternions (N, 7)."""
         self._adapters.announce(stamps.tolist())
         self.localisation.correct(stamps, numbers)
 
@@ -84,11 +84,11 @@ class Publishers:
         self.draw()
 
     def draw(self, now: bool = False) -> None:
-        """Publish what has changed of the markers, where somebody listens; not too often unless `now`."""
+        """Publish changed markers, if there are subscribers; rate-limited unless `now`."""
         self._markers.draw(self.odom_frame or self._body(), now)
 
     def say(self, text: str, trouble: bool) -> None:
-        """The node's state in words, for those who look at the markers."""
+        """The node's state as text, shown among the markers."""
         self._markers.board.say(text, trouble)
 
     def wipe(self) -> None:
@@ -101,7 +101,7 @@ class Publishers:
         return self._recognizer.database.keyframe(keyframe_id).T_odom_base
 
     def _publish_raster(self, header: Header, raster: Any) -> None:
-        """The raster is asked for, and fetched from the GPU, only when somebody listens."""
+        """Fetch the raster from the GPU only when there are subscribers."""
         wanted = [p.get_subscription_count() > 0 for p in (self._bev, self._preview)]
         if not any(wanted):
             return

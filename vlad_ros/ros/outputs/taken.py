@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the node has come with what it is sent: `~/_taken`, by which a replay paces itself.
+"""How many input messages the node has taken: `~/_taken`, by which a replay paces itself.
 
-`/diagnostics` says it once a second, for people; DDS acknowledges what lies in a history that drops its oldest. The
-topic is hidden (`ros2 bag record -a` leaves it out) and costs nothing while nobody listens.
+`/diagnostics` reports it only once a second; DDS acknowledges even what its history may drop before it is read. The
+topic is hidden (`ros2 bag record -a` leaves it out) and costs nothing without subscribers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Intake:
 
 
 class Taken:
-    """The publisher; `intakes` says how it stands."""
+    """The publisher; `intakes` returns the current state."""
 
     def __init__(self, node: Node, intakes: Callable[[], Iterable[Intake]]) -> None:
         self._node = node
@@ -42,7 +42,7 @@ class Taken:
         self._timer: Timer | None = None
 
     def look(self) -> None:
-        """Begin when somebody listens, end when nobody does; once a second is enough."""
+        """Start when there are subscribers, stop when there are none; call it once a second."""
         heard = self._publisher.get_subscription_count() > 0
         if heard and self._timer is None:
             self._timer = self._node.create_timer(PERIOD, self._tell, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -50,7 +50,7 @@ class Taken:
             self._end()
 
     def close(self) -> None:
-        """Take the topic away."""
+        """Destroy the publisher."""
         self._end()
         self._node.destroy_publisher(self._publisher)
 
@@ -69,6 +69,6 @@ class Taken:
 
 
 def intakes_of(message: DiagnosticArray) -> Iterator[Intake]:
-    """What a message of `~/_taken` says."""
+    """Parse a message of `~/_taken`."""
     for status in message.status:
         yield Intake(status.name, **{value.key: int(value.value) for value in status.values})

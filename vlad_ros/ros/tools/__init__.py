@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Around the node: replay, watch, the demo's session."""
+"""Tools around the node: replay, watch, the demo's session."""

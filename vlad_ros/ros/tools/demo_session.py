@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's live part: the node started as the launch file would, the bag played into it, its edges heard."""
+"""The demo's live part: start the node as the launch file does, play the bag into it, receive its edges."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlad_ros.ros.tools import replay
 from vlad_ros.ros.tools.node_client import NodeClient
 from vlad_ros.ros.tools.node_process import start_node
 
-# What the node counts although nothing was lost.
+# Counters that can increase although nothing was lost.
 HARMLESS = ("session_opened", "pause", "no_odometry", "odometry_jump")
 
 
@@ -26,8 +26,8 @@ def listen(
     rate: float,
     say: Callable[[str], None],
 ) -> tuple[list[int], int]:
-    """Play `bag` into a fresh node with these `parameters`, `hear(stamp, rows)` what it announces. The stamps of all
-    keyframes, and how many messages were lost. RuntimeError, with the end of the node's log, where it does not become
+    """Play `bag` into a fresh node with these `parameters`; `hear(stamp, rows)` gets its edges. Returns stamps of all
+    keyframes, and the number of lost messages. RuntimeError, with the end of the node's log, if it does not become
     active."""
     with NodeClient(on_closures=hear) as watch, start_node(folder, {"use_sim_time": True, **parameters}) as node:
         say("waiting for the node: ros2 launch vlad_ros vlad.launch.py points:=/points odom:=/odom use_sim_time:=true")

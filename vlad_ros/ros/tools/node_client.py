@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One node's other end: hears everything it says over DDS and calls its services, for the demo and the tests."""
+"""Client of one node: receives all its topics over DDS and calls its services, for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F32
 
 DEPTH = 10000
-QUIET_S = 1.0  # no keyframe for so long: the node has nothing left to do
-MEET_S = 0.2  # discovery is not symmetric: a server that has not met its client yet would answer into the void
+QUIET_S = 1.0  # no keyframe for this long: the node has nothing left to do
+MEET_S = 0.2  # discovery is not symmetric: a server that has not discovered its client yet loses the answer
 ASK_AGAIN_S = 2.0
-START_S = 600.0  # a fresh clone compiles first: a minute, or several beside whatever else the computer does
+START_S = 600.0  # a fresh clone compiles first: a minute, or several on a busy computer
 
 
 class NodeClient:
-    """A listener to the node `name`, spinning in a thread of its own; owns rclpy while it lives.
+    """Client of the node `name`, spinning in its own thread; owns rclpy during its lifetime.
 
     `descriptors`: (stamp [ns], frame, (D,) float32) in the order of their arrival; `closures`: (stamp, rows of
-    `messages.ROW`); `diagnostics`: the newest values by key. `on_closures(stamp, rows)` is called as they come.
+    `messages.ROW`); `diagnostics`: the newest values by key. `on_closures(stamp, rows)` is called as they arrive.
     """
 
     def __init__(self, name: str = "/vlad", on_closures: Callable[[int, np.ndarray], None] | None = None) -> None:
@@ -89,15 +89,15 @@ class NodeClient:
             self._reports_since_keyframe += 1
 
     def is_ours(self, status: DiagnosticStatus) -> bool:
-        """Whether the node tells it, not another one that is on /diagnostics, too."""
+        """Whether the status is from this node, not from another one on /diagnostics."""
         return bool(status.name == f"{self.name.lstrip('/')}: place recognition")
 
     def counts(self) -> dict[str, int]:
-        """What the node has counted, by reason, when it last said so."""
+        """The node's latest reported counters, by reason."""
         return {key[6:]: int(value) for key, value in self.diagnostics.items() if key.startswith("count ")}
 
     def call(self, kind: Any, service: str, request: Any, timeout: float = 60.0) -> Any:
-        """Call `name`/`service`; TimeoutError, an OSError, where nobody answers."""
+        """Call `name`/`service`; TimeoutError, an OSError, if there is no answer."""
         client = self.node.create_client(kind, f"{self.name}/{service}")
         try:
             if not client.wait_for_service(timeout):
@@ -112,7 +112,7 @@ class NodeClient:
             self.node.destroy_client(client)
 
     def state(self, timeout: float = 60.0) -> str:
-        """The node's lifecycle state; asked again where an answer does not come, TimeoutError where none does."""
+        """The node's lifecycle state; retries if there is no answer, finally TimeoutError."""
         end = time.monotonic() + timeout
         while True:
             try:
@@ -122,14 +122,14 @@ class NodeClient:
                     raise
 
     def trigger(self, service: str) -> str:
-        """Call a Trigger service such as save_map; its message. ValueError where it reports a failure."""
+        """Call a Trigger service such as save_map; returns its message. ValueError if it reports a failure."""
         answer = self.call(Trigger, service, Trigger.Request())
         if not answer.success:
             raise ValueError(f"{self.name}/{service}: {answer.message}")
         return str(answer.message)
 
     def wait_active(self, node: NodeProcess, timeout: float = START_S) -> None:
-        """Until the node is active; RuntimeError, with the end of its log, where it has exited or takes too long."""
+        """Wait until the node is active; RuntimeError, with the end of its log, if it has exited or takes too long."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if node.process.poll() is not None:
@@ -143,18 +143,18 @@ class NodeClient:
         raise RuntimeError(f"the node is not active after {timeout:.0f} s:\n{node.tail()}")
 
     def deactivate(self) -> None:
-        """Ask the node to answer what waits, and to stop; returns when all of it has arrived."""
+        """Ask the node to answer waiting keyframes and to stop; returns when all answers have arrived."""
         request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
         if not self.call(ChangeState, "change_state", request, START_S).success:
             raise RuntimeError(f"{self.name} could not be deactivated")
-        while self.diagnostics.get("state") == "active":  # reports of before are still on their way
+        while self.diagnostics.get("state") == "active":  # earlier reports are still in flight
             time.sleep(0.05)
         self.wait_quiet()
 
     def wait_quiet(self, quiet: float = QUIET_S, timeout: float = 120.0) -> None:
-        """Until no keyframe has been announced for `quiet` seconds and the node says that no scan waits.
+        """Wait until no keyframe has been announced for `quiet` seconds and the node reports that no scan waits.
 
-        The seconds are the node's, which reports in each of them: they stand still when it does, or who listens.
+        Time is counted by the node's reports, one per second: it stops while the node or this client is stalled.
         """
         begin, reports = time.monotonic(), self._reports
         while time.monotonic() - begin < timeout:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node as a process of its own, with the parameters and the environment that the launch file gives it."""
+"""A node in its own process, with the parameters and the environment that the launch file gives it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlad_ros.ros.environment import RUNTIME, dds_profile
 
 
 class NodeProcess:
-    """A node in a process of its own; what it prints goes to `log`. Ended by SIGINT, after 20 s by SIGKILL."""
+    """A node in its own process; its output goes to `log`. Ended by SIGINT, after 20 s by SIGKILL."""
 
     def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
         self.log = log
@@ -34,7 +34,7 @@ class NodeProcess:
         self.stop()
 
     def stop(self) -> int:
-        """End it; the exit code."""
+        """End the process; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
@@ -46,12 +46,12 @@ class NodeProcess:
         return code
 
     def tail(self, lines: int = 15) -> str:
-        """The end of what it has printed."""
+        """The end of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def node_command(parameters: Mapping[str, Any]) -> list[str]:
-    """What starts the node `vlad`, which activates itself, with these parameters on top of the defaults."""
+    """The command that starts the node `vlad`, with autostart and these parameters on top of the defaults."""
     argv = [sys.executable, "-m", "vlad_ros.ros.node", "--ros-args", "-r", "__node:=vlad"]
     for name, value in {"autostart": True, **parameters}.items():
         argv += ["-p", f"{name}:={json.dumps(value)}"]

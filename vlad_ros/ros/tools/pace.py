@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A replay never sends more than its listeners can hold: it is paced by what they say they have taken (`~/_taken`).
+"""Pacing of a replay by what its listeners report as taken (`~/_taken`), so that their queues never overflow.
 
-A node that says nothing stands still. What was on its way to it then may be lost: Fast DDS empties the queue of a
-process that does not read it for a second. It is sent again when the node runs and does not take it.
+A node that reports nothing is stalled. Messages in flight to it may then be lost: Fast DDS empties the queue of a
+process that does not read it for a second. They are sent again if the node runs and still does not take them.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from vlad_ros.ros.outputs.taken import TOPIC, Intake, intakes_of
 from vlad_ros.ros.qos import NEWEST
 from vlad_ros.stamps import SECOND
 
-STILL_S = 0.3  # a node that has said nothing for so long stands still
-UNTAKEN = 100  # words of a node that takes nothing of what is on its way to it: that is lost
+STILL_S = 0.3  # a node that has reported nothing for this long is stalled
+UNTAKEN = 100  # reports in a row without progress, after which the messages in flight count as lost
 ATTEMPTS = 3  # to send what was lost
-AHEAD = 8 << 20  # bytes on their way: half of a segment of shared memory (config/fastdds_shm.xml)
-AHEAD_NS = 5 * SECOND  # of bag time: no node forgets the odometry of a scan (TF: 10 s) before it has taken that
-LOOK_S = 1.0  # between two looks at who listens
-SILENCE_S = 5.0  # until it is said who is waited for
+AHEAD = 8 << 20  # bytes in flight: half of a segment of shared memory (config/fastdds_shm.xml)
+AHEAD_NS = 5 * SECOND  # of bag time: a node keeps odometry (TF: 10 s) until it has taken the scan
+LOOK_S = 1.0  # between two checks of the listeners
+SILENCE_S = 5.0  # until it is reported which node is waited for
 
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """A message on its way, the `serial`-th of the replay; `time`, `stamp` [ns]: the bag's, and its header's."""
+    """A message in flight, the `serial`-th of the replay; `time`, `stamp` [ns]: the bag's, and its header's."""
 
     serial: int
     topic: str
@@ -48,7 +48,7 @@ class Sent:
 
 
 def stamp_of_cdr(raw: bytes) -> int:
-    """The stamp [ns] of a serialised message that begins with a header; of another it means nothing."""
+    """The stamp [ns] of a serialised message that begins with a header; meaningless for others."""
     if len(raw) < 12:
         return 0
     sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
@@ -56,21 +56,21 @@ def stamp_of_cdr(raw: bytes) -> int:
 
 
 class Taker:
-    """A node that says what it takes, and what is on its way to it."""
+    """A node that reports what it takes, and the messages in flight to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lost: Counter[str] = Counter()
-        self.heard: float | None = None  # when it has said something; None: it has never
-        self.words = 0  # since something was taken or sent
+        self.heard: float | None = None  # time of its last report; None: never
+        self.words = 0  # reports since something was taken or sent
         self.attempts = 0
-        self.gone: float | None = None  # since when it is not there
+        self.gone: float | None = None  # since when it has been absent
         self._stands_still = False
         self._intakes: dict[str, Intake] = {}
         self._way: dict[str, deque[Sent]] = {}
 
     def hear(self, message: DiagnosticArray) -> None:
-        """It has said what it has taken."""
+        """Handle a report of what it has taken."""
         progress = False
         for intake in intakes_of(message):
             before = self._intakes.get(intake.topic)
@@ -85,7 +85,7 @@ class Taker:
         self._stands_still = self._stands_still and self.awaits
 
     def _settle(self, way: deque[Sent], newest: Intake, number: int) -> None:
-        """`number` more were taken, the last with the stamp of `newest`; what lies before that and was not is lost."""
+        """`number` more were taken, the last with the stamp of `newest`; earlier ones that were not taken are lost."""
         last = min(number, len(way)) - 1
         last = next((i for i in range(last, len(way)) if way[i].stamp == newest.stamp), last)
         self.lost[newest.topic] += max(0, last + 1 - number)
@@ -93,36 +93,36 @@ class Taker:
             way.popleft()
 
     def send(self, message: Sent) -> None:
-        """This is on its way now."""
+        """This message is now in flight."""
         if message.topic in self._way:
             self._way[message.topic].append(message)
             self.words = 0
 
     def forgo(self, message: Sent) -> None:
-        """This will not be taken any more."""
+        """This message will no longer be taken."""
         self._way[message.topic].remove(message)
         self.lost[message.topic] += 1
 
     @property
     def awaits(self) -> bool:
-        """Whether something is on its way."""
+        """Whether messages are in flight."""
         return any(self._way.values())
 
     @property
     def missed(self) -> list[Sent]:
-        """What it has not taken though it takes what comes, in the order in which it was sent; mostly nothing."""
+        """Messages it has missed although it is taking others, in sending order; usually none."""
         if self.words < UNTAKEN:
             return []
         return sorted(chain(*self._way.values()), key=lambda message: message.serial)
 
     def lacks(self, message: Sent) -> bool:
-        """Whether it has not taken this, and will not mind to get it again."""
+        """Whether it has not taken this, and may get it again."""
         way = self._way.get(message.topic)
         return way is None or (bool(way) and way[0].serial <= message.serial)
 
     def has_room(self, topic: str, size: int, when: int) -> bool:
-        """For one more message of so many bytes and this bag time. After it has stood still it first takes what was on
-        its way."""
+        """Room for one more message of this size [bytes] and bag time. After a stall it first takes what was
+        in flight."""
         if self.heard is None:
             return True
         if time.monotonic() - self.heard > STILL_S:
@@ -139,9 +139,9 @@ class Taker:
 
 
 class Pace:
-    """Sends messages through `publishers` (by topic) as fast as the takers allow. Owns a ROS node, and a thread for it.
+    """Sends messages through `publishers` (by topic) as fast as the takers allow. Owns a ROS node and its thread.
 
-    A taker that has gone is waited for, at most `patience` seconds, for it may be starting again; `say` hears whom the
+    A taker that has gone is waited for, at most `patience` seconds, as it may be restarting; `say` is told whom the
     replay waits for.
     """
 
@@ -164,14 +164,14 @@ class Pace:
         self._thread.start()
 
     def close(self) -> None:
-        """Let go of node and thread."""
+        """Release node and thread."""
         self._executor.shutdown()
         self._thread.join(5)
         self._node.destroy_node()
 
     @property
     def takers(self) -> list[Taker]:
-        """Who takes part."""
+        """The nodes that take part."""
         return [taker for taker, _ in self._takers.values()]
 
     @property
@@ -181,11 +181,11 @@ class Pace:
 
     @property
     def heard(self) -> bool:
-        """Whether there is anybody to pace by."""
+        """Whether there is any node to pace by."""
         return any(taker.heard is not None for taker in self.takers)
 
     def meet(self, seconds: float) -> None:
-        """Wait `seconds` for somebody who takes part, and for their first words; at most `patience`."""
+        """Wait `seconds` for nodes that take part, and for their first reports; at most `patience`."""
         begin = time.monotonic()
         with self._changed:
             self._look()
@@ -196,11 +196,11 @@ class Pace:
                 self._changed.wait(0.1)
 
     def wait(self, topic: str, size: int, when: int) -> float:
-        """Until everybody has room for one more message of so many bytes and this bag time; how long that took [s]."""
+        """Wait until all have room for a message of this size [bytes] and bag time; returns the time taken [s]."""
         return self._until(lambda taker: taker.has_room(topic, size, when))
 
     def drain(self) -> float:
-        """Until everything was taken; how long that took [s]."""
+        """Wait until everything was taken; returns the time taken [s]."""
         return self._until(lambda taker: not taker.awaits)
 
     def publish(self, topic: str, raw: bytes, when: int) -> None:
@@ -230,7 +230,7 @@ class Pace:
                 self._changed.wait(0.1)
 
     def _look(self) -> None:
-        """See who listens, and who has gone."""
+        """Check which nodes listen, and which have gone."""
         self._looked = time.monotonic()
         for topic in self._publishers:
             for info in self._node.get_subscriptions_info_by_topic(topic):
@@ -257,7 +257,7 @@ class Pace:
             self._changed.notify_all()
 
     def _repeat(self, taker: Taker) -> None:
-        """Send again what `taker` has missed, where nobody has taken it."""
+        """Send again what `taker` has missed, if no other node has taken it."""
         missed = taker.missed
         if not missed:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play a rosbag2 to ROS 2: raw CDR as recorded, `/clock`, at the pace of the recording or of the nodes that listen.
+"""Play a rosbag2 to ROS 2: raw CDR as recorded, `/clock`, at the pace of the recording or of the listening nodes.
 
 Needs neither rosbag2_py nor ros2cli.
 """
@@ -31,16 +31,16 @@ from vlad_ros.ros.tools.schedule import SLACK_S, Schedule
 from vlad_ros.stamps import SECOND
 
 ACKNOWLEDGE_S = 5.0  # how long the last messages may take to arrive
-SETTLE_S = 0.3  # between discovery and the first message: the subscriber's side matches a moment later
-MEET_S = 2.0  # lossless: how long discovery may take to show who says what it takes
+SETTLE_S = 0.3  # between discovery and the first message: the subscriber matches slightly later
+MEET_S = 2.0  # lossless: time allowed to discover the nodes that publish `~/_taken`
 
 
 @dataclass
 class Report:
-    """What was played: messages by topic, topics left out and why, topics nobody heard, each message's lateness [s].
+    """Report: messages by topic, topics left out and why, topics without subscribers, each message's lateness [s].
 
-    `stood`, `held` [s]: how long the player stood still, and waited for listeners. `repeated`: messages sent again,
-    which had been lost on the way; `lost`: those that nobody took all the same. `span`, `duration` [s]: of bag time and
+    `stood`, `held` [s]: how long the player was stalled, and waited for listeners. `repeated`: messages sent again
+    after being lost in transport; `lost`: those that were never taken. `span`, `duration` [s]: of bag time and
     of wall time.
     """
 
@@ -56,7 +56,7 @@ class Report:
     duration: float = 0.0
 
     def summary(self) -> str:
-        """One line for people."""
+        """One-line summary for the user."""
         words = [f"{sum(self.published.values())} messages in {self.duration:.1f} s"]
         if self.lateness:
             words.append(f"at most {1e3 * max(self.lateness):.0f} ms late")
@@ -91,7 +91,7 @@ class Player:
         clock = node.create_publisher(Clock, "/clock", config.depth)
         self.schedule = Schedule(config.rate, config.clock_rate, clock, say)
         self.pace = Pace(node.context, self.publishers, config.wait, say)
-        self._told = False  # that there is nobody to pace by
+        self._told = False  # whether it was reported that there is no node to pace by
 
     def _advertise(self, connection: Any) -> None:
         topic, kind = connection.topic, connection.msgtype
@@ -110,7 +110,7 @@ class Player:
         self.publishers[topic] = self.node.create_publisher(message, topic, qos)
 
     def wait_for_subscribers(self) -> None:
-        """Until every topic has one, at most `config.wait` seconds; who has none then is reported."""
+        """Wait until every topic has one, at most `config.wait` seconds; topics without one are reported."""
         end = time.monotonic() + self.config.wait
         while (silent := self._unheard()) and time.monotonic() < end:
             time.sleep(0.05)
@@ -140,7 +140,7 @@ class Player:
         self.report.lost, self.report.repeated = self.pace.lost, self.pace.repeated
 
     def _send(self, topic: str, stamp: int, raw: bytes) -> None:
-        """Publish a message in its turn."""
+        """Publish one message when it is due."""
         due, timed = self.schedule.follow(stamp), self._timed()
         if timed:
             self.schedule.wait(due)
@@ -156,7 +156,7 @@ class Player:
             self._acknowledged(self.publishers[topic])
 
     def _timed(self) -> bool:
-        """Whether the recorded pace counts: lossless only where nobody says what was taken."""
+        """Whether the recorded pace applies: in lossless mode only if no node reports what it takes."""
         timed = not self.config.lossless or not self.pace.heard
         if self.config.lossless and timed and not self._told:
             self.say(
@@ -198,7 +198,7 @@ def play(
 
 
 def run(bag: str, config: ReplayConfig, topics: tuple[str, ...] = ()) -> Report:
-    """`play` in a process of its own: starts and stops rclpy; Ctrl-C ends it as it does any program."""
+    """`play` in its own process: starts and stops rclpy; Ctrl-C ends it as usual."""
     use_shared_memory()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:

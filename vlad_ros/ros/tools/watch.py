@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A listener that may listen for days: the newest of what a node says, for `vlad watch`."""
+"""A listener with bounded memory, for `vlad watch`: keeps only a node's newest messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEPT = 200  # keyframes; the last refusal is looked for among them
 
 
 class Watch(NodeClient):
-    """Forgets what no screen shows."""
+    """Discards what is not displayed."""
 
     def __init__(self, name: str) -> None:
         self._loops: deque[LoopRow] = deque(maxlen=KEPT)
@@ -43,14 +43,14 @@ class Watch(NodeClient):
                 self._status, self._told = status, time.monotonic()
 
     def wait(self, patience: float) -> bool:
-        """Until the node has said how it is; whether it has within `patience` seconds."""
+        """Wait for the node's first status; whether it came within `patience` seconds."""
         end = time.monotonic() + patience
         while not self._told and time.monotonic() < end:
             time.sleep(0.05)
         return bool(self._told)
 
     def view(self) -> WatchView:
-        """As of now."""
+        """The current state."""
         status = self._status
         return WatchView(
             node=self.name,
@@ -63,7 +63,7 @@ class Watch(NodeClient):
 
 
 def _loop(query_stamp: int, rows: np.ndarray) -> LoopRow:
-    """The first of the candidates, which is the best."""
+    """The first candidate, which is the best."""
     if not len(rows):
         return LoopRow(query_stamp)
     row = rows[0]
