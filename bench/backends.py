@@ -12,7 +12,6 @@ another. "grown": one pose more, the others as they were. "stretch": only 100 po
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path as PathMessage
 from rclpy.serialization import serialize_message
+from table import print_table, write_csv
 
 from vlad_ros.config import BevConfig
 from vlad_ros.graph.node_edges import NodeEdges
@@ -104,14 +104,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="write the table here too")
     arguments = parser.parse_args()
     rows = [measure(poses) for poses in arguments.poses]
-    print(" ".join(f"{name:>11}" for name in rows[0]))
-    for row in rows:
-        print(" ".join(f"{value:11.4g}" for value in row.values()))
+    print_table(rows, width=11)
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(arguments.csv, rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ right within 1 m and 5 degrees of the true poses at the stamps.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from types import SimpleNamespace
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from table import write_csv
 from tqdm import tqdm
 
 from vlad_ros.cloud.decode import decode_rows, point_times
@@ -176,10 +176,7 @@ def main() -> None:
             came = {"before": "as the scans came", "after": "deskewed"}[when]
             print(f"| {row['motion']}, {came} | {row['pairs']} | {metres} | {degrees} | {row[f'{when}_right']:.2f} |")
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(arguments.csv, rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ frame lies. Real rows need the sequences in the folder that VLAD_DATA names.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import os
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from table import write_csv
 from tqdm import tqdm
 
 from vlad_ros.calibration import Calibration
@@ -256,10 +256,7 @@ def main() -> int:
         print(f"| {' | '.join(shown)} |", flush=True)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        with open(args.out / f"edges_{args.rows}.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
+        write_csv(args.out / f"edges_{args.rows}.csv", table)
     return 0
 
 

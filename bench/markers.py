@@ -12,7 +12,6 @@ median and the greatest.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -26,6 +25,7 @@ os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 import numpy as np
 import rclpy
 from rclpy.node import Node
+from table import print_table, write_csv
 
 from vlad_ros.ros.outputs.markers import MarkerTopic
 from vlad_ros.types import LoopClosure
@@ -110,14 +110,9 @@ def main() -> None:
     rclpy.init()
     node = rclpy.create_node("vlad")
     rows = [measure(node, count, arguments.seconds) for count in arguments.keyframes]
-    print(" ".join(f"{name:>18}" for name in rows[0]))
-    for row in rows:
-        print(" ".join(f"{value:18.4g}" for value in row.values()))
+    print_table(rows, width=18)
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(arguments.csv, rows)
     node.destroy_node()
     rclpy.shutdown()
 

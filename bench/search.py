@@ -10,7 +10,6 @@ are excluded, as in a drive.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+from table import write_csv
 
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.mapping.database import THREADS, KeyframeDatabase
@@ -132,10 +132,7 @@ def main() -> None:
             print(" ".join(f"{name:>22}" for name in table[0]))
         print(" ".join(f"{value:22.4g}" for value in table[-1].values()), flush=True)
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
+        write_csv(arguments.csv, table)
     for name, times in alternatives(10_000, arguments.queries).items():
         print(f"10,000 rows, {name:26} p50 {np.percentile(times, 50):6.2f}  p99 {np.percentile(times, 99):6.2f} ms")
 

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A benchmark's table, one dict per row: print it, write it as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `rows` with the columns of the first one; ValueError if another row has further columns."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def print_table(rows: Sequence[Mapping[str, float]], width: int) -> None:
+    """Print `rows` with four significant digits, in columns of `width` characters."""
+    print(" ".join(f"{name:>{width}}" for name in rows[0]))
+    for row in rows:
+        print(" ".join(f"{value:{width}.4g}" for value in row.values()))
