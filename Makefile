@@ -21,8 +21,8 @@ endif
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # With Kilted only what differs between distributions is run: rclpy, messages, QoS, lifecycle, parameters and replay.
-KILTED_TESTS := -m "ros and not slow" $(foreach topic,adapters live_views messages node_input node_lifecycle \
-  node_topics parameters replay*,$(wildcard test/ros/test_$(topic).py))
+KILTED_TESTS := -m "ros and not slow" $(foreach topic,adapters keyframes_topic live_views markers messages \
+  node_input node_lifecycle node_topics parameters path_message replay*,$(wildcard test/ros/test_$(topic).py))
 
 .PHONY: demo slam test robot-test proof lint bench env env-kilted clean
 

@@ -34,9 +34,9 @@ from vlad_ros.poses import inverse
 from vlad_ros.simulation.routes import plan_route
 from vlad_ros.simulation.sensors import MOTION_SECTORS, cast, sensor_pose, uniform
 from vlad_ros.simulation.worlds import make_world, visit
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64
 
-SECOND = 1_000_000_000
 SWEEP = SECOND // 10  # ns
 ODOMETRY = SECOND // 50  # ns
 NEAR = 3.0  # m; scans this near to each other make a pair

@@ -10,16 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlad_ros.poses import inverse
+from vlad_ros.poses import inverse, skew
 from vlad_ros.types import F64
 
 ROTATION_FIRST = np.array([3, 4, 5, 0, 1, 2])
-
-
-def skew(v: np.ndarray) -> F64:
-    """The matrix of the cross product with `v` (3,)."""
-    x, y, z = v
-    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
 def adjoint(T: F64) -> F64:

@@ -142,7 +142,7 @@ def exp(d: F64) -> F64:
     Sola, Deray and Atchuthan, "A micro Lie theory for state estimation in robotics", 2018, equation 172.
     """
     d = np.asarray(d, np.float64)
-    angle, K = np.linalg.norm(d[..., 3:], axis=-1)[..., None, None], _cross(d[..., 3:])
+    angle, K = np.linalg.norm(d[..., 3:], axis=-1)[..., None, None], skew(d[..., 3:])
     safe = np.where(angle < SMALL_ANGLE, 1.0, angle)
     once = np.where(angle < SMALL_ANGLE, 0.5 - angle**2 / 24, (1 - np.cos(safe)) / safe**2)
     twice = np.where(angle < SMALL_ANGLE, 1 / 6 - angle**2 / 120, (safe - np.sin(safe)) / safe**3)
@@ -157,7 +157,7 @@ def log(T: F64) -> F64:
     """`d` (..., 6) with ``exp(d) = T`` (..., 4, 4) and a rotation of at most half a turn."""
     T = np.asarray(T, np.float64)
     vector = Rotation.from_matrix(T[..., :3, :3].reshape(-1, 3, 3)).as_rotvec().reshape(*T.shape[:-2], 3)
-    angle, K = np.linalg.norm(vector, axis=-1)[..., None, None], _cross(vector)
+    angle, K = np.linalg.norm(vector, axis=-1)[..., None, None], skew(vector)
     safe = np.where(angle < SMALL_ANGLE, 1.0, angle)
     half = safe / 2
     twice = np.where(angle < SMALL_ANGLE, 1 / 12 + angle**2 / 720, (1 - half / np.tan(half)) / safe**2)
@@ -165,7 +165,7 @@ def log(T: F64) -> F64:
     return np.concatenate([translation[..., 0], vector], axis=-1)
 
 
-def _cross(v: F64) -> F64:
+def skew(v: F64) -> F64:
     """The matrices (..., 3, 3) of the cross product with `v` (..., 3)."""
     K = np.zeros((*v.shape, 3))
     for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):

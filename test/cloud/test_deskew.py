@@ -307,9 +307,10 @@ def test_undoing_is_the_inverse_of_doing() -> None:
     assert np.allclose((back[:, :3, :3] @ moved[:, :, None])[..., 0] + back[:, :3, 3], points, atol=5e-3)
 
 
-def test_edges_of_a_fast_drive_before_and_after() -> None:
+def test_edges_of_a_fast_drive_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
     """bench/deskew.py made small: 15 m/s and 60 deg/s there and back, registered from a guess beside the truth."""
     small_gicp = pytest.importorskip("small_gicp")
+    monkeypatch.syspath_prepend(ROOT / "bench")
     measure = runpy.run_path(str(ROOT / "bench" / "deskew.py"))["measure"]
 
     def edge(query: np.ndarray, match: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def test_the_summary_by_hand() -> None:
     drive = laps()
     truth, stamps = demo.Truth(drive), drive.stamps_ns()
 
-    def edge(query: int, match: int, probability: float, metres: float = 0.0) -> demo.Edge:
+    def edge(query: int, match: int, probability: float, metres: float = 0.0) -> demo.JudgedEdge:
         """With the true transform, but for `metres` along x."""
         assert drive.poses is not None
         T = inverse(drive.poses[match]) @ drive.poses[query]

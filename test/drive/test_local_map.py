@@ -16,9 +16,9 @@ from vlad_ros.cloud.raster import rasterize
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.drive.local_map import LocalMap, voxel_thin
 from vlad_ros.files.sequence import Sequence, load_sequence
+from vlad_ros.stamps import SECOND
 
 CONFIG = RecognizerConfig()
-SECOND = 1_000_000_000
 
 
 def pose(x: float = 0.0, y: float = 0.0, yaw: float = 0.0) -> np.ndarray:

@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from vlad_ros.graph.node_edges import NodeEdges, compose, drift_covariance
 from vlad_ros.poses import from_xyz_rpy, inverse
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure, RejectReason
 
-SECOND = 1_000_000_000
 MS = 1_000_000
 COVARIANCE = np.diag([0.04, 0.01, 0.02, 0.001, 0.002, 0.003])
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from vlad_ros.stamps import SECOND
 from vlad_ros.terminal import RATES, LoopRow, WatchView, clock, screen
 from vlad_ros.types import RejectReason
 
-SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
 

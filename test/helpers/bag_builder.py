@@ -16,9 +16,9 @@ from vlad_ros.config import EvaluationConfig, RunConfig
 from vlad_ros.files.bags import TYPES, cloud_message, odometry_message
 from vlad_ros.poses import from_xyz_rpy, to_quaternion
 from vlad_ros.runs.sources import PlayedScan, open_source
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
-SECOND = 10**9
 START = 1_700_000_000 * SECOND
 STEP = SECOND // 10
 COUNT = 12

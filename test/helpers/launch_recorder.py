@@ -7,6 +7,7 @@ It knows what `vlad.launch.py` uses and nothing else: whatever a launch file doe
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import runpy
 import sys
@@ -297,3 +298,8 @@ def resolve(launch_file: str | os.PathLike[str], **arguments: str) -> list[tuple
     if unknown := set(arguments) - context.declared:
         raise LaunchError(f"{launch_file} has no argument {', '.join(sorted(unknown))}")
     return context.started
+
+
+def rules(argv: list[str], flag: str) -> list[str]:
+    """What follows each `flag` in a process's arguments."""
+    return [value for key, value in itertools.pairwise(argv) if key == flag]

@@ -22,10 +22,8 @@ from vlad_ros.loops.acceptance import (
 from vlad_ros.loops.verification import Verifier
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import inverse
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import Candidate, Geometry, Keyframe, RejectReason
-
-SECOND = 10**9
-RNG = np.random.default_rng(0)
 
 
 def pose(x: float, y: float = 0.0, yaw: float = 0.0) -> np.ndarray:

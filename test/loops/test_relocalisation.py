@@ -14,9 +14,9 @@ from vlad_ros.config import BevConfig
 from vlad_ros.loops.relocalisation import Relocaliser, pose_covariance
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import from_xyz_rpy, inverse
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import Keyframe, LoopClosure
 
-SECOND = 10**9
 DESCRIPTOR = np.eye(4, dtype=np.float32)[0]
 COVARIANCE = np.diag([0.01, 0.01, 0.04, 1e-5, 1e-5, 1e-4])
 T_MAP_ODOM = from_xyz_rpy((30.0, -12.0, 1.0, 0.0, 0.05, 2.0))  # of the vehicle that is lost

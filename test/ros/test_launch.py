@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
-from launch_recorder import LaunchError, describe, resolve
+from launch_recorder import LaunchError, describe, resolve, rules
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch" / "vlad.launch.py"
@@ -43,10 +42,6 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def started(**arguments: str) -> tuple[list[str], dict[str, str]]:
     (process,) = resolve(LAUNCH, **arguments)
     return process
-
-
-def rules(argv: list[str], flag: str) -> list[str]:
-    return [value for key, value in itertools.pairwise(argv) if key == flag]
 
 
 def test_arguments_are_listed_without_running_anything() -> None:

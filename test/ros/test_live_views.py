@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import yaml
 
+from vlad_ros.stamps import SECOND
 from vlad_ros.types import LoopClosure, RejectReason
 
 ROOT = Path(__file__).resolve().parents[2]
-SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
 RVIZ = yaml.safe_load((ROOT / "config" / "vlad.rviz").read_text())["Visualization Manager"]

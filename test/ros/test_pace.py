@@ -15,8 +15,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue  # n
 from vlad_ros.ros.tools import pace, schedule  # noqa: E402
 from vlad_ros.ros.tools.pace import AHEAD, UNTAKEN, Sent, Taker, stamp_of_cdr  # noqa: E402
 from vlad_ros.ros.tools.schedule import Schedule  # noqa: E402
+from vlad_ros.stamps import SECOND  # noqa: E402
 
-SECOND = 10**9
 YEAR = 365 * 86400 * SECOND
 
 

@@ -9,7 +9,6 @@ originals: test/helpers/launch_recorder.py and vlad_ros/ros/outputs/cloud_stand_
 from __future__ import annotations
 
 import asyncio
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ pytest.importorskip("rclpy")
 pytestmark = [pytest.mark.ros, pytest.mark.robot]
 
 from geometry_msgs.msg import TransformStamped  # noqa: E402
-from launch_recorder import resolve  # noqa: E402
+from launch_recorder import resolve, rules  # noqa: E402
 from ros_harness import SECOND, cloud, live_node, place, time_of, untrained_weights, wait_for  # noqa: E402
 from sensor_msgs.msg import PointField  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
@@ -31,10 +30,6 @@ from vlad_ros.types import LoopClosure, RejectReason  # noqa: E402
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch" / "vlad.launch.py"
 HEADER = Header(stamp=messages.to_time(12_000_000_034), frame_id="body")
-
-
-def rules(argv: list[str], flag: str) -> list[str]:
-    return [value for key, value in itertools.pairwise(argv) if key == flag]
 
 
 def test_the_real_launch_starts_what_the_recorder_says() -> None:

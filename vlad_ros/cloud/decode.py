@@ -61,8 +61,7 @@ class PointTimes:
 
 def decode_message(msg: Any) -> F32:
     """`decode` of a sensor_msgs/PointCloud2, or of anything with its attributes."""
-    points = _columns(_view(**_attributes(msg)))
-    return points[: _finite(points, NO_ROWS)]
+    return decode(**_attributes(msg))
 
 
 def decode_rows(msg: Any) -> tuple[F32, Rows]:
@@ -95,7 +94,7 @@ def point_times(msg: Any) -> PointTimes | None:
 
 
 def _attributes(msg: Any) -> dict[str, Any]:
-    """The arguments of `_view`, from a message."""
+    """The arguments of `decode` and `_view`, from a message."""
     names = ("fields", "data", "height", "width", "point_step", "row_step", "is_bigendian")
     return {name: getattr(msg, name) for name in names}
 

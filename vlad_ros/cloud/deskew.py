@@ -142,7 +142,8 @@ def deskew(points: np.ndarray, offsets: Stamps, stamp: int, motion: Motion) -> n
         return points.copy()
     first, last = reach(offsets, stamp)
     knots = np.linspace(0, last - first, 2 + (last - first) // KNOT).astype(np.int64)
-    T_stamp_knot = inverse(motion.at(np.array([stamp]))[0]) @ motion.at(first + knots)
+    T = motion.at(np.append(first + knots, stamp))
+    T_stamp_knot = inverse(T[-1]) @ T[:-1]
     return _move(np.array(points), offsets, first - stamp, (len(knots) - 1) / max(last - first, 1), T_stamp_knot)
 
 

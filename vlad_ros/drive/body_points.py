@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vlad_ros.cloud.crop import crop_rows, missing_returns, outside
-from vlad_ros.cloud.decode import TIMES, Rows, decode_rows
+from vlad_ros.cloud.decode import TIMES, CloudError, Rows, decode_rows
 from vlad_ros.cloud.deskew import Motion, deskew
 from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.drive.frames import FrameError, Frames
@@ -100,3 +100,10 @@ class BodyPoints:
             self._said.add(why)
             self._warn(f"clouds are not deskewed: {why}; set deskew: false if that is meant")
         return points
+
+
+def reason_of(error: ValueError) -> str:
+    """The name under which a scan that cannot be used is counted, by the node and by offline runs."""
+    if isinstance(error, CloudError):
+        return f"cloud_{error.reason}"
+    return error.reason if isinstance(error, FrameError) else "unusable"

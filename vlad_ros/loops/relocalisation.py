@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.covariance_conventions import skew
 from vlad_ros.loops.acceptance import AGREE_ANGLE, AGREE_METRES, DRIFT, DRIFT_FLOOR, MAX_SPEED
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.poses import inverse, rotation_angle, yaw
+from vlad_ros.poses import inverse, rotation_angle, skew, yaw
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, LoopClosure
 

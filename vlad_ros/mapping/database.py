@@ -188,7 +188,6 @@ class KeyframeDatabase:
             "local_scan_descriptors": list(self._local_scan.arrays()),
             "single_scan_descriptors": list(self._single.arrays()),
             "T_map_base": pack_transforms(map(self._corrections.told, range(len(self)))),
-            "travel": np.array([np.nan if row.travel is None else row.travel for row in self._rows], np.float64),
             "session_ids": np.array(list(self.sessions), np.uint32),
             "session_T_map_odom": pack_transforms(self.sessions.values()),
             **pack_rows(self._rows),

@@ -32,7 +32,7 @@ def draw(folder: Path, path: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     figure, (plan, time) = plt.subplots(1, 2, figsize=(11, 5.6), width_ratios=(1, 1))
     _plan(plan, xy, edges)
-    _over_time(time, np.array(stamps) / SECOND, xy, edges)
+    _over_time(time, np.array(stamps) / SECOND, edges)
     figure.suptitle(
         f"{len(edges)} keyframes announce a loop: precision {metrics['precision']:.3f} of {metrics['edges']} edges, "
         f"recall {metrics['recall']:.3f} of {metrics['revisits']} revisits (within {metrics['radius_m']:g} m)"
@@ -67,7 +67,7 @@ def _plan(axes: Axes, xy: np.ndarray, edges: list[tuple[int, int, bool]]) -> Non
     axes.margins(0.08)
 
 
-def _over_time(axes: Axes, seconds: np.ndarray, xy: np.ndarray, edges: list[tuple[int, int, bool]]) -> None:
+def _over_time(axes: Axes, seconds: np.ndarray, edges: list[tuple[int, int, bool]]) -> None:
     """Time of the query against time of the match: rising where the drive repeats itself, falling where it returns."""
     for true, colour, marker in ((True, TRUE, "o"), (False, FALSE, "x")):
         chosen = np.array([[seconds[query], seconds[match]] for query, match, verdict in edges if verdict == true])

@@ -193,7 +193,7 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
         if resources is not None and self._state == "active":
             warnings = resources.watch()
         values = self.statistics.values() | (resources.values() if resources is not None else {})
-        health = status(self.get_fully_qualified_name().lstrip("/"), self._state, warnings, values)
+        health = status(self.get_fully_qualified_name(), self._state, warnings, values)
         if resources is not None:
             resources.outputs.say(health.message, bool(warnings))
             resources.taken.look()

@@ -48,8 +48,6 @@ TOPICS = {
     "no_odometry": "odom",
     "odometry_jump": "odom",
     "wrong_odometry_stamp": "odom",
-    "bad_times": "the times of the points cannot be understood; the scan is used as it came",
-    "missing_returns": "the sensor draws its missing returns at its range limit; set max_range below it",
     "bad_odometry": "odom",
     "odometry_frame": "odom",
     "bad_bev": "bev",

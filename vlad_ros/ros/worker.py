@@ -14,7 +14,7 @@ import numpy as np
 
 from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import NodeConfig
-from vlad_ros.drive.body_points import BodyPoints
+from vlad_ros.drive.body_points import BodyPoints, reason_of
 from vlad_ros.drive.frames import FrameError, Frames
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.loops.described import Described
@@ -160,12 +160,11 @@ class Worker(threading.Thread):
         self.flush()
         return sum(isinstance(item, PendingScan) for item in left)
 
-    def flush(self) -> str:
+    def flush(self) -> None:
         """Publish the keyframes whose windows are still open."""
         described = self._recognizer.finish()
         self._relay_counters()
         self._audience.publish(described)
-        return f"{len(described)} waiting keyframes answered"
 
     def _process(self, scan: PendingScan) -> None:
         started = time.monotonic()
@@ -182,11 +181,8 @@ class Worker(threading.Thread):
         self._statistics.took("decode", decoded - started)
         try:
             described = self._recognizer.step(points, scan.stamp, raster, pose, scan.is_keyframe, cropped=True)
-        except CloudError as error:
-            self._listener.reject(f"cloud_{error.reason}", str(error))
-            return
         except ValueError as error:
-            self._listener.reject("unusable", str(error))
+            self._listener.reject(reason_of(error), str(error))
             return
         finally:
             self._relay_counters()
@@ -202,10 +198,8 @@ class Worker(threading.Thread):
         """The cloud (N, 4) in the body frame, at the stamp; None, with the reason reported, when it cannot be used."""
         try:
             points = self.reader.points(scan)
-        except CloudError as error:
-            self._listener.reject(f"cloud_{error.reason}", str(error))
-        except FrameError as error:
-            self._listener.reject(error.reason, str(error))
+        except (CloudError, FrameError) as error:
+            self._listener.reject(reason_of(error), str(error))
         else:
             if self.reader.deskewed_in:
                 self._statistics.took("deskew", self.reader.deskewed_in)

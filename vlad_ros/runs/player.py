@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from vlad_ros.config import EvaluationConfig, RunConfig
+from vlad_ros.drive.body_points import reason_of
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, RIGHT_METRES
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.provenance import commit
 from vlad_ros.runs.sources import PlayedScan, Source
 from vlad_ros.runs.tables import Run
-from vlad_ros.runs.unused import reason_of
 from vlad_ros.runs.writer import RunRecorder
 from vlad_ros.types import F64
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from vlad_ros.cloud.decode import CloudError
-from vlad_ros.drive.frames import FrameError
+from vlad_ros.drive.body_points import reason_of
 
 # Stamps that the pairing of clouds and odometry does not accept.
 OF_STAMPS = {
@@ -42,10 +41,3 @@ class Unused:
     def refuse(self, error: ValueError) -> None:
         """A scan that failed."""
         self(reason_of(error), str(error))
-
-
-def reason_of(error: ValueError) -> str:
-    """The name under which a scan that cannot be used is counted, the same as the node's."""
-    if isinstance(error, CloudError):
-        return f"cloud_{error.reason}"
-    return error.reason if isinstance(error, FrameError) else "unusable"

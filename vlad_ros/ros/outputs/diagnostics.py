@@ -18,14 +18,19 @@ SLOW_DDS = (
 )
 
 
+def status_name(node: str) -> str:
+    """The name of the status of the node with this fully qualified name."""
+    return f"{node.lstrip('/')}: place recognition"
+
+
 def status(name: str, state: str, warnings: Sequence[str], values: dict[str, str]) -> DiagnosticStatus:
-    """The node `name` in lifecycle state `state`: WARN with the sentences, or OK. `values`: rates, drops and why,
-    latency of each stage, database, session."""
+    """The node of the fully qualified `name` in lifecycle state `state`: WARN with the sentences, or OK. `values`:
+    rates, drops and why, latency of each stage, database, session."""
     values = {"state": state} | values
     fine = f"{state}, {values.get('keyframes in the map', '0')} keyframes in the map"
     return DiagnosticStatus(
         level=DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
-        name=f"{name}: place recognition",
+        name=status_name(name),
         message="; ".join(warnings) or fine,
         hardware_id="",
         values=[KeyValue(key=key, value=value) for key, value in values.items()],

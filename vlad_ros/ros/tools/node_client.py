@@ -18,9 +18,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
-from std_srvs.srv import Trigger
 
 from vlad_ros.ros.environment import use_shared_memory
+from vlad_ros.ros.outputs.diagnostics import status_name
 from vlad_ros.ros.outputs.messages import ROW
 from vlad_ros.ros.tools.node_process import NodeProcess
 from vlad_ros.stamps import stamp_of
@@ -90,7 +90,7 @@ class NodeClient:
 
     def is_ours(self, status: DiagnosticStatus) -> bool:
         """Whether the status is from this node, not from another one on /diagnostics."""
-        return bool(status.name == f"{self.name.lstrip('/')}: place recognition")
+        return bool(status.name == status_name(self.name))
 
     def counts(self) -> dict[str, int]:
         """The node's latest reported counters, by reason."""
@@ -120,13 +120,6 @@ class NodeClient:
             except TimeoutError:
                 if time.monotonic() > end:
                     raise
-
-    def trigger(self, service: str) -> str:
-        """Call a Trigger service such as save_map; returns its message. ValueError if it reports a failure."""
-        answer = self.call(Trigger, service, Trigger.Request())
-        if not answer.success:
-            raise ValueError(f"{self.name}/{service}: {answer.message}")
-        return str(answer.message)
 
     def wait_active(self, node: NodeProcess, timeout: float = START_S) -> None:
         """Wait until the node is active; RuntimeError, with the end of its log, if it has exited or takes too long."""
