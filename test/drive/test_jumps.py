@@ -75,6 +75,15 @@ def test_a_teleport_of_three_metres_is_found_at_once(speed: float) -> None:
                 assert found[at] and found.sum() == 1, (rate, lost, at)
 
 
+@pytest.mark.parametrize("step", (1.0, 1.5, 2.0))
+@pytest.mark.parametrize("rate", RATES)
+def test_a_stop_and_a_start_within_one_step_are_no_jumps(step: float, rate: int) -> None:
+    """Simulated drives turn on the spot between equal steps of their path."""
+    steps = np.array([step] * 6 + [0.0] * 6 + [step, 0.0, step] + [0.0, 0.0] + [step] * 6)
+    poses = np.stack([from_xyz_rpy((x, 0, 0, 0, 0, 0)) for x in np.cumsum(steps)])
+    assert not breaks(np.arange(len(poses)) * (SECOND // rate), poses).any()
+
+
 def test_one_by_one_as_all_at_once() -> None:
     rng = np.random.default_rng(2)
     poses, times = ride(20.0, 5)

@@ -4,7 +4,8 @@
 If earlier poses give the velocity (and, with one more, the acceleration), the next pose is predicted from them and the
 distance to the prediction is tested: high speed alone is no jump, and lost scans only widen the tolerance. So from 0 to
 60 m/s a displacement of 3 m is found between poses at most 0.4 s apart; for a standing vehicle, as long as no ordinary
-start explains it. Before the velocity is known, only the speed limit is tested.
+start explains it. Up to 2.1 m from a steady motion nothing is a jump: simulators and sparse recordings stop and start
+within one step. Before the velocity is known, only the speed limit is tested.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Bools
 
 FASTEST, FASTEST_TURN = 70.0, 4 * math.pi  # m/s, rad/s; anything faster is always a jump
-SLACK, SLACK_TURN = 0.5, math.radians(30.0)  # m, rad; odometry corrections, shocks, hand-held sensors
+SLACK, SLACK_TURN = 0.5, math.radians(30.0)  # m, rad; shocks, hand-held sensors
 TIMING = 0.005  # s; tolerated error of a pose's stamp
 ACCELERATION, SPEED_UP = 10.0, 5.0  # m/s^2; full braking and hard turns together; a hard start
 TURN_ACCELERATION = 8.0  # rad/s^2
 SOON, TELEPORT = 0.42, 2.9  # s, m; within SOON, a deviation of TELEPORT is always a jump
+LEAST = 2.1  # m; less than this from a steady motion is no jump: a correction of odometry, a stop within one step
 STANDING, START = 0.3, 3.0  # m/s, m/s^2; a standing vehicle may have started since
 HISTORY = 50  # maximum number of poses used for a prediction
 STALE = 2.0  # s; a velocity over this long is not used for prediction
@@ -81,6 +83,7 @@ def _breaks(seconds: F64, poses: F64, begin: int) -> Bools:
         if not far and 0.0 < before < STALE:
             velocity = (poses[i - 1, :3, 3] - poses[j, :3, 3]) / before
             speed = math.sqrt((velocity * velocity).sum())
+            unsteady = step - velocity * dt
             k = _earlier(seconds, j, first, dt)
             earlier = seconds[j] - seconds[k]
             if 0.0 < earlier < STALE and dt <= SOON:
@@ -90,7 +93,8 @@ def _breaks(seconds: F64, poses: F64, begin: int) -> Bools:
             spin = _turn(poses[i - 2, :3, :3], poses[i - 1, :3, :3]) / (seconds[i - 1] - seconds[i - 2])
             spun = turn - spin * dt
             swing = SLACK_TURN + 0.5 * TURN_ACCELERATION * dt * (before + dt)
-            far = math.sqrt((off * off).sum()) > _allowed(before, dt, speed)
+            far = math.sqrt((unsteady * unsteady).sum()) > LEAST
+            far = far and math.sqrt((off * off).sum()) > _allowed(before, dt, speed)
             far = far or math.sqrt((spun * spun).sum()) > swing
         if far:
             out[i] = True
