@@ -81,10 +81,10 @@ def test_what_parts_neighbours():
         (None, None),  # never had odometry: nothing is missing
         (pose(0), None),
         (pose(0), None),
-        (pose(2.0), "odometry_jump"),  # of a standing vehicle, in 0.1 s
-        (pose(2.0), None),
-        (pose(2.0, yaw=29.9), None),
-        (pose(2.0, yaw=120.0), "odometry_jump"),
+        (pose(2.2), "odometry_jump"),  # of a standing vehicle, in 0.1 s
+        (pose(2.2), None),
+        (pose(2.2, yaw=29.9), None),
+        (pose(2.2, yaw=120.0), "odometry_jump"),
         (None, "no_odometry"),
         (None, "no_odometry"),
         (pose(500.0), None),  # no neighbour to have jumped from
