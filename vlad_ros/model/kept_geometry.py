@@ -30,11 +30,12 @@ def T_level_body(bev: Bev) -> F64:
 
 
 def _thin(points: F64, voxel: float, most: int) -> F64:
-    """The mean per voxel, (M, 3); the `voxel` side [m] grows until there are at most `most`."""
+    """The mean per voxel, (M, 3); what is left is thinned again by larger ones until there are at most `most`. The
+    first `voxel` has this side [m]."""
     while len(points):
-        thinned = np.asarray(small_gicp.voxelgrid_sampling(points, voxel).points())[:, :3]
-        if len(thinned) <= most:
-            return thinned
+        points = np.asarray(small_gicp.voxelgrid_sampling(points, voxel).points())[:, :3]
+        if len(points) <= most:
+            break
         voxel *= COARSER
     return points
 
