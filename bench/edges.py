@@ -42,7 +42,12 @@ from vlad_ros.types import F64, LoopClosure
 
 PERIOD = 100_000_000  # ns between frames
 BASE = RecognizerConfig(
-    keyframe_rate=100.0, keyframe_period=0.05, keyframe_similarity=1.0, verification_budget=60.0, exclude_distance=0.0
+    keyframe_rate=100.0,
+    keyframe_period=0.05,
+    keyframe_similarity=1.0,
+    verification_budget=60.0,
+    exclude_distance=0.0,
+    max_edges=0,
 )
 
 

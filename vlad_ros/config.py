@@ -86,12 +86,22 @@ class RecognizerConfig(Checked):
     accumulation_timeout: float = option(30.0, "longest wait of a keyframe for its local map", "s", 0.1, 600.0)
     accumulation_spacing: float = option(0.5, "least travel between the scans of a local map", "m", 0.05, 10.0)
     accumulation_voxel: float = option(0.25, "voxel size of a local map", "m", 0.05, 2.0)
+    scan_descriptor_distance: float = option(
+        5.0,
+        "with odometry: travel between the keyframes whose single scans are described, too; 0: all",
+        "m",
+        0.0,
+        1000.0,
+    )
     exclude_time: float = option(30.0, "this session: exclude keyframes younger than this", "s", 0.0, 3600.0)
     exclude_distance: float = option(20.0, "this session: exclude keyframes less travel ago", "m", 0.0, 10000.0)
     descriptor_size: int = option(
         0, "length of the descriptor: 2048 (unprojected), 512 or 256; 0: the default of the weights", "", 0, 4096
     )
     top_k: int = option(10, "candidates per keyframe", "", 1, 1000)
+    max_edges: int = option(
+        1, "loops accepted per keyframe, their matches 10 m apart; 0: verify all candidates, accept all that fit", "", 0
+    )
     min_probability: float = option(0.9, "accept loops of at least this calibrated probability", "", 0.0, 1.0)
     verification_budget: float = option(
         0.5, "wall time to verify the candidates of one keyframe; the best one is always verified", "s", 0.0, 60.0
@@ -110,6 +120,9 @@ class NodeConfig(Checked):
 
     weights: str = option("", "weights file (.safetensors); empty: the weights in the package")
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    inference: str = option(
+        "auto", "what runs the backbone; openvino and onnx are extras", choices=("auto", "torch", "openvino", "onnx")
+    )
     autostart: bool = option(False, "configure and activate after start (the launch file sets true)")
     base_frame: str = option("", "body frame; empty: the frame of the cloud")
     mounting_xyz_rpy: tuple[float, ...] = option(

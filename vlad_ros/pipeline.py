@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from vlad_ros.calibration import Calibration
@@ -37,9 +39,11 @@ class PlaceRecognizer(PlaceMemory):
         device: str = "auto",
         config: RecognizerConfig = DEFAULTS,
         use_bev: bool = False,
+        inference: str = "auto",
     ) -> PlaceRecognizer:
-        """Load weights from `path` (None: bundled) on `device` (auto, cpu, cuda:N). ValueError if they are unusable."""
-        describer, metadata = Describer.from_pretrained(path, device, config.descriptor_size)
+        """Load weights from `path` (None: bundled) on `device` (auto, cpu, cuda:N), run by `inference` (auto, torch,
+        openvino, onnx). ValueError if they are unusable."""
+        describer, metadata = Describer.from_pretrained(path, device, config.descriptor_size, inference)
         return cls(describer, metadata.calibrated(path), config, use_bev)
 
     def process(
@@ -100,31 +104,35 @@ class PlaceRecognizer(PlaceMemory):
     def _advance(self, scan: Scan, is_keyframe: bool | None) -> list[Described]:
         at, ended = self._drive.move(scan)  # along the drive; a jump of odometry ends the windows before it
         done = self._complete(ended)
-        seen = self._look(scan, at, is_keyframe)
+        selected, seen = self._look(scan, at, is_keyframe)
         if self._drive.joins(at):  # with its neighbours, into the local maps of the keyframes around it
-            return done + self._complete(self._drive.add(at, scan.points, seen and seen.descriptor))
-        return done if seen is None else [*done, self._recognise(at, seen.descriptor, seen)]
+            return done + self._complete(self._drive.add(at, scan.points, selected, seen and seen.descriptor))
+        return [*done, self._recognise(at, seen.descriptor, seen)] if selected and seen else done
 
-    def _look(self, scan: Scan, at: Place, is_keyframe: bool | None) -> Seen | None:
-        """The network's output for a scan selected as keyframe by its travel or, without odometry, its appearance."""
+    def _look(self, scan: Scan, at: Place, is_keyframe: bool | None) -> tuple[bool, Seen | None]:
+        """Whether a scan is selected as keyframe by its travel or, without odometry, its appearance; and the network's
+        output for it alone, unless its local map will be described and answer in its place."""
         selector = self._drive.selector
         if not (selector.wants(at) if is_keyframe is None else is_keyframe):
-            return None
-        seen = self.describer.see(scan.points, scan.raster)
-        return seen if selector.takes(at, seen.descriptor, forced=is_keyframe is not None) else None
+            return False, None
+        alone = not self._drive.joins(at) or self.database.has_single_scans or selector.wants_scan_descriptor(at)
+        seen = self.describer.see(scan.points, scan.raster) if alone else None
+        return selector.takes(at, seen and seen.descriptor, forced=is_keyframe is not None), seen
 
     def _complete(self, windows: list[Window]) -> list[Described]:
         """Describe keyframes whose local maps are complete, and recognise them."""
         return [self._recognise(at, scan, self.describer.see(joined.points), joined) for at, scan, joined in windows]
 
-    def _recognise(self, at: Place, scan: F32, seen: Seen, joined: JoinedMap | None = None) -> Described:
+    def _recognise(self, at: Place, scan: F32 | None, seen: Seen, joined: JoinedMap | None = None) -> Described:
         """Search for a keyframe among the earlier ones, add it, and judge the candidates."""
         watch, config = Stopwatch(), self.config
         keyframe = seen.keyframe(self.session, at, scan, joined)
         watch.lap("describe", seen.milliseconds)
         candidates = self.database.search(keyframe, config.top_k, config.exclude_time, config.exclude_distance)
-        id = self.database.add(keyframe)
         watch.lap("search")
+        keyframe = dataclasses.replace(keyframe, geometry=seen.geometry())
+        id = self.database.add(keyframe)
+        watch.lap("geometry")
         closures = self._judge.judge(id, keyframe, candidates, self.database)
         watch.lap("verify")
         return Described(id, keyframe, closures, seen.bev, watch.milliseconds)

@@ -34,6 +34,8 @@ class RejectReason(enum.IntEnum):
     OUT_OF_TIME = 8  # the budget of this keyframe ended before its turn
     FEW_INLIERS = 9  # too few of the matched keypoints agree
     NO_AGREEMENT = 10  # the loops of the previous keyframes disagree, or there are none
+    ENOUGH = 11  # not verified: this keyframe has max_edges accepted loops
+    REDUNDANT = 12  # verified and probable, but too near to an accepted one to be needed
 
     @property
     def words(self) -> str:
@@ -53,6 +55,8 @@ _WORDS = {
     RejectReason.OUT_OF_TIME: "verification_budget was spent before its turn",
     RejectReason.FEW_INLIERS: "too few of the matched keypoints agree",
     RejectReason.NO_AGREEMENT: "the loops of the keyframes before say something else, or nothing",
+    RejectReason.ENOUGH: "not verified, for enough loops of this keyframe are accepted",
+    RejectReason.REDUNDANT: "probable, but an accepted loop leads to the same place",
 }
 
 
@@ -133,15 +137,16 @@ class Keyframe:
     """A described place.
 
     `descriptor` (D,) float32 is the local map's where `is_local_map`, else the single scan's; `scan_descriptor` (D,)
-    is always the single scan's, so that a map answers both kinds of query. `T_odom_base` (4, 4) float64 and `travel`
-    [m along the session] are None without odometry. `partial`: the local map covers less than half of its window.
+    is the single scan's, so that a map answers both kinds of query; with a local map it may be None. `T_odom_base`
+    (4, 4) float64 and `travel` [m along the session] are None without odometry. `partial`: the local map covers less
+    than half of its window.
     `geometry` belongs to the local map where there is one, else to the single scan.
     """
 
     session: int
     stamp: int
     descriptor: F32
-    scan_descriptor: F32
+    scan_descriptor: F32 | None
     is_local_map: bool = False
     partial: bool = False
     T_odom_base: F64 | None = None

@@ -49,7 +49,7 @@ class StandIn(Describer):
 
 def recogniser(half: float = 0.5, use_bev: bool = False, model_hash: str = "0" * 64, **config) -> PlaceRecognizer:
     """Loops are as probable as 0.5 at a similarity of `half`; all are verified, however busy the computer."""
-    config = RecognizerConfig(**{"verification_budget": 60.0} | config)
+    config = RecognizerConfig(**{"verification_budget": 60.0, "max_edges": 0} | config)
     return PlaceRecognizer(StandIn(model_hash=model_hash), similarity_alone(half), config, use_bev)
 
 

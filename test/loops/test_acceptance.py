@@ -16,6 +16,7 @@ from vlad_ros.loops.acceptance import (
     Judge,
     _RememberedLoop,
     agree,
+    are_apart,
     margin_over_elsewhere,
     odometry_distance,
 )
@@ -104,7 +105,7 @@ def marks(count: int, T: np.ndarray) -> Geometry:
 
 def judged(query: Geometry | None, *matches: Geometry | None, **config):
     places = database(*(keyframe(i * SECOND, None, geometry=g) for i, g in enumerate(matches)))
-    config = RecognizerConfig(**{"min_probability": 0.5, "verification_budget": 60.0} | config)
+    config = RecognizerConfig(**{"min_probability": 0.5, "verification_budget": 60.0, "max_edges": 0} | config)
     judge = Judge(Verifier(), similarity_alone(0.0), config)
     return judge.judge(9, keyframe(90 * SECOND, None, geometry=query), candidates([0.9] * len(matches)), places)
 
@@ -129,6 +130,33 @@ def test_what_cannot_be_verified_is_refused_with_a_reason(query, match, reason) 
     (closure,) = judged(query, match)
     assert not closure.accepted and closure.reject_reason is reason
     assert closure.probability == 0.0 and closure.T_match_query is None and closure.evidence is None
+
+
+def test_verification_ends_with_enough_loops() -> None:
+    same = marks(200, np.eye(4))
+    first, *others = judged(same, *[same] * 13, max_edges=1)
+    assert first.accepted and first.match_id == 0
+    assert [one.reject_reason for one in others] == [RejectReason.ENOUGH] * 12
+    assert all(one.probability is None and one.T_match_query is None and not one.accepted for one in others)
+
+
+def test_the_loops_of_a_keyframe_lead_to_places_apart() -> None:
+    """Without poses: to matches more than ten keyframes apart."""
+    same = marks(200, np.eye(4))
+    closures = {one.match_id: one for one in judged(same, *[same] * 13, max_edges=2)}
+    assert [id for id, one in closures.items() if one.accepted] == [0, 11]
+    between = [closures[id] for id in range(1, 11)]
+    assert all(one.reject_reason is RejectReason.REDUNDANT and one.probability > 0.5 for one in between)
+    assert closures[12].reject_reason is RejectReason.ENOUGH
+
+
+@pytest.mark.parametrize(
+    "other, apart", [((0, 10.0), False), ((0, 10.1), True), ((0, None), False), ((1, 0.0), True), ((1, None), True)]
+)
+def test_matches_apart_are_far_from_each_other_or_of_other_sessions(other, apart) -> None:
+    session, x = other
+    rows = keyframe(0, pose(0.0)), keyframe(SECOND, None if x is None else pose(x), session=session)
+    assert are_apart(0, 1, 10.0, database(*rows)) is apart
 
 
 def test_the_first_candidate_is_verified_even_without_any_time() -> None:

@@ -19,6 +19,11 @@ from vlad_ros.stamps import SECOND
 from vlad_ros.types import Keyframe
 
 
+def meets(query: Keyframe, row: Keyframe) -> bool:
+    both_local = query.is_local_map and row.is_local_map
+    return both_local or (query.scan_descriptor is not None and row.scan_descriptor is not None)
+
+
 def naive_similarity(query: Keyframe, row: Keyframe) -> float:
     if query.is_local_map and row.is_local_map:
         return float(np.dot(query.descriptor.astype(np.float64), row.descriptor))
@@ -35,9 +40,13 @@ def naive_candidates(query, rows, exclude_time, exclude_distance) -> set[int]:
         travel = row.travel if row.travel is not None else travel
         young = query.stamp - row.stamp < exclude_time * SECOND
         near = query.travel is not None and travel is not None and travel > query.travel - exclude_distance
-        if row.session != query.session or not (young or near):
+        if meets(query, row) and (row.session != query.session or not (young or near)):
             allowed.add(id)
     return allowed
+
+
+def without_scan(one: Keyframe) -> Keyframe:
+    return dataclasses.replace(one, scan_descriptor=None)
 
 
 @st.composite
@@ -51,7 +60,8 @@ def drives(draw):
             stamp += draw(st.sampled_from([1, SECOND // 2, SECOND, 20 * SECOND]))
             travel += draw(st.sampled_from([0.0, 0.25, 1.0, 30.0]))
             posed = draw(st.booleans())
-            rows.append(keyframe(rng, session, stamp, draw(st.booleans()), travel if posed else None))
+            one = keyframe(rng, session, stamp, draw(st.booleans()), travel if posed else None)
+            rows.append(without_scan(one) if one.is_local_map and draw(st.booleans()) else one)
     query = keyframe(
         rng,
         draw(st.integers(0, 9)),
@@ -59,6 +69,7 @@ def drives(draw):
         draw(st.booleans()),
         draw(st.none() | st.integers(0, 200).map(float)),
     )
+    query = without_scan(query) if query.is_local_map and draw(st.booleans()) else query
     return rows, query, draw(st.sampled_from([0.0, 0.5, 1.0, 30.0])), draw(st.sampled_from([0.0, 1.0, 20.0]))
 
 
@@ -188,15 +199,19 @@ def test_geometry_and_descriptors_come_back_as_they_were_given():
     rng = np.random.default_rng(20)
     rows = [dataclasses.replace(keyframe(rng, 0, i, i % 2 == 0), geometry=geometry(rng, i, 2 * i)) for i in range(6)]
     rows.append(keyframe(rng, 0, 6))
+    rows.append(without_scan(keyframe(rng, 0, 7, True)))
     database = make(rows)
     for id, row in enumerate(rows):
         whole = database.whole(id)
         assert database.geometry(id) is row.geometry
         assert np.array_equal(whole.descriptor, row.descriptor)
-        assert np.array_equal(whole.scan_descriptor, row.scan_descriptor)
+        if row.scan_descriptor is None:
+            assert whole.scan_descriptor is None
+        else:
+            assert np.array_equal(whole.scan_descriptor, row.scan_descriptor)
         assert (whole.stamp, whole.is_local_map, whole.geometry) == (row.stamp, row.is_local_map, row.geometry)
-    with pytest.raises(ValueError, match="no keyframe 7"):
-        database.geometry(7)
+    with pytest.raises(ValueError, match="no keyframe 8"):
+        database.geometry(8)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,17 @@ def test_geometry_and_places_are_kept(tmp_path, rows):
             after.add(dataclasses.replace(rows[0], session=7, geometry=wrong))
 
 
+def test_single_scans_descriptors_that_are_absent_stay_so(tmp_path):
+    rng = np.random.default_rng(5)
+    rows = [keyframe(rng, 0, i, is_local_map=i != 3) for i in range(8)]
+    rows = [dataclasses.replace(row, scan_descriptor=None) if i in (1, 2, 7) else row for i, row in enumerate(rows)]
+    make(rows).save(tmp_path / "x.map")
+    after = KeyframeDatabase.load(tmp_path / "x.map", dim=DIM, **MAKE)
+    for id, row in enumerate(rows):
+        found = after.whole(id).scan_descriptor
+        assert (found is None) == (id in (1, 2, 7)) and (found is None or np.array_equal(found, row.scan_descriptor))
+
+
 def test_saving_does_not_copy_what_it_saves(tmp_path):
     """The pieces of the file are the keyframes' own memory: a peak far below the map's size, in a process alone."""
     script = f"""

@@ -43,6 +43,24 @@ def test_the_local_map_is_centred_on_the_keyframe_and_in_its_body_frame():
     assert not np.allclose(one.keyframe.descriptor, one.keyframe.scan_descriptor, atol=1e-3)
 
 
+def test_a_single_scan_is_described_every_few_metres():
+    place = recogniser(scan_descriptor_distance=5.0)
+    described = drive(place, np.arange(0, 30, 0.5)) + place.finish()
+    assert [one.keyframe.travel for one in described if one.keyframe.scan_descriptor is not None] == list(
+        range(0, 30, 5)
+    )
+    assert all(one.keyframe.is_local_map for one in described)
+
+
+def test_where_the_map_has_single_scans_each_keyframe_can_meet_them():
+    place = recogniser(scan_descriptor_distance=5.0)
+    drive(place, np.arange(0, 30, 1.0), period=1.0, odometry=False)
+    place.open_session()
+    described = drive(place, np.arange(0.25, 30, 0.5), start=100.0) + place.finish()
+    assert all(one.keyframe.is_local_map and one.keyframe.scan_descriptor is not None for one in described)
+    assert sum(bool(one.closures) for one in described) == len(described)
+
+
 def test_keyframes_with_less_than_half_a_window_are_flagged():
     place = recogniser()
     described = drive(place, np.arange(0, 20.1, 0.5)) + place.finish()

@@ -100,7 +100,7 @@ def weights(tmp_path_factory) -> Path:
 
 
 def test_from_pretrained_describes_with_the_network(weights):
-    place = PlaceRecognizer.from_pretrained(weights, "cpu")
+    place = PlaceRecognizer.from_pretrained(weights, "cpu", RecognizerConfig(scan_descriptor_distance=0.0))
     assert place.calibration == similarity_alone(0.25)
     described = drive(place, [0, 1, 2, 3, 2, 1, 0], period=40.0) + place.finish()
     assert stamps(described) == [0, 40, 80, 120, 160, 200, 240]

@@ -19,6 +19,7 @@ class KeyframeSelector:
         self._config = config
         self._last: Place | None = None
         self._descriptor: F32 | None = None  # of the last keyframe's single scan
+        self._described = -math.inf  # m; travel at the last single scan with a descriptor
         self._looked = 0  # stamp of the last scan with a descriptor
 
     def wants(self, at: Place) -> bool:
@@ -38,14 +39,21 @@ class KeyframeSelector:
         moved = at.travel - last.travel
         return moved >= config.keyframe_distance or turned >= math.radians(config.keyframe_yaw)
 
-    def takes(self, at: Place, descriptor: F32, forced: bool = False) -> bool:
-        """Whether the wanted scan becomes a keyframe, given its descriptor (D,): always with odometry, otherwise only
-        if it differs from the last keyframe. `forced`: another source has decided that it does."""
+    def wants_scan_descriptor(self, at: Place) -> bool:
+        """Whether a keyframe with odometry should have its single scan's descriptor, too."""
+        return (at.travel or 0.0) - self._described >= self._config.scan_descriptor_distance
+
+    def takes(self, at: Place, descriptor: F32 | None, forced: bool = False) -> bool:
+        """Whether the wanted scan becomes a keyframe, given its single scan's descriptor (D,): always with odometry
+        (which needs none), otherwise only if it differs from the last keyframe. `forced`: another source has decided
+        that it does."""
         self._looked = at.stamp
         by_looks = not forced and at.T_odom_base is None
-        if by_looks and self._similarity(descriptor) >= self._config.keyframe_similarity:
+        if by_looks and descriptor is not None and self._similarity(descriptor) >= self._config.keyframe_similarity:
             return False
         self._last, self._descriptor = at, descriptor
+        if descriptor is not None and at.travel is not None:
+            self._described = at.travel
         return True
 
     def _similarity(self, descriptor: F32) -> float:

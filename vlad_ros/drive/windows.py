@@ -18,19 +18,19 @@ from vlad_ros.types import F32, F64
 
 
 class Window(NamedTuple):
-    """A completed keyframe, its single scan's descriptor (D,), and the local map around it."""
+    """A completed keyframe, its single scan's descriptor (D,) if it has one, and the local map around it."""
 
     at: Place
-    scan_descriptor: F32
+    scan_descriptor: F32 | None
     local_map: JoinedMap
 
 
 class _Waiting(NamedTuple):
-    """A keyframe whose window is open, with the descriptor of its single scan, without its points."""
+    """A keyframe whose window is open, with the descriptor of its single scan, if any, without its points."""
 
     at: Place
     travel: float
-    scan_descriptor: F32
+    scan_descriptor: F32 | None
 
 
 class Drive:
@@ -84,14 +84,14 @@ class Drive:
         """Whether a scan is joined with its neighbours; otherwise it is described alone; do not call `add`."""
         return at.T_odom_base is not None and not self._single_scans
 
-    def add(self, at: Place, points: F32, scan_descriptor: F32 | None) -> list[Window]:
-        """Add the scan at `at` to the local map, as a keyframe if its descriptor is given; returns the keyframes whose
-        windows are now full."""
+    def add(self, at: Place, points: F32, is_keyframe: bool, scan_descriptor: F32 | None) -> list[Window]:
+        """Add the scan at `at` to the local map, maybe as a keyframe; returns the keyframes whose windows are now
+        full."""
         T_odom_base, travel = at.T_odom_base, at.travel
         if T_odom_base is None or travel is None:
             raise ValueError("a scan without a pose cannot be joined with others")
-        self._local_map.add(points, at.stamp, T_odom_base, travel, scan_descriptor is not None)
-        if scan_descriptor is not None:
+        self._local_map.add(points, at.stamp, T_odom_base, travel, is_keyframe)
+        if is_keyframe:
             self._waiting.append(_Waiting(at, travel, scan_descriptor))
         done: list[Window] = []
         while self._waiting:

@@ -20,7 +20,8 @@ from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Candidate, Evidence, Keyframe, LoopClosure, RejectReason, Verification
 
 ELSEWHERE = 15.0  # m; a candidate this far from another shows another place
-ELSEWHERE_KEYFRAMES = 10  # the same where poses are not known
+APART = 10.0  # m; the accepted loops of one keyframe lead to matches this far from each other
+KEYFRAMES_APART = 10  # both where poses are not known
 DRIFT = 0.05  # of the travel between two keyframes: how far odometry may be off at their loop, a standard deviation
 DRIFT_FLOOR = 0.5  # m
 MEMORY = 3  # last keyframes whose loops are checked for agreement
@@ -52,10 +53,13 @@ class Judge:
     ) -> list[LoopClosure]:
         """A loop closure for each candidate (best similarity first) of the keyframe `id`, most probable first.
 
-        Candidates are verified in order until `verification_budget` is spent; the first one always is.
+        Candidates are verified in order until `max_edges` are accepted or `verification_budget` is spent; the first one
+        always is. Of those that lead to one place only the first is accepted.
         """
         deadline = time.monotonic() + self._config.verification_budget
-        closures = []
+        most = self._config.max_edges
+        closures: list[LoopClosure] = []
+        accepted: list[int] = []
         for number, candidate in enumerate(candidates):
             closure = LoopClosure(
                 query_id=id,
@@ -67,9 +71,15 @@ class Judge:
                 similarity=candidate.similarity,
                 reject_reason=RejectReason.OUT_OF_TIME,
             )
-            if number == 0 or time.monotonic() < deadline:
+            if most and len(accepted) == most:
+                closure = dataclasses.replace(closure, reject_reason=RejectReason.ENOUGH)
+            elif number == 0 or time.monotonic() < deadline:
                 margin = margin_over_elsewhere(candidate, candidates, database)
                 closure = self._weigh(closure, query, margin, database)
+            if most and closure.accepted and not all(are_apart(id, candidate.id, APART, database) for id in accepted):
+                closure = dataclasses.replace(closure, accepted=False, reject_reason=RejectReason.REDUNDANT)
+            if closure.accepted:
+                accepted.append(candidate.id)
             closures.append(closure)
         closures.sort(key=lambda closure: (closure.probability is None, -(closure.probability or 0.0)))
         self._remember(query, closures)
@@ -127,20 +137,24 @@ class Judge:
             self._recent.append(_RememberedLoop(query, best.match_id, best.T_match_query))
 
 
+def are_apart(a: int, b: int, metres: float, database: KeyframeDatabase) -> bool:
+    """Whether the keyframes `a` and `b` lie more than `metres` apart, where poses are not known more than
+    KEYFRAMES_APART; those of different sessions always do."""
+    here, there = database.keyframe(a), database.keyframe(b)
+    if here.session != there.session:
+        return True
+    if here.T_odom_base is None or there.T_odom_base is None:
+        return abs(a - b) > KEYFRAMES_APART
+    return bool(np.linalg.norm(here.T_odom_base[:3, 3] - there.T_odom_base[:3, 3]) > metres)
+
+
 def margin_over_elsewhere(candidate: Candidate, others: list[Candidate], database: KeyframeDatabase) -> float:
     """Similarity over that of the best candidate that shows another place, of the least similar one where none does."""
-    here = database.keyframe(candidate.id)
-    elsewhere = []
-    for other in others:
-        there = database.keyframe(other.id)
-        if here.session != there.session:
-            continue
-        if here.T_odom_base is None or there.T_odom_base is None:
-            far = abs(other.id - candidate.id) > ELSEWHERE_KEYFRAMES
-        else:
-            far = bool(np.linalg.norm(here.T_odom_base[:3, 3] - there.T_odom_base[:3, 3]) > ELSEWHERE)
-        if far:
-            elsewhere.append(other.similarity)
+    elsewhere = [
+        other.similarity
+        for other in others
+        if other.session == candidate.session and are_apart(candidate.id, other.id, ELSEWHERE, database)
+    ]
     return candidate.similarity - max(elsewhere, default=min(other.similarity for other in others))
 
 

@@ -38,6 +38,7 @@ __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
 
 Kind = Literal["points", "bev"]
 METRIC = "inner_product"
+SINGLE_SCANS = 0.1  # share; fewer keyframes without a local map are those of gaps in the odometry
 MAX_UINT32 = 2**32 - 1
 THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: the search is limited by memory bandwidth
 _POOL = ThreadPoolExecutor(THREADS, "search")
@@ -49,8 +50,9 @@ class KeyframeDatabase:
     Only like descriptors are compared: a keyframe with a local map has two, its local map's and its single scan's, one
     without has only the latter. A query with a local map is compared with the former by local maps' descriptors, with
     the latter by single scans'; a query without one, with all by single scans'. So three flat indexes hold the
-    descriptors (of local maps; of the single scans of the same keyframes; of keyframes with nothing but a single
-    scan), a query searches two of them, and every keyframe appears once, with one similarity.
+    descriptors (of local maps; of the single scans of some of the same keyframes; of keyframes with nothing but a
+    single scan), a query searches two of them, and every keyframe appears at most once, with one similarity. A local
+    map's keyframe without its single scan's descriptor does not meet those that have nothing else.
 
     `dim`: length D of the descriptors. `model_hash` and `bev` say which network made them, `kind` whether from clouds
     ("points") or from external rasters ("bev"): a map file made differently is refused.
@@ -75,6 +77,11 @@ class KeyframeDatabase:
             raise ValueError(f"there is no keyframe {id} among {len(self)}")
         return self._rows[id]
 
+    @property
+    def has_single_scans(self) -> bool:
+        """Whether a tenth of the keyframes have no local map: to meet these, queries need single scans' descriptors."""
+        return len(self) > 0 and len(self._single) >= SINGLE_SCANS * len(self)
+
     def ids(self, session: int) -> range:
         """The ids of a session's keyframes; empty if there is no such session."""
         return ids_of(self._rows, session)
@@ -87,8 +94,9 @@ class KeyframeDatabase:
     def whole(self, id: int) -> Keyframe:
         """The keyframe `id` as it was added, with its descriptors and its geometry."""
         row = self.keyframe(id)
-        scan = (self._local_scan if row.is_local_map else self._single).row(id)
-        descriptor = self._local.row(id) if row.is_local_map else scan
+        descriptor = (self._local if row.is_local_map else self._single).row(id)
+        assert descriptor is not None  # each keyframe is in one of the two
+        scan = self._local_scan.row(id) if row.is_local_map else descriptor
         return Keyframe(descriptor=descriptor, scan_descriptor=scan, geometry=self._geometries[id], **row._asdict())
 
     def next_session(self) -> int:
@@ -146,17 +154,19 @@ class KeyframeDatabase:
             raise ValueError(f"session must be a uint32, not {keyframe.session}")
         if self._rows and key <= self._rows[-1][:2]:
             raise ValueError(f"keyframe (session, stamp) {key} does not follow {self._rows[-1][:2]}")
-        scan, local = self._checked(keyframe.scan_descriptor), self._checked(keyframe.descriptor)
+        descriptor = self._checked(keyframe.descriptor)
+        scan = None if keyframe.scan_descriptor is None else self._checked(keyframe.scan_descriptor)
         geometry = keyframe.geometry
         if geometry is not None:
             check_geometry(geometry, self._feature_size)
             self._feature_size = geometry.features.shape[1]
         id = len(self)
         if keyframe.is_local_map:
-            self._local.add([id], local)
-            self._local_scan.add([id], scan)
+            self._local.add([id], descriptor)
+            if scan is not None:
+                self._local_scan.add([id], scan)
         else:
-            self._single.add([id], scan)
+            self._single.add([id], descriptor)
         self._append(KeyframeRow(*(getattr(keyframe, name) for name in KeyframeRow._fields)))
         self._geometries.append(geometry)
         return id
@@ -170,11 +180,10 @@ class KeyframeDatabase:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         excluded = self.exclusion.ids(query, self.ids(query.session), exclude_time, exclude_distance)
-        scan = self._checked(query.scan_descriptor)[0]
-        if query.is_local_map:
-            meets = ((self._local, self._checked(query.descriptor)[0]), (self._single, scan))
-        else:
-            meets = ((self._local_scan, scan), (self._single, scan))
+        descriptor, scan = self._checked(query.descriptor)[0], query.scan_descriptor
+        meets = [(self._local if query.is_local_map else self._local_scan, descriptor)]
+        if scan is not None:
+            meets.append((self._single, self._checked(scan)[0]))
         jobs = [(rows.search, descriptor, k, piece) for rows, descriptor in meets for piece in rows.pieces(excluded)]
         run = map if len(jobs) < 2 else _POOL.map
         found = itertools.chain.from_iterable(run(lambda job: job[0](*job[1:]), jobs))
@@ -185,7 +194,7 @@ class KeyframeDatabase:
         """Write the map file atomically; on failure MapError, and the old file is untouched."""
         arrays: Columns = {
             "local_descriptors": list(self._local.arrays()),
-            "local_scan_descriptors": list(self._local_scan.arrays()),
+            "local_scan_descriptors": self._padded(),
             "single_scan_descriptors": list(self._single.arrays()),
             "T_map_base": pack_transforms(map(self._corrections.told, range(len(self)))),
             "session_ids": np.array(list(self.sessions), np.uint32),
@@ -221,7 +230,9 @@ class KeyframeDatabase:
         local = [id for id, row in enumerate(rows) if row.is_local_map]
         single = [id for id, row in enumerate(rows) if not row.is_local_map]
         database._local.add(local, arrays.pop("local_descriptors"))
-        database._local_scan.add(local, arrays.pop("local_scan_descriptors"))
+        scans = arrays.pop("local_scan_descriptors")
+        present = np.flatnonzero(scans.any(axis=1))  # zeros: there is none
+        database._local_scan.add([local[row] for row in present], scans[present])
         database._single.add(single, arrays.pop("single_scan_descriptors"))
         anchors = unpack_transforms(arrays["session_T_map_odom"])
         database.sessions.update(zip(arrays["session_ids"].tolist(), anchors, strict=True))
@@ -231,9 +242,16 @@ class KeyframeDatabase:
             if T_map_base is not None:
                 database._corrections.place(id, T_map_base)
         database._geometries = unpack_geometries(arrays)
-        present = [geometry for geometry in database._geometries if geometry is not None]
-        database._feature_size = present[0].features.shape[1] if present else None
+        kept = [geometry for geometry in database._geometries if geometry is not None]
+        database._feature_size = kept[0].features.shape[1] if kept else None
         return database
+
+    def _padded(self) -> F32:
+        """(L, D) the single scans' descriptors of all keyframes with local maps, zeros where there is none."""
+        padded = np.zeros((len(self._local), self.dim), np.float32)
+        at = np.searchsorted(self._local.ids, self._local_scan.ids)
+        padded[at] = np.concatenate(self._local_scan.arrays())
+        return padded
 
     def _append(self, row: KeyframeRow) -> None:
         self.exclusion.append(row.session, row.stamp, row.travel)

@@ -36,9 +36,15 @@ class FlatIndex:
             self.ids += ids[:room]
             ids, descriptors = ids[room:], descriptors[room:]
 
-    def row(self, id: int) -> F32:
-        """The descriptor (D,) of the keyframe `id`, a copy."""
-        at, row = divmod(bisect.bisect_left(self.ids, id), BLOCK)
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row(self, id: int) -> F32 | None:
+        """The descriptor (D,) of the keyframe `id`, a copy; None if it has none of this kind."""
+        found = bisect.bisect_left(self.ids, id)
+        if found == len(self.ids) or self.ids[found] != id:
+            return None
+        at, row = divmod(found, BLOCK)
         return np.asarray(self._blocks[at].reconstruct(row), np.float32)
 
     def arrays(self) -> list[F32]:

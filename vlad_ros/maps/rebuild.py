@@ -46,7 +46,7 @@ def _described_anew(keyframe: Keyframe, describer: Describer) -> Keyframe:
     return dataclasses.replace(
         keyframe,
         descriptor=seen.descriptor,
-        scan_descriptor=seen.descriptor,
+        scan_descriptor=None if keyframe.scan_descriptor is None else seen.descriptor,
         geometry=dataclasses.replace(seen.geometry(), cloud=geometry.cloud),  # not thinned a second time
     )
 

@@ -27,6 +27,13 @@ def conv_block(channels_in: int, channels_out: int, kernel: int, stride: int = 1
     )
 
 
+def quarter_turns(maps: Tensor, k: int) -> Tensor:
+    """`maps` (..., H, W) turned by `k` quarter turns as `torch.rot90` turns them, by operations that ONNX has."""
+    turned = maps.transpose(-2, -1) if k % 2 else maps
+    flipped = {0: (), 1: (-2,), 2: (-2, -1), 3: (-1,)}[k % 4]
+    return turned.flip(flipped) if flipped else turned
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, the first dilated, around a skip."""
 
@@ -73,11 +80,11 @@ class Backbone(nn.Module):
     def forward(self, raster: Tensor) -> tuple[Tensor, Tensor]:
         """``raster`` (B, C, H, W) -> unit features (B, fea_size, H/4, W/4) float32, score logits (B, H, W) float32."""
         scaled = torch.cat([raster[:, :1] / self.height_max, raster[:, 1:]], dim=1)
-        copies = torch.cat([torch.rot90(scaled, k, (2, 3)) for k in range(self.rotations)])
+        copies = torch.cat([quarter_turns(scaled, k) for k in range(self.rotations)])
         features, scores = self.one_copy(copies.contiguous(memory_format=torch.channels_last))
         return F.normalize(self.out(self._pool(features)).float(), dim=1), self._pool(scores)[:, 0].float()
 
     def _pool(self, maps: Tensor) -> Tensor:
         """Turn the copies back and keep the maximum over the orientations."""
-        turned = [torch.rot90(copy, -k, (2, 3)) for k, copy in enumerate(maps.chunk(self.rotations))]
+        turned = [quarter_turns(copy, -k) for k, copy in enumerate(maps.chunk(self.rotations))]
         return torch.stack(turned).amax(dim=0)

@@ -16,6 +16,7 @@ from vlad_ros.drive.scan import Place
 from vlad_ros.model.kept_geometry import T_level_body, compact_cloud
 from vlad_ros.model.keypoints import sample, select
 from vlad_ros.model.network import Description, PlaceNetwork
+from vlad_ros.model.runtime import make_runtime, resolve_inference
 from vlad_ros.model.weights import Metadata, load_weights
 from vlad_ros.stopwatch import Stopwatch
 from vlad_ros.types import F32, Geometry, Keyframe
@@ -45,8 +46,8 @@ class Seen(NamedTuple):
     geometry: Callable[[], Geometry]
     milliseconds: float
 
-    def keyframe(self, session: int, at: Place, scan_descriptor: F32, joined: JoinedMap | None) -> Keyframe:
-        """The keyframe at `at`, described by the local map `joined`, or (None) by its single scan."""
+    def keyframe(self, session: int, at: Place, scan_descriptor: F32 | None, joined: JoinedMap | None) -> Keyframe:
+        """The keyframe at `at`, described by the local map `joined`, or (None) by its single scan; without geometry."""
         return Keyframe(
             session=session,
             stamp=at.stamp,
@@ -56,32 +57,40 @@ class Seen(NamedTuple):
             partial=joined is not None and joined.partial,
             T_odom_base=at.T_odom_base,
             travel=at.travel,
-            geometry=self.geometry(),
         )
 
 
 class Describer:
     """Rasters and describes clouds in the body frame with one network. `model_hash` names its weights, `bev` is its
-    raster's configuration, `dim` the length D of its descriptors: `size`, or for 0 the weights' default."""
+    raster's configuration, `dim` the length D of its descriptors: `size`, or for 0 the weights' default; `inference`
+    says what runs the backbone (`runtime`)."""
 
     def __init__(
-        self, network: PlaceNetwork, model_hash: str, device: torch.device | str = "cpu", size: int = 0
+        self,
+        network: PlaceNetwork,
+        model_hash: str,
+        device: torch.device | str = "cpu",
+        size: int = 0,
+        inference: str = "auto",
     ) -> None:
         self.network = network.eval().to(device)
         self.model_hash, self.device = model_hash, torch.device(device)
+        self.inference = resolve_inference(inference, self.device)
+        network.runtime = make_runtime(self.inference, network.backbone, network.bev, self.device)
         self.bev, self.dim = network.bev, network.config.size(size)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str] | None = None, device: str = "auto", size: int = 0
+        cls, path: str | os.PathLike[str] | None = None, device: str = "auto", size: int = 0, inference: str = "auto"
     ) -> tuple[Describer, Metadata]:
-        """The weights at `path` (None: the shipped ones) on `device`, and their metadata.
+        """The weights at `path` (None: the shipped ones) on `device`, run by `inference`, and their metadata.
 
-        WeightsError names file and reason; ValueError for a missing device or a `size` that the weights do not make.
+        WeightsError names file and reason; ValueError for a device or runtime that is missing or a `size` that the
+        weights do not make.
         """
         where = resolve_device(device)
         network, metadata = load_weights(path, where)
-        return cls(network, metadata.sha256, where, size), metadata
+        return cls(network, metadata.sha256, where, size, inference), metadata
 
     def rasterize(self, points: F32, raster: F32 | None = None) -> Bev:
         """The raster of `points` (N, 4), or the given `raster` (C, H, W) with those points around its keypoints."""

@@ -18,6 +18,7 @@ from vlad_ros.model.keypoints import Keypoints, cell_centres, occupied, occupied
 from vlad_ros.model.netvlad import NetVLAD, NetVLADLoupe
 from vlad_ros.model.points import PointBranch, neighbourhoods
 from vlad_ros.model.projection import Projection
+from vlad_ros.model.runtime import Run
 from vlad_ros.types import F32
 
 
@@ -68,6 +69,7 @@ class PlaceNetwork(nn.Module):
         super().__init__()
         self.config, self.bev = config, bev
         self.precision: torch.dtype = torch.float32  # of the backbone; the heads are always float32
+        self.runtime: Run | None = None  # runs the backbone in its place; for inference only
         self.backbone = Backbone(config, bev)
         self.points = PointBranch(config, bev)
         self.attention = CrossAttention(config)
@@ -82,7 +84,7 @@ class PlaceNetwork(nn.Module):
     def forward(self, raster: Tensor, clouds: list[F32]) -> Description:
         """``raster`` (B, C, H, W) as `rasterize` makes it, ``clouds``: B levelled clouds (N, >=3), z above ground."""
         with torch.autocast(raster.device.type, self.precision, enabled=self.precision != torch.float32):
-            feature_map, logits = self.backbone(raster)
+            feature_map, logits = self.backbone(raster) if self.runtime is None else self.runtime(raster)
         occupancy = occupied(raster)
         cell_mask = occupied_cells(occupancy, STRIDE).flatten(1)
         cells = feature_map.flatten(2).transpose(1, 2)

@@ -54,7 +54,7 @@ class Resources:
         with contextlib.ExitStack() as undo:
             self._lock = undo.enter_context(MapLock(config.map_path)) if config.map_path else None
             self.recognizer = PlaceRecognizer.from_pretrained(
-                config.weights or None, config.device, recognizer_config, use_bev=config.use_bev
+                config.weights or None, config.device, recognizer_config, config.use_bev, config.inference
             )
             if config.map_path and Path(config.map_path).exists():
                 self.recognizer.load_map(config.map_path)

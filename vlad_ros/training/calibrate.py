@@ -34,6 +34,7 @@ CONFIG = RecognizerConfig(
     exclude_time=2.5,
     exclude_distance=40.0,
     verification_budget=60.0,
+    max_edges=0,
 )
 DRIFT_SCALE, DRIFT_YAW = 0.02, 0.5  # of the simulated odometry: share of the distance, degrees per 10 m
 RIDGE = 3e-4  # weight of the squared coefficients beside the mean loss
