@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark's table, one dict per row: print it, write it as CSV."""
+"""A benchmark's table, one dict per row: print it, write it as CSV or Markdown."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def print_table(rows: Sequence[Mapping[str, float]], width: int) -> None:
     print(" ".join(f"{name:>{width}}" for name in rows[0]))
     for row in rows:
         print(" ".join(f"{value:{width}.4g}" for value in row.values()))
+
+
+def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """`rows` with the columns of the first one, as Markdown."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)

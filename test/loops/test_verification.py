@@ -18,7 +18,7 @@ from vlad_ros.evaluation.edges import edge_error
 from vlad_ros.loops.keypoint_alignment import MIN_INLIERS, align, match_features
 from vlad_ros.loops.verification import Verifier
 from vlad_ros.model.describer import Describer
-from vlad_ros.model.kept_geometry import LYING, STANDING, compact_cloud
+from vlad_ros.model.kept_geometry import LYING, STANDING, _principal, compact_cloud
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.poses import from_xyz_rpy, inverse, transform
 from vlad_ros.simulation.pairs import make_pairs
@@ -208,6 +208,18 @@ def test_identical_and_mirrored_scans(street: tuple[Geometry, Geometry, F64]) ->
     found = Verifier().verify(query, mirrored)
     sane(found)
     assert found.inliers < 20  # of 80: no turn brings a mirror image onto its original
+
+
+def test_principal_axes_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        spread = rng.normal(size=(10, 3)) * rng.choice([1.0, 0.1, 0.01, 0.0], 3)
+        C = spread.T @ spread
+        values, axes = np.linalg.eigh(C)
+        second, first, axis = _principal(C)
+        assert np.allclose([second, first], values[1:], atol=1e-6 * max(1.0, values[2]))
+        if values[2] > 1.1 * values[1]:
+            assert abs(axis @ axes[:, 2]) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_compact_cloud_is_small_level_with_the_points_and_free_of_scan_lines() -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import small_gicp
 
 from vlad_ros.cloud.raster import Bev
-from vlad_ros.types import F32, F64, POINT_SCALE
+from vlad_ros.jit import kernel
+from vlad_ros.types import F32, F64, POINT_SCALE, Bools, Ints
 
 RADIUS = 60.0  # m around the body
 GROUND = 0.3  # m above the fitted plane; below it a point is ground
@@ -40,17 +43,55 @@ def _thin(points: F64, voxel: float, most: int) -> F64:
     return points
 
 
+@kernel
+def _principal(C: F64) -> tuple[float, float, F64]:
+    """Second and first eigenvalue of the symmetric `C` (3, 3), in closed form (Smith, 1961), and the first's axis."""
+    q = (C[0, 0] + C[1, 1] + C[2, 2]) / 3.0
+    B = C - q * np.eye(3)
+    p = math.sqrt((B * B).sum() / 6.0)
+    if p == 0.0:
+        return q, q, np.array([1.0, 0.0, 0.0])
+    B /= p
+    half = 0.5 * (B[0] * np.cross(B[1], B[2])).sum()
+    angle = math.acos(min(1.0, max(-1.0, half))) / 3.0
+    first, last = 2.0 * math.cos(angle), 2.0 * math.cos(angle + 2.0 * math.pi / 3.0)
+    for i in range(3):
+        B[i, i] -= first
+    axis, longest = B[0], -1.0  # two rows of what is left span the plane across the axis
+    for i in range(3):
+        across = np.cross(B[i], B[(i + 1) % 3])
+        length = (across * across).sum()
+        if length > longest:
+            axis, longest = across, length
+    return q - p * (first + last), q + p * first, axis / math.sqrt(max(longest, 1e-300))
+
+
+@kernel
+def _off_lines(points: F64, index: Ints, up: F64) -> Bools:
+    """(N,) whether a point's neighbours `index` (N, K) do not lie on a line, or on one along `up`."""
+    out = np.empty(len(points), np.bool_)
+    for n in range(len(points)):
+        mean = np.zeros(3)
+        for k in index[n]:
+            mean += points[k]
+        mean /= index.shape[1]
+        C = np.zeros((3, 3))
+        for k in index[n]:
+            for i in range(3):
+                for j in range(3):
+                    C[i, j] += (points[k, i] - mean[i]) * (points[k, j] - mean[j])
+        second, first, axis = _principal(C)
+        out[n] = second >= LINE * first or abs((axis * up).sum()) > UPRIGHT
+    return out
+
+
 def _without_lines(points: F64, up: F64) -> F64:
     """Without the points on single scan lines: they have no surface normal, and the lines of two scans would be
     registered to each other. Lines along `up` stay: they are poles and edges, never scan lines."""
     if len(points) <= NEIGHBOURS:
         return points
     index, _ = small_gicp.KdTree(points).batch_knn_search(points, NEIGHBOURS)
-    around = points[np.asarray(index)]
-    around -= around.mean(axis=1, keepdims=True)
-    variances, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", around, around))
-    is_line = variances[:, 1] < LINE * variances[:, 2]
-    return points[~is_line | (np.abs(axes[:, :, 2] @ up) > UPRIGHT)]
+    return points[_off_lines(points, np.asarray(index, np.int64), up)]
 
 
 def compact_cloud(points: F32, T_level_body: F64) -> npt.NDArray[np.int16]:

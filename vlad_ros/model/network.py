@@ -87,8 +87,10 @@ class PlaceNetwork(nn.Module):
             feature_map, logits = self.backbone(raster) if self.runtime is None else self.runtime(raster)
         occupancy = occupied(raster)
         cell_mask = occupied_cells(occupancy, STRIDE).flatten(1)
-        cells = feature_map.flatten(2).transpose(1, 2)
-        vlad_bev = self.head_bev(cells, self.cell_xy.expand(len(cells), -1, -1), cell_mask)
+        cells, cell_xy = feature_map.flatten(2).transpose(1, 2), self.cell_xy.expand(len(raster), -1, -1)
+        if len(raster) == 1 and cell_mask.any():  # the others have no weight in what follows, and are most of them
+            cells, cell_xy, cell_mask = (each[:, cell_mask[0]] for each in (cells, cell_xy, cell_mask))
+        vlad_bev = self.head_bev(cells, cell_xy, cell_mask)
 
         keypoints = select(logits, occupancy, self.config.num_keypoints, self.config.nms_radius, self.bev)
         features = sample(feature_map, keypoints.xy, self.bev)
