@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,13 @@ def listen(
         played = replay.play(watch.node, bag, ReplayConfig(rate=rate), say=say)
         watch.wait_quiet()
         watch.deactivate()
-        lost = played.published["/points"] - int(watch.diagnostics.get("clouds received", 0)) + played.lost["/odom"]
-        for reason, count in watch.counts().items():
-            if reason not in HARMLESS:
-                say(f"the node counts {reason}: {count}")
-                lost += count
-    return [stamp for stamp, _, _ in watch.descriptors], lost
+        lost = losses(watch, played)
+        for reason, count in lost.items():
+            say(f"lost: {reason}: {count}")
+    return [stamp for stamp, _, _ in watch.descriptors], sum(lost.values())
+
+
+def losses(watch: NodeClient, played: replay.Report) -> Counter[str]:
+    """The messages that a deactivated node has not used, by reason: on the way to it, or as it counts them."""
+    way = played.published["/points"] - int(watch.diagnostics.get("clouds received", 0)) + played.lost["/odom"]
+    return +Counter({"on the way": way, **{name: n for name, n in watch.counts().items() if name not in HARMLESS}})

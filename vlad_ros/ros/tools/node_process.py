@@ -17,13 +17,14 @@ from vlad_ros.ros.environment import RUNTIME, dds_profile
 
 
 class NodeProcess:
-    """A node in its own process; its output goes to `log`. Ended by SIGINT, after 20 s by SIGKILL."""
+    """A node in its own process, started in `folder` (None: here); its output goes to `log`. Ended by SIGINT, after
+    20 s by SIGKILL."""
 
-    def __init__(self, argv: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(self, argv: list[str], env: dict[str, str], log: Path, folder: Path | None = None) -> None:
         self.log = log
         self._file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
         environment = {**os.environ, **env}
-        self.process = subprocess.Popen(argv, env=environment, stdout=self._file, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(argv, env=environment, cwd=folder, stdout=self._file, stderr=subprocess.STDOUT)
 
     def __enter__(self) -> NodeProcess:
         return self
