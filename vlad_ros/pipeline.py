@@ -16,7 +16,7 @@ from vlad_ros.drive.windows import Drive, Window
 from vlad_ros.loops.described import Described
 from vlad_ros.loops.memory import PlaceMemory
 from vlad_ros.model.describer import Describer, Seen
-from vlad_ros.stopwatch import Stopwatch
+from vlad_ros.stopwatch import Ledger
 from vlad_ros.types import F32, F64, LoopClosure, PathLike
 
 DEFAULTS = RecognizerConfig()
@@ -125,17 +125,14 @@ class PlaceRecognizer(PlaceMemory):
 
     def _recognise(self, at: Place, scan: F32 | None, seen: Seen, joined: JoinedMap | None = None) -> Described:
         """Search for a keyframe among the earlier ones, add it, and judge the candidates."""
-        watch, config = Stopwatch(), self.config
-        keyframe = seen.keyframe(self.session, at, scan, joined)
-        watch.lap("describe", seen.milliseconds)
-        candidates = self.database.search(keyframe, config.top_k, config.exclude_time, config.exclude_distance)
-        watch.lap("search")
-        keyframe = dataclasses.replace(keyframe, geometry=seen.geometry())
-        id = self.database.add(keyframe)
-        watch.lap("geometry")
-        closures = self._judge.judge(id, keyframe, candidates, self.database)
-        watch.lap("verify")
-        return Described(id, keyframe, closures, seen.bev, watch.milliseconds)
+        config = self.config
+        with Ledger() as ledger:
+            keyframe = seen.keyframe(self.session, at, scan, joined)
+            candidates = self.database.search(keyframe, config.top_k, config.exclude_time, config.exclude_distance)
+            keyframe = dataclasses.replace(keyframe, geometry=seen.geometry())
+            id = self.database.add(keyframe)
+            closures = self._judge.judge(id, keyframe, candidates, self.database)
+        return Described(id, keyframe, closures, seen.bev, {**seen.milliseconds, **ledger.milliseconds})
 
     def _go_on(self, scan: Scan, gap: int) -> None:
         """Start a session after the clock was set back; unless odometry restarted too, the last places are excluded."""

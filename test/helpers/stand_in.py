@@ -34,7 +34,7 @@ class StandIn(Describer):
         bev = self.rasterize(points, raster)
         features = np.cos(bev.points[:, :3] @ self.directions).mean(axis=0) + bev.raster.mean()
         descriptor = (features / np.linalg.norm(features)).astype(np.float32)
-        return Seen(bev, descriptor, lambda: self.marks(points), 0.0)
+        return Seen(bev, descriptor, lambda: self.marks(points), {})
 
     @staticmethod
     def marks(points: np.ndarray) -> Geometry:

@@ -128,7 +128,10 @@ def test_it_finds_itself_from_the_third_scan_on(town: Town) -> None:
     wait_for(lambda: "last place in the map" in town.robot.diagnostics, "diagnostics say nothing of it")
     assert "has found itself in the map" in town.process.log.read_text()
     assert any(key.startswith("candidates ") for key in town.robot.diagnostics)
-    assert "latency verify p50 / p99 [ms]" in town.robot.diagnostics
+    latencies = {key.split()[1]: value for key, value in town.robot.diagnostics.items() if key.startswith("latency ")}
+    assert {"decode", "network", "geometry", "search", "verify", "accept", "publish"} <= set(latencies)
+    rest, whole = (latencies[name].split(" / ")[0] for name in ("rest", "cloud"))
+    assert float(rest) <= 0.1 * float(whole), "most of the time is in no stage"
 
 
 def test_relocalize_asks_for_agreement_again(town: Town) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.jit import kernel
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64, Bools
 
 Rows = npt.NDArray[np.int32]
@@ -64,6 +65,7 @@ def decode_message(msg: Any) -> F32:
     return decode(**_attributes(msg))
 
 
+@stage("decode")
 def decode_rows(msg: Any) -> tuple[F32, Rows]:
     """`decode_message`, and for each of its points (N,) the row of the message that it came from."""
     points = _columns(_view(**_attributes(msg)))

@@ -24,6 +24,7 @@ from vlad_ros.cloud.decode import PointTimes
 from vlad_ros.jit import kernel
 from vlad_ros.poses import exp, inverse, log
 from vlad_ros.stamps import SECOND
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F64
 
 Stamps = npt.NDArray[np.int64]
@@ -130,6 +131,7 @@ def reach(offsets: Stamps, stamp: int) -> tuple[int, int]:
     return stamp + min(0, int(offsets.min())), stamp + max(0, int(offsets.max()))
 
 
+@stage("deskew")
 def deskew(points: np.ndarray, offsets: Stamps, stamp: int, motion: Motion) -> np.ndarray:
     """`points` (N, >=3) [m] moved to where the body saw them at `stamp` [ns]; a new array, further columns unchanged.
 

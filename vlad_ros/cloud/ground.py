@@ -15,6 +15,7 @@ import numpy as np
 
 from vlad_ros.cloud.decode import four_columns
 from vlad_ros.jit import kernel
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64
 
 GRID = 30  # cells a side
@@ -157,6 +158,7 @@ def _score(cells: F64, weights: F64, plane: F64) -> float:
     return float(support - weights @ under - SLOPE_COST * weights.sum() * (plane[0] ** 2 + plane[1] ** 2))
 
 
+@stage("ground")
 def fit_ground(points: np.ndarray) -> F64:
     """The plane a, b, c of the ground, z = a x + b y + c [m], float64 (3,), of `points` (N, >=3) in the body frame.
 

@@ -17,6 +17,7 @@ from vlad_ros.cloud.ground import fit_ground, levelling
 from vlad_ros.cloud.raster_image import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.jit import kernel
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def rasterize_torch(
     return raster.view(config.channels, size, size), torch.stack([x, y, h, points[:, 3]], dim=1)
 
 
+@stage("raster")
 def rasterize(
     points: np.ndarray, config: BevConfig, device: torch.device | str = "cpu", plane: F64 | None = None
 ) -> Bev:

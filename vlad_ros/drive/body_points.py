@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +14,7 @@ from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.drive.frames import FrameError, Frames
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.poses import transform
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64
 
 
@@ -36,8 +36,9 @@ class BodyPoints:
         self._frames, self._warn, self._count = frames, warn, count
         self._said: set[str] = set()
         self.state = "" if config.deskew else "off"
-        self.deskewed_in = 0.0  # s; deskewing time of the last scan, 0 if it was not deskewed
+        self.deskewed = False  # whether the last scan was
 
+    @stage("crop")
     def points(self, scan: PendingScan) -> F32:
         """The cloud (N, 4) in the body frame, deskewed to its stamp if times and odometry are available; cropped by
         range from the sensor, without points on the vehicle. CloudError or FrameError when it cannot be used."""
@@ -51,7 +52,7 @@ class BodyPoints:
         if self._recognizer.body_box:
             kept = outside(points, self._recognizer.body_box)
             points, rows = points[kept], rows[kept]
-        self.deskewed_in = 0.0
+        self.deskewed = False
         return self._undistort(scan, points, rows)
 
     def pose(self, scan: PendingScan) -> F64 | None:
@@ -78,9 +79,8 @@ class BodyPoints:
             poses = self._frames.to_body(scan.motion.poses, scan.child)
         except FrameError:  # reported when the scan's own pose is requested
             return points
-        begun = time.monotonic()
         moved = deskew(points, scan.offsets[rows], scan.stamp, Motion(scan.motion.stamps, poses))
-        self.deskewed_in = time.monotonic() - begun
+        self.deskewed = True
         first, last = (1e-6 * (at - scan.stamp) for at in scan.reach)
         self.state = f"on, points {first:.0f} .. {last:.0f} ms from the stamp"
         return np.asarray(moved, np.float32)

@@ -16,6 +16,7 @@ from vlad_ros.cloud.thin import join, voxel_thin
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.poses import inverse
 from vlad_ros.stamps import nanoseconds
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64
 
 
@@ -63,6 +64,7 @@ class LocalMap:
         """Number of scans kept."""
         return len(self._scans)
 
+    @stage("local map")
     def add(self, points: F32, stamp: int, T_odom_base: F64, travel: float, is_keyframe: bool) -> None:
         """Offer a scan: `points` (N, 4) in the body frame, `stamp` [ns], `travel` [m] along the session.
 
@@ -90,6 +92,7 @@ class LocalMap:
         late = stamp_now - stamp_keyframe >= nanoseconds(self._config.accumulation_timeout)
         return closed or late or travel_now - travel_keyframe >= self._half
 
+    @stage("local map")
     def join(self, stamp_keyframe: int) -> JoinedMap:
         """The map around a keyframe, which then stops waiting; ValueError when there is no scan with that stamp.
 

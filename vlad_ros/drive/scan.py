@@ -12,6 +12,7 @@ from vlad_ros.cloud.crop import clean, outside
 from vlad_ros.cloud.decode import CloudError
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.poses import check_rigid
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64
 
 
@@ -59,6 +60,7 @@ def check_scan(
     return Scan(points, int(stamp), raster, None if T_odom_base is None else check_rigid(T_odom_base))
 
 
+@stage("crop")
 def crop(points: np.ndarray, config: RecognizerConfig, bev: BevConfig, cropped: bool = False) -> F32:
     """The finite points (N, 4) between `min_range` and `max_range` of their origin and outside of `body_box`, or all of
     them if they are already `cropped`; CloudError if none lies in the raster."""

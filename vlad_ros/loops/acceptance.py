@@ -17,6 +17,7 @@ from vlad_ros.loops.verification import Verifier
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import inverse, rotation_angle
 from vlad_ros.stamps import SECOND
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F64, Candidate, Evidence, Keyframe, LoopClosure, RejectReason, Verification
 
 ELSEWHERE = 15.0  # m; a candidate this far from another shows another place
@@ -48,6 +49,7 @@ class Judge:
         self._verifier, self._calibration, self._config = verifier, calibration, config
         self._recent: deque[_RememberedLoop | None] = deque(maxlen=MEMORY)
 
+    @stage("accept")
     def judge(
         self, id: int, query: Keyframe, candidates: list[Candidate], database: KeyframeDatabase
     ) -> list[LoopClosure]:

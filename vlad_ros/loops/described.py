@@ -11,8 +11,9 @@ from vlad_ros.types import Keyframe, LoopClosure
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """A processed keyframe: its row in the database, its candidates, most probable first, the raster
-    that its descriptor was made from (a tensor where the describer works on a GPU), and the wall time of each stage."""
+    """A processed keyframe: its row in the database, its candidates, most probable first, the raster that its
+    descriptor was made from (a tensor where the describer works on a GPU), and the wall time [ms] of each stage from
+    there on."""
 
     keyframe_id: int
     keyframe: Keyframe

@@ -19,6 +19,7 @@ from vlad_ros.loops.covariance import covariance
 from vlad_ros.loops.keypoint_alignment import Alignment, align, match_features
 from vlad_ros.model.kept_geometry import GROUND
 from vlad_ros.poses import inverse, rotation_angle, transform
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F64, Bools, Geometry, Ints, Verification
 
 PREPARED = 32  # clouds kept ready for registration
@@ -74,6 +75,7 @@ class Verifier:
         self._threads = threads
         self._prepared: OrderedDict[int, tuple[Geometry, _Prepared]] = OrderedDict()
 
+    @stage("verify")
     def verify(self, query: Geometry, match: Geometry) -> Verification:
         """The transform between two keyframes and its evidence; never raises for poor geometry."""
         matches = match_features(query.features, match.features)

@@ -32,6 +32,7 @@ from vlad_ros.mapping.map_arrays import (
 from vlad_ros.mapping.map_file import MapError, read_map, refuse_mismatch, write_map
 from vlad_ros.poses import check_rigid
 from vlad_ros.settings import from_mapping
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64, Candidate, Geometry, Keyframe
 
 __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
@@ -146,6 +147,7 @@ class KeyframeDatabase:
             raise ValueError(f"there is no session {session} in the map")
         return self._corrections.correct(session, stamps, T_map_base)
 
+    @stage("search")
     def add(self, keyframe: Keyframe) -> int:
         """Append a keyframe and return its id. ValueError unless its descriptors are finite and of length D, its
         geometry of the right types, and it follows the last keyframe: in a later session, or in the same one later."""
@@ -171,6 +173,7 @@ class KeyframeDatabase:
         self._geometries.append(geometry)
         return id
 
+    @stage("search")
     def search(self, query: Keyframe, k: int, exclude_time: float, exclude_distance: float) -> list[Candidate]:
         """Up to `k` keyframes most similar to `query`, best first, ties ordered by id.
 

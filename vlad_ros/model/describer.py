@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from vlad_ros.model.keypoints import sample, select
 from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.model.runtime import make_runtime, resolve_inference
 from vlad_ros.model.weights import Metadata, load_weights
-from vlad_ros.stopwatch import Stopwatch
+from vlad_ros.stopwatch import Ledger, stage
 from vlad_ros.types import F32, Geometry, Keyframe
 
 KEYPOINTS = 250  # stored at most for verification
@@ -39,12 +39,12 @@ def resolve_device(name: str) -> torch.device:
 
 class Seen(NamedTuple):
     """The raster and descriptor (D,) of a cloud. `geometry()` makes what a keyframe stores for verification, on demand:
-    of a keyframe with a local map only the map's is needed. `milliseconds`: time taken, without `geometry`."""
+    of a keyframe with a local map only the map's is needed. `milliseconds`: time of the stages, without `geometry`."""
 
     bev: Bev
     descriptor: F32
     geometry: Callable[[], Geometry]
-    milliseconds: float
+    milliseconds: Mapping[str, float]
 
     def keyframe(self, session: int, at: Place, scan_descriptor: F32 | None, joined: JoinedMap | None) -> Keyframe:
         """The keyframe at `at`, described by the local map `joined`, or (None) by its single scan; without geometry."""
@@ -101,14 +101,17 @@ class Describer:
         """Descriptor (D,) float32, unit norm."""
         return self.descriptor(self.describe_all(bev))
 
+    @stage("network")
     def describe_all(self, bev: Bev) -> Description:
         """All outputs of the network for one raster, in one pass: for `descriptor` and `geometry`."""
         return self.network.describe([bev])
 
+    @stage("network")
     def descriptor(self, description: Description) -> F32:
         """Descriptor (D,) float32, unit norm, of a description of one raster."""
         return self.network.shorten(description.descriptor[:1].float(), self.dim)[0].cpu().numpy()
 
+    @stage("geometry")
     def geometry(self, bev: Bev, description: Description, points: F32) -> Geometry:
         """What a keyframe stores for verification, from its raster, `describe_all(bev)` and `points` (N, >=3) [m] in
         the body frame."""
@@ -124,12 +127,11 @@ class Describer:
 
     def see(self, points: F32, raster: F32 | None = None) -> Seen:
         """Raster, descriptor and geometry of `points` (N, 4) in the body frame, by one pass of the network."""
-        watch = Stopwatch()
-        bev = self.rasterize(points, raster)
-        description = self.describe_all(bev)
-        descriptor = self.descriptor(description)
-        watch.lap("see")
-        return Seen(bev, descriptor, lambda: self.geometry(bev, description, points), watch.milliseconds["see"])
+        with Ledger() as ledger:
+            bev = self.rasterize(points, raster)
+            description = self.describe_all(bev)
+            descriptor = self.descriptor(description)
+        return Seen(bev, descriptor, lambda: self.geometry(bev, description, points), ledger.milliseconds)
 
     def make(self, use_bev: bool) -> dict[str, Any]:
         """What a map must have been made with to be compared with these descriptors: `KeyframeDatabase`'s arguments.

@@ -11,6 +11,7 @@ from vlad_ros.cloud.thin import voxel_thin
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.jit import kernel
 from vlad_ros.model.keypoints import Keypoints
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32
 
 VOXEL = 0.25  # m
@@ -64,6 +65,7 @@ def _gather(
             mask[k, p] = True
 
 
+@stage("neighbourhoods")
 def neighbourhoods(
     clouds: list[F32], keypoints: Keypoints, config: ModelConfig, bev: BevConfig
 ) -> tuple[Tensor, Tensor]:

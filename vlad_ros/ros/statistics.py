@@ -124,7 +124,7 @@ class Statistics:
             return Flow(now - since, new, self._metres, partial, now - self._done)
 
     def judged(self, described: Described) -> None:
-        """Record a keyframe whose candidates have been judged, and the durations of its stages."""
+        """Record a keyframe whose candidates have been judged."""
         with self._lock:
             self._flow["keyframes"] += 1
             self._metres = 0.0
@@ -133,8 +133,6 @@ class Statistics:
             for closure in described.closures:
                 reason = closure.reject_reason.name.lower()
                 self._verdicts["accepted" if closure.accepted else f"rejected, {reason}"] += 1
-        for stage, milliseconds in described.milliseconds.items():
-            self.took(stage, milliseconds / 1e3)
 
     def rates(self, expected: float) -> tuple[float, float] | None:
         """Received and expected scans a second of stamp time; None before ten scans.

@@ -22,6 +22,7 @@ from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.messages import raster_of
 from vlad_ros.ros.statistics import Statistics
+from vlad_ros.stopwatch import Ledger
 from vlad_ros.types import F32, F64
 
 
@@ -167,32 +168,38 @@ class Worker(threading.Thread):
         self._audience.publish(described)
 
     def _process(self, scan: PendingScan) -> None:
-        started = time.monotonic()
-        self._statistics.took("wait", started - scan.arrival)
+        waited = time.monotonic() - scan.arrival
+        with Ledger() as ledger:
+            described = self._answer(scan)
+        if described is None:
+            return
+        self._statistics.took("wait", waited)
+        for name, milliseconds in (ledger.milliseconds | {"rest": ledger.rest}).items():
+            self._statistics.took(name, milliseconds / 1e3)
+        self._statistics.took("scan with keyframe" if described else "scan without keyframe", ledger.whole / 1e3)
+        if described:
+            self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
+
+    def _answer(self, scan: PendingScan) -> list[Described] | None:
+        """The keyframes that the scan completes, published; None, with the reason reported, when it cannot be used."""
         points = self._points(scan)
         if points is None:
-            return
+            return None
         usable, raster = self._raster(scan)
         if not usable:
-            return
+            return None
         pose = self._pose(scan)
         self._audience.move(scan.stamp, pose)
-        decoded = time.monotonic()
-        self._statistics.took("decode", decoded - started)
         try:
             described = self._recognizer.step(points, scan.stamp, raster, pose, scan.is_keyframe, cropped=True)
         except ValueError as error:
             self._listener.reject(reason_of(error), str(error))
-            return
+            return None
         finally:
             self._relay_counters()
         self._statistics.used(pose is not None, self._moved(pose))
-        stepped = time.monotonic()
-        self._statistics.took("recognise" if described else "scan without keyframe", stepped - decoded)
         self._audience.publish(described)
-        if described:
-            self._statistics.took("publish", time.monotonic() - stepped)
-            self._statistics.took("cloud to candidate", time.monotonic() - scan.arrival)
+        return described
 
     def _points(self, scan: PendingScan) -> F32 | None:
         """The cloud (N, 4) in the body frame, at the stamp; None, with the reason reported, when it cannot be used."""
@@ -201,8 +208,6 @@ class Worker(threading.Thread):
         except (CloudError, FrameError) as error:
             self._listener.reject(reason_of(error), str(error))
         else:
-            if self.reader.deskewed_in:
-                self._statistics.took("deskew", self.reader.deskewed_in)
             return points
         return None
 

@@ -252,7 +252,7 @@ class _BagDrive:
         """The cloud (N, 4) in the body frame; skipped motion compensation is counted (the reader has reported it)."""
         self._missing.clear()
         points = self._reader.points(scan)
-        if self._config.deskew and self._config.odometry and not self._reader.deskewed_in:
+        if self._config.deskew and self._config.odometry and not self._reader.deskewed:
             self._missing.append("not_deskewed")
             self._unused.why.setdefault("not_deskewed", f"deskewing {self._reader.state}")
         self._unused.counters.update(set(self._missing))

@@ -20,6 +20,7 @@ from vlad_ros.ros.outputs.localisation import Localisation
 from vlad_ros.ros.outputs.markers import MarkerTopic
 from vlad_ros.ros.qos import PICTURES, RELIABLE
 from vlad_ros.ros.statistics import Statistics
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64, Ints
 
 
@@ -73,15 +74,19 @@ class Publishers:
     def publish(self, described: list[Described]) -> None:
         """Descriptor, closures, raster, marker and place of each keyframe."""
         for item in described:
-            header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._body())
-            self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
-            self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
-            self._publish_raster(header, item.bev.raster)
-            self._markers.board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
-            self._statistics.judged(item)
-            self._adapters.publish(item)
-            self.localisation.observe(item)
+            self._publish(item)
         self.draw()
+
+    @stage("publish")
+    def _publish(self, item: Described) -> None:
+        header = Header(stamp=messages.to_time(item.keyframe.stamp), frame_id=self._body())
+        self._descriptor.publish(messages.descriptor_message(header, item.keyframe.descriptor))
+        self._closures.publish(messages.closures_message(header, item.closures, self._pose_of))
+        self._publish_raster(header, item.bev.raster)
+        self._markers.board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
+        self._statistics.judged(item)
+        self._adapters.publish(item)
+        self.localisation.observe(item)
 
     def draw(self, now: bool = False) -> None:
         """Publish changed markers, if there are subscribers; rate-limited unless `now`."""
