@@ -125,13 +125,16 @@ def fill(recognizer: PlaceRecognizer, count: int) -> None:
     known: list[Keyframe] = [database.whole(id) for id in range(len(database))]
     for i in range(len(known), count):
         keyframe = known[i % len(known)]
-        rows = [
-            row + 2.0 * np.linalg.norm(row) * rng.standard_normal(len(row)) / len(row) ** 0.5
-            for row in (keyframe.descriptor, keyframe.scan_descriptor)
-        ]
-        far, scan = ((row / np.linalg.norm(row)).astype(np.float32) for row in rows)
+        far = elsewhere(keyframe.descriptor, rng)
+        scan = None if keyframe.scan_descriptor is None else elsewhere(keyframe.scan_descriptor, rng)
         stamp = known[-1].stamp + i
         database.add(dataclasses.replace(keyframe, stamp=stamp, descriptor=far, scan_descriptor=scan))
+
+
+def elsewhere(descriptor: F32, rng: np.random.Generator) -> F32:
+    """A unit descriptor of another place: `descriptor` and twice as much noise."""
+    row = descriptor + 2.0 * np.linalg.norm(descriptor) * rng.standard_normal(len(descriptor)) / len(descriptor) ** 0.5
+    return (row / np.linalg.norm(row)).astype(np.float32)
 
 
 def thinned(points: F32, count: int, rng: np.random.Generator) -> F32:

@@ -65,7 +65,7 @@ def test_a_sequence_is_played(played: Run, drive: Path) -> None:
     best = {int(q): int(m) for q, m in zip(played.closures.query[::-1], played.closures.match[::-1], strict=True)}
     off = [min((q - best[q]) % 34, (best[q] - q) % 34) for q in range(40, 66)]
     assert np.median(off) <= 2, "the most probable candidate of a keyframe comes first"
-    assert {"search", "verify"} <= set(played.timing) and (played.timing["verify"] >= 0).all()
+    assert {"search", "verify"} <= set(played.timing) and np.nanmin(played.timing["verify"]) >= 0
     kept = KeyframeDatabase.load(
         played.map_path, dim=network.config.descriptor_dim, model_hash=metadata.sha256, bev=metadata.bev
     )

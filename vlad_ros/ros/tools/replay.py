@@ -32,7 +32,7 @@ from vlad_ros.stamps import SECOND
 
 ACKNOWLEDGE_S = 5.0  # how long the last messages may take to arrive
 SETTLE_S = 0.3  # between discovery and the first message: the subscriber matches slightly later
-MEET_S = 2.0  # lossless: time allowed to discover the nodes that publish `~/_taken`
+MEET_S = 2.0  # time allowed to discover the nodes that publish `~/_taken`, where anybody listens
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Player:
         chosen = [connection for connection in self.reader.connections if connection.topic in self.publishers]
         if not chosen:
             return
-        self.pace.meet(MEET_S if self.config.lossless else 0.0)
+        self.pace.meet(MEET_S if self.config.lossless or len(self._unheard()) < len(self.publishers) else 0.0)
         total, begin = sum(connection.msgcount for connection in chosen), time.monotonic()
         if total > 1 and self.reader.end_time - self.reader.start_time <= 1:
             self.say(f"all bag times are {self.reader.start_time / SECOND:.0f} s: they are not waited for")
