@@ -31,13 +31,8 @@ ARGUMENTS = (
     ("autostart", "true", "configure and activate after start"),
 )
 # Launch argument -> parameter, set where the argument is not empty.
-PARAMETERS = (
-    ("base_frame", "base_frame"),
-    ("map", "map_path"),
-    ("use_sim_time", "use_sim_time"),
-    ("device", "device"),
-    ("autostart", "autostart"),
-)
+TEXTS = (("base_frame", "base_frame"), ("map", "map_path"), ("device", "device"))
+SWITCHES = (("use_sim_time", "use_sim_time"), ("autostart", "autostart"))
 
 
 def share(*parts: str) -> PathJoinSubstitution:
@@ -53,6 +48,17 @@ def quoted(argument: str) -> list[object]:
 def given(argument: str) -> IfCondition:
     """Whether a launch argument is not empty."""
     return IfCondition(PythonExpression([*quoted(argument), " != ''"]))
+
+
+def text(argument: str) -> PythonExpression:
+    """A launch argument as a text parameter, whatever is in it: quoted twice, for launch and rcl both read YAML."""
+    # 'it''s' is the text it's: an apostrophe, chr(39), becomes two of them, and four the second time.
+    return PythonExpression(["3 * chr(39) + ", *quoted(argument), ".replace(chr(39), 4 * chr(39)) + 3 * chr(39)"])
+
+
+def home(argument: str) -> PythonExpression:
+    """A launch argument as a path; no shell expands the `~` after `:=`."""
+    return PythonExpression(["__import__('os').path.expanduser(", *quoted(argument), ")"])
 
 
 def environment() -> dict[str, object]:
@@ -92,11 +98,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
             GroupAction(
                 [
-                    SetParametersFromFile(LaunchConfiguration("params_file")),
+                    SetParametersFromFile(home("params_file")),
                     SetParameter("use_bev", True, condition=given("bev")),
+                    *(SetParameter(name, text(argument), condition=given(argument)) for argument, name in TEXTS),
                     *(
-                        SetParameter(parameter, LaunchConfiguration(argument), condition=given(argument))
-                        for argument, parameter in PARAMETERS
+                        SetParameter(name, LaunchConfiguration(argument), condition=given(argument))
+                        for argument, name in SWITCHES
                     ),
                     node,
                 ]

@@ -51,7 +51,7 @@ def yaml_text() -> str:
     lines = [
         "# SPDX-License-Identifier: Apache-2.0",
         "# Every parameter with its default; copy the lines you want to change into a file of your own.",
-        "# Made by `python -m vlad_ros.parameter_table --yaml`. Decimal numbers need their point: 1.0, not 1.",
+        "# Made by `python -m vlad_ros.parameter_table --yaml`. In a list all numbers need their point, or none.",
         "/**:",
         "  ros__parameters:",
     ]

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 class LaunchError(ValueError):
     """A launch file that does what the recorder does not know, or that ROS would refuse."""
@@ -164,8 +166,12 @@ class SetParameter(Action):
         self._value = value
 
     def execute(self, context: Context) -> None:
-        """As YAML on the command line."""
-        value = str(self._value) if isinstance(self._value, (bool, int, float)) else text(self._value, context)
+        """On the command line; launch_ros reads the text of substitutions as YAML, and so does rcl after it."""
+        value = self._value
+        if not isinstance(value, (bool, int, float, str)):
+            value = yaml.safe_load(text(value, context))
+        if not isinstance(value, (bool, int, float, str)):
+            raise LaunchError(f"launch_ros takes no {type(value).__name__} as {text(self._name, context)}")
         context.parameters += ["-p", f"{text(self._name, context)}:={value}"]
 
 

@@ -57,7 +57,7 @@ def test_arguments_are_listed_without_running_anything() -> None:
 def test_defaults_start_the_node_active_with_the_shipped_parameters() -> None:
     argv, env = started()
     assert rules(argv, "-r") == ["__node:=vlad", "points:=points", "bev:=bev", "odom:=odom", "keyframes:=keyframes"]
-    assert rules(argv, "-p") == ["autostart:=true"]
+    assert rules(argv, "-p") == ["autostart:=True"]
     assert rules(argv, "--params-file") == [str(ROOT / "config" / "vlad.yaml")]
     assert set(env) == ENVIRONMENT
     assert Path(env["FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file()
@@ -78,13 +78,37 @@ def test_arguments_reach_the_node_after_the_parameter_file() -> None:
     assert {"points:=/velodyne_points", "bev:=/bev", "odom:=/odometry", "__ns:=/robot"} < set(rules(argv, "-r"))
     assert set(rules(argv, "-p")) == {
         "use_bev:=True",
-        "base_frame:=base_link",
-        "map_path:=/maps/a.map",
-        "use_sim_time:=true",
-        "device:=cuda:1",
-        "autostart:=false",
+        "base_frame:='base_link'",
+        "map_path:='/maps/a.map'",
+        "use_sim_time:=True",
+        "device:='cuda:1'",
+        "autostart:=False",
     }
     assert argv.index("--params-file") < argv.index("-p")  # later wins in rcl
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    "name", ["it's.map", "a: b.map", "two words #1.map", '"quoted".map', "back\\slash", "2024-05-01", "7"]
+)
+def test_any_path_reaches_the_node_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A map's, and a parameter file's in the home folder: through launch, rcl and the node."""
+    rclpy = pytest.importorskip("rclpy")
+    from vlad_ros.ros.inputs import parameters
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / name).write_text("/**:\n  ros__parameters:\n    top_k: 3\n")
+    argv, _ = started(params_file=f"~/{name}", map=name, base_frame=name)
+    context = rclpy.Context()
+    rclpy.init(args=argv, context=context)
+    node = rclpy.create_node("vlad", context=context)
+    try:
+        parameters.declare(node, argv)
+        node_config, recognizer_config = parameters.read(node)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert (node_config.map_path, node_config.base_frame, recognizer_config.top_k) == (name, name, 3)
 
 
 def test_what_the_user_has_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,16 @@ def test_the_table_names_every_parameter_with_unit_and_range() -> None:
     assert "own, all, topic" in table
 
 
+def declared(node, *arguments: str):
+    from vlad_ros.ros.inputs import parameters
+
+    parameters.declare(node, ["vlad_node", "--ros-args", *arguments])
+    return node
+
+
 @pytest.fixture
 def rclpy_node() -> Iterator:
-    """Makes nodes with the given overrides."""
+    """Makes nodes with the given overrides and all parameters declared."""
     rclpy = pytest.importorskip("rclpy")
     context = rclpy.Context()
     made = []
@@ -60,7 +67,7 @@ def rclpy_node() -> Iterator:
         return made[-1]
 
     rclpy.init(context=context)
-    yield make
+    yield lambda *arguments: declared(make(*arguments), *arguments)
     for node in made:
         node.destroy_node()
     rclpy.shutdown(context=context)
@@ -71,7 +78,6 @@ def test_declared_parameters_carry_description_and_range(rclpy_node) -> None:
     from vlad_ros.ros.inputs import parameters
 
     node = rclpy_node()
-    parameters.declare(node)
     assert parameters.read(node) == (NodeConfig(), RecognizerConfig())
     for name, field in FIELDS.items():
         descriptor = node.describe_parameter(name)
@@ -89,7 +95,6 @@ def test_the_shipped_file_is_accepted_whole(rclpy_node) -> None:
     from vlad_ros.ros.inputs import parameters
 
     node = rclpy_node("--params-file", str(ROOT / "config" / "vlad.yaml"))
-    parameters.declare(node)
     assert parameters.read(node) == (NodeConfig(), RecognizerConfig())
 
 
@@ -99,7 +104,6 @@ def test_overrides_are_read_back(rclpy_node) -> None:
 
     mounting = "mounting_xyz_rpy:=[1.0, 0.0, 0.5, 0.0, 0.0, 3.1]"
     node = rclpy_node("-p", "top_k:=3", "-p", "device:=cuda:1", "-p", mounting, "-p", "use_sim_time:=true")
-    parameters.declare(node)
     node_config, recognizer_config = parameters.read(node)
     assert recognizer_config == RecognizerConfig(top_k=3)
     assert node_config == NodeConfig(device="cuda:1", mounting_xyz_rpy=(1.0, 0.0, 0.5, 0.0, 0.0, 3.1))
@@ -113,7 +117,8 @@ def test_overrides_are_read_back(rclpy_node) -> None:
         ("colour:=red", "there is no parameter colour"),
         ("top_k:=0", "top_k"),
         ("top_k:=three", "top_k"),
-        ("max_range:=50", "1.0, not 1"),
+        ("max_range:=five", "max_range"),
+        ("max_range:=1000000", "max_range"),
         ("max_range:=1000000.0", "max_range"),
         ("odom_source:=wheel", "odom_source must be one of"),
         ("mounting_xyz_rpy:=[1.0, 2.0]", "six numbers"),
@@ -124,7 +129,7 @@ def test_wrong_overrides_are_refused_by_name(rclpy_node, override: str, words: s
     from vlad_ros.ros.inputs import parameters
 
     with pytest.raises(parameters.ParameterError) as error:
-        parameters.declare(rclpy_node("-p", override))
+        rclpy_node("-p", override)
     assert words in str(error.value)
 
 
@@ -135,10 +140,60 @@ def test_changes_are_refused_while_configured(rclpy_node) -> None:
     from vlad_ros.ros.inputs import parameters
 
     node = rclpy_node()
-    parameters.declare(node)
     change = [Parameter("top_k", Parameter.Type.INTEGER, 3)]
     assert parameters.check(node, change, "unconfigured").successful
     answer = parameters.check(node, change, "active")
     assert not answer.successful and "top_k" in answer.reason and "clean it up" in answer.reason
     assert not parameters.check(node, [Parameter("odom_source", value="wheel")], "unconfigured").successful
     assert parameters.check(node, [Parameter("use_sim_time", value=True)], "active").successful
+
+
+@pytest.mark.ros
+def test_integers_are_taken_where_decimal_numbers_are_meant(rclpy_node) -> None:
+    from vlad_ros.ros.inputs import parameters
+
+    node = rclpy_node("-p", "max_range:=50", "-p", "mounting_xyz_rpy:=[1, 0, 1, 0, 0, 3]")
+    node_config, recognizer_config = parameters.read(node)
+    assert recognizer_config.max_range == 50.0 and node_config.mounting_xyz_rpy == (1.0, 0.0, 1.0, 0.0, 0.0, 3.0)
+    assert isinstance(node.get_parameter("max_range").value, float)
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "all nodes.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+BRINGUP = """
+/**:
+  ros__parameters: {use_sim_time: true, robot_base_frame: base_link, max_range: 60, costmap: {resolution: 0.05}}
+/controller:
+  ros__parameters: {frequency: 20.0}
+"""
+
+
+@pytest.mark.ros
+def test_a_file_for_all_nodes_of_a_robot_serves_this_one(rclpy_node, tmp_path: Path) -> None:
+    from vlad_ros.ros.inputs import parameters
+
+    node = rclpy_node("--params-file", written(tmp_path, BRINGUP))
+    assert parameters.read(node)[1] == RecognizerConfig(max_range=60.0)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("section", ["vlad", "/vlad", "/**/vlad"])
+def test_an_unknown_name_in_a_section_of_this_node_is_an_error(rclpy_node, tmp_path: Path, section: str) -> None:
+    from vlad_ros.ros.inputs import parameters
+
+    path = written(tmp_path, f"{section}:\n  ros__parameters: {{tpo_k: 3}}\n")
+    with pytest.raises(parameters.ParameterError, match=r"tpo_k; did you mean top_k\?"):
+        rclpy_node("--params-file", path)
+    with pytest.raises(parameters.ParameterError, match="robot_base_frame"):
+        rclpy_node("--params-file", written(tmp_path, BRINGUP), "-p", "robot_base_frame:=base_link")
+
+
+@pytest.mark.ros
+def test_a_misspelt_name_for_all_nodes_is_warned_of(rclpy_node, tmp_path: Path, capfd) -> None:
+    rclpy_node("--params-file", written(tmp_path, "/**:\n  ros__parameters: {min_probabilty: 0.5, frequency: 2.0}\n"))
+    said = capfd.readouterr().err
+    assert "min_probabilty (min_probability)" in said and "frequency" not in said

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -40,10 +40,10 @@ class Turn:
 class PlaceNode(LifecycleNode):  # type: ignore[misc]
     """Parameters, transitions, services and diagnostics; they act on the `Resources`."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, arguments: Sequence[str]) -> None:
         super().__init__("vlad")
         self._answer_impossible_transitions()
-        parameters.declare(self)
+        parameters.declare(self, arguments)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._stop = stop
         self.exit_code = 0
@@ -166,6 +166,10 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
     # Parameters, services, diagnostics.
 
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy does, which calls this for each `ros2 param set`; decimal parameters take integers, too."""
+        return super().set_parameters_atomically(parameters.as_declared(parameter_list))
+
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return parameters.check(self, changes, self._state)
 
@@ -204,8 +208,13 @@ class PlaceNode(LifecycleNode):  # type: ignore[misc]
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; the exit code."""
-    # Our own signal handlers keep the context alive, so that the last keyframes can still be published.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    arguments = sys.argv if args is None else args
+    try:
+        # Our own signal handlers keep the context alive, so that the last keyframes can still be published.
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        get_logger("vlad").fatal(parameters.explain(error))
+        return 1
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -213,7 +222,7 @@ def main(args: list[str] | None = None) -> int:
     # its pool has started it; with a busy worker this becomes a busy loop that starves both of the interpreter.
     node, executor = None, SingleThreadedExecutor()
     try:
-        node = PlaceNode(stop)
+        node = PlaceNode(stop, arguments)
         executor.add_node(node)
         while not stop.is_set():
             try:

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -17,12 +17,14 @@ from rclpy.parameter import Parameter
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.parameter_table import Field, limits, parameter_fields
+from vlad_ros.ros.inputs.parameter_sources import for_many
 from vlad_ros.settings import from_mapping
 
 # Parameters that rclpy declares for every node.
 RCLPY_NAMES = ("use_sim_time", "start_type_description_service")
 RCLPY_PREFIXES = ("qos_overrides.",)
 PATHS = ("weights", "map_path")
+NEAR, ALIKE = 0.6, 0.8  # similarity of two names, 0 .. 1
 
 
 class ParameterError(ValueError):
@@ -55,9 +57,16 @@ def descriptor(field: Field) -> ParameterDescriptor:
     return answer
 
 
-def declare(node: Node) -> None:
-    """Declare every parameter. ParameterError names all overrides misspelt, of a wrong type or out of range."""
-    wrong = misspelt(overrides(node), [field.name for field in parameter_fields()])
+def declare(node: Node, arguments: Sequence[str]) -> None:
+    """Declare every parameter. ParameterError names all overrides misspelt, of a wrong type or out of range.
+
+    `arguments` are the command line of the process. Unknown names that a parameter file gives to many nodes at once
+    (under `/**`) are those of other nodes; if one looks like a misspelt name of ours, a warning says so.
+    """
+    # rclpy has no public way to list undeclared overrides (they would be ignored silently), nor to change one.
+    given = node._parameter_overrides
+    given.update({parameter.name: parameter for parameter in as_declared(given.values())})
+    wrong = _unknown(node, set(given), for_many(arguments, node.get_name()))
     for field in parameter_fields():
         default = field.default
         if isinstance(default, tuple):
@@ -66,8 +75,7 @@ def declare(node: Node) -> None:
         try:
             node.declare_parameter(field.name, default, descriptor(field))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            hint = "; decimal numbers need their point (1.0, not 1)" if isinstance(default, float) else ""
-            wrong.append(f"{field.name}: {error}{hint}")
+            wrong.append(f"{field.name}: {error}")
     if not wrong:
         try:
             read(node)
@@ -77,21 +85,43 @@ def declare(node: Node) -> None:
         raise ParameterError("; ".join(wrong))
 
 
-def overrides(node: Node) -> list[str]:
-    """Names given on the command line or in files, declared or not."""
-    # rclpy has no public way to list undeclared overrides: they would be ignored silently.
-    return list(node._parameter_overrides)
+def as_declared(parameters: Iterable[Parameter]) -> list[Parameter]:
+    """The parameters, integers given to decimal ones (`max_range:=50`) as decimal numbers: rclpy would refuse them."""
+    decimal = {field.name for field in parameter_fields() if isinstance(field.default, (float, tuple))}
+    kinds = (Parameter.Type.INTEGER, Parameter.Type.INTEGER_ARRAY)
+    return [_as_decimal(each) if each.name in decimal and each.type_ in kinds else each for each in parameters]
 
 
-def misspelt(given: Iterable[str], known: list[str]) -> list[str]:
-    """A sentence for each name that is not a parameter of the node."""
-    sentences = []
-    for name in given:
+def _as_decimal(given: Parameter) -> Parameter:
+    if given.type_ == Parameter.Type.INTEGER:
+        return Parameter(given.name, value=float(given.value))
+    return Parameter(given.name, value=[float(number) for number in given.value])
+
+
+def _unknown(node: Node, given: Iterable[str], others: set[str]) -> list[str]:
+    """A sentence for each given name that is no parameter of the node, unless it is in `others`."""
+    known = [field.name for field in parameter_fields()]
+    sentences, alike = [], []
+    for name in sorted(given):
         if name in known or name in RCLPY_NAMES or name.startswith(RCLPY_PREFIXES):
             continue
-        near = difflib.get_close_matches(name, known, 1)
-        sentences.append(f"there is no parameter {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        # Among the names of other nodes many resemble ours by chance.
+        near = difflib.get_close_matches(name, known, 1, ALIKE if name in others else NEAR)
+        if name not in others:
+            sentences.append(f"there is no parameter {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        elif near:
+            alike.append(f"{name} ({near[0]})")
+    if alike:
+        node.get_logger().warning(
+            f"names for many nodes (/**) that resemble this node's: {', '.join(alike)}; misspelt?"
+        )
     return sentences
+
+
+def explain(error: RuntimeError) -> str:
+    """Why rcl could not read the command line or a parameter file, with a remedy where it says little."""
+    mixed = "Sequence should be of same type" in str(error)
+    return str(error) + ("; in a list all numbers need their point, or none: [1.0, 0.5], not [1, 0.5]" if mixed else "")
 
 
 def read(node: Node) -> tuple[NodeConfig, RecognizerConfig]:
