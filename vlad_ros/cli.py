@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure recognition on a sequence"),
     "run": ("run", "play a drive through the recogniser, without ROS, and keep what it found in a folder"),
     "export": ("export", "write a run's pose graph for g2o or GTSAM"),
+    "export-model": ("export_model", "write the backbone of the network as an ONNX file"),
     "train": ("train", "train the weights on simulated drives"),
     "calibrate": ("calibrate", "fit the probability of loops to their evidence, on simulated drives"),
     "plot": ("plot", "draw a scan's assignment, two descriptors, the heads, or why a loop was accepted or refused"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlad_ros.config import EvaluationConfig, RecognizerConfig, RunConfig
+from vlad_ros.config import EvaluationConfig, NodeConfig, RecognizerConfig, RunConfig
 from vlad_ros.options import add_options, from_options
 
 
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", required=True, metavar="RUN", help="folder; an earlier run in it is replaced")
     parser.add_argument("--weights", metavar="FILE", help="weights file; the shipped ones when left out")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add_options(parser, NodeConfig, only=("inference",))
     add_options(parser, RunConfig)
     add_options(parser, EvaluationConfig, only=JUDGE)
     add_options(parser, RecognizerConfig)
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     config, judge = from_options(RunConfig, args), from_options(EvaluationConfig, args)
     settings = from_options(RecognizerConfig, args)
     source = open_source(args.source, config, judge, crop=settings)
-    recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, settings)
+    recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, settings, inference=args.inference)
 
     def bar(scans: Iterator) -> Iterator:
         from tqdm import tqdm

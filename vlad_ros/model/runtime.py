@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vlad_ros.config import BevConfig
-from vlad_ros.model.backbone import Backbone
+from vlad_ros.model.backbone import STRIDE, Backbone
 
 Name = Literal["torch", "openvino", "onnx"]
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]  # raster (1, C, H, W) -> features (1, F, H/4, W/4), scores (1, H, W)
@@ -51,7 +51,7 @@ def make_runtime(name: Name, backbone: Backbone, bev: BevConfig, device: torch.d
 
 
 def export_backbone(backbone: Backbone, bev: BevConfig) -> bytes:
-    """The backbone as an ONNX model of fixed shape and `OPSET`; its metadata are not set. ValueError without onnx."""
+    """The backbone as an ONNX model of fixed shape and `OPSET`. ValueError without the package onnx."""
     if importlib.util.find_spec("onnx") is None:
         raise ValueError("the export needs onnx: pip install onnx")
     written = io.BytesIO()
@@ -67,6 +67,24 @@ def export_backbone(backbone: Backbone, bev: BevConfig) -> bytes:
             output_names=list(OUTPUTS),
         )
     return written.getvalue()
+
+
+def described(model: bytes, bev: BevConfig, model_hash: str) -> bytes:
+    """The ONNX `model` with its weights' hash, and what goes in and comes out, in words."""
+    import onnx
+
+    loaded = onnx.load_from_string(model)
+    loaded.producer_name = "vlad_ros"
+    loaded.doc_string = (
+        f"The backbone of a vlad_ros place network. {INPUT}: bird's-eye view of {bev.extent:g} m to the side, row 0 "
+        f"the farthest +x, column 0 the farthest +y; channel 0 the height above ground [m], 0..{bev.height_max:g}, the "
+        f"others the occupancy (0 or 1) of slices from {', '.join(f'{low:g}' for low in bev.slices)} m up. "
+        f"{OUTPUTS[0]}: unit vectors, one for {STRIDE} x {STRIDE} cells. {OUTPUTS[1]}: logits of the keypoints' scores."
+    )
+    for key, value in {"model_hash": model_hash, "opset": str(OPSET)}.items():
+        entry = loaded.metadata_props.add()
+        entry.key, entry.value = key, value
+    return bytes(loaded.SerializeToString())
 
 
 def _example(backbone: Backbone, bev: BevConfig) -> Tensor:
