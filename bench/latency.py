@@ -46,6 +46,7 @@ from vlad_ros.files.bags import CLOUD, TYPES, cloud_message
 from vlad_ros.loops.described import Described
 from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.ros.environment import RUNTIME
 from vlad_ros.stopwatch import Ledger, stage
 from vlad_ros.types import F32, F64, Keyframe
 
@@ -193,8 +194,9 @@ def columns(ledgers: list[dict[str, float]], whole: F64) -> dict[str, list[float
 
 
 def in_a_process(arguments: list[str]) -> dict[str, Any]:
-    """The row of `--row`, from a process of its own."""
-    answer = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+    """The row of `--row`, from a process of its own, in the node's environment."""
+    env = RUNTIME | os.environ
+    answer = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, env=env)
     if answer.returncode:
         raise ChildProcessError(f"the row {' '.join(arguments)} could not be measured")
     return dict(json.loads(answer.stdout.splitlines()[-1]))
