@@ -197,3 +197,44 @@ def test_a_misspelt_name_for_all_nodes_is_warned_of(rclpy_node, tmp_path: Path, 
     rclpy_node("--params-file", written(tmp_path, "/**:\n  ros__parameters: {min_probabilty: 0.5, frequency: 2.0}\n"))
     said = capfd.readouterr().err
     assert "min_probabilty (min_probability)" in said and "frequency" not in said
+
+
+ALL, OWN = "/**: {ros__parameters: {%s}}\n", "/vlad: {ros__parameters: {%s}}\n"
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("files", "arguments", "wanted"),
+    [
+        ([ALL % "max_range: 60"], ["max_range:=50.5"], RecognizerConfig(max_range=50.5)),
+        ([ALL % "max_range: 60", ALL % "max_range: 50.5"], [], RecognizerConfig(max_range=50.5)),
+        ([ALL % "use_sim_time: true, top_k: 3" + OWN % "top_k: 4"], ["top_k:=5"], RecognizerConfig(top_k=5)),
+        ([ALL % "top_k: 3" + OWN % "top_k: 4"], [], RecognizerConfig(top_k=4)),
+        ([ALL % "top_k: 3" + "/other: {ros__parameters: {top_k: 4}}"], [], RecognizerConfig(top_k=3)),
+        ([ALL % "top_k: 3"], ["vlad:top_k:=5", "other:top_k:=6"], RecognizerConfig(top_k=5)),
+        ([ALL % "body_box: [0, 0, 0, 1, 1, 1]"], ["body_box:=[]"], RecognizerConfig()),
+        ([ALL % "body_box: []"], ["body_box:=[]"], RecognizerConfig()),
+        ([], ["body_box:=[0, 0, 0, 1, 1, 1]", "body_box:=[0.0, 0.0, 0.0, 2.5, 1.0, 1.0]"], None),
+    ],
+)
+def test_what_is_given_last_counts(rclpy_node, tmp_path: Path, files: list, arguments: list, wanted) -> None:
+    """Whatever is an integer, and whatever section of a file comes between."""
+    from vlad_ros.ros.inputs import parameters
+
+    words = []
+    for number, text in enumerate(files):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        words += ["--params-file", str(tmp_path / f"{number}.yaml")]
+    words += [word for argument in arguments for word in ("-p", argument)]
+    wanted = wanted or RecognizerConfig(body_box=(0.0, 0.0, 0.0, 2.5, 1.0, 1.0))
+    assert parameters.read(rclpy_node(*words))[1] == wanted
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("last", ["max_range:=far", "autostart:=maybe", "top_k:=3.5", "body_box:=1.0"])
+def test_a_wrong_value_is_refused_after_a_right_one(rclpy_node, last: str) -> None:
+    from vlad_ros.ros.inputs import parameters
+
+    right = ("max_range:=60", "autostart:=on", "top_k:=3", "body_box:=[0, 0, 0, 1, 1, 1]")
+    with pytest.raises(parameters.ParameterError, match=last.split(":")[0]):
+        rclpy_node(*(word for each in (*right, last) for word in ("-p", each)))

@@ -17,13 +17,14 @@ from rclpy.parameter import Parameter
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.parameter_table import Field, limits, parameter_fields
-from vlad_ros.ros.inputs.parameter_sources import for_many
+from vlad_ros.ros.inputs.parameter_sources import for_many, repeated
 from vlad_ros.settings import from_mapping
 
 # Parameters that rclpy declares for every node.
 RCLPY_NAMES = ("use_sim_time", "start_type_description_service")
 RCLPY_PREFIXES = ("qos_overrides.",)
 PATHS = ("weights", "map_path")
+BOOLEANS = dict.fromkeys(("y", "yes", "true", "on"), True) | dict.fromkeys(("n", "no", "false", "off"), False)
 NEAR, ALIKE = 0.6, 0.8  # similarity of two names, 0 .. 1
 
 
@@ -64,9 +65,15 @@ def declare(node: Node, arguments: Sequence[str]) -> None:
     (under `/**`) are those of other nodes; if one looks like a misspelt name of ours, a warning says so.
     """
     # rclpy has no public way to list undeclared overrides (they would be ignored silently), nor to change one.
-    given = node._parameter_overrides
+    given, full_name = node._parameter_overrides, node.get_fully_qualified_name()
+    last = repeated(arguments, full_name)
+    for field in parameter_fields():
+        if last.get(field.name) == []:  # rclpy cannot infer the type of an empty list: unset
+            given.pop(field.name, None)
+        elif field.name in last:
+            given[field.name] = _as_given(field, last[field.name])
     given.update({parameter.name: parameter for parameter in as_declared(given.values())})
-    wrong = _unknown(node, set(given), for_many(arguments, node.get_name()))
+    wrong = _unknown(node, set(given), for_many(arguments, full_name))
     for field in parameter_fields():
         default = field.default
         if isinstance(default, tuple):
@@ -96,6 +103,21 @@ def _as_decimal(given: Parameter) -> Parameter:
     if given.type_ == Parameter.Type.INTEGER:
         return Parameter(given.name, value=float(given.value))
     return Parameter(given.name, value=[float(number) for number in given.value])
+
+
+def _as_given(field: Field, value: Any) -> Parameter:
+    """The parameter of a value written as text (or a list of texts). Where it is no value of the field's type it stays
+    text, which is refused when the parameter is declared."""
+    try:
+        if isinstance(field.default, tuple) and isinstance(value, list):
+            return Parameter(field.name, value=[float(number) for number in value])
+        if isinstance(field.default, bool):
+            return Parameter(field.name, value=BOOLEANS[value.lower()])
+        if isinstance(field.default, (int, float)):
+            return Parameter(field.name, value=type(field.default)(value))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return Parameter(field.name, value=str(value))
 
 
 def _unknown(node: Node, given: Iterable[str], others: set[str]) -> list[str]:
