@@ -66,6 +66,28 @@ def test_a_scan_whose_stamp_is_in_doubt_waits_too() -> None:
     assert (bench.stamps, bench.inputs.waiting) == ([10, 11, 12, 400, 401], 0)
 
 
+@pytest.mark.parametrize("odometry_first", [False, True])
+@pytest.mark.parametrize("stamps", [(10, 30, 50, 70), (10, 22, 40, 55), (10, 11, 500, 530, 560)])
+def test_scans_seconds_apart_lose_no_pose(stamps: tuple[int, ...], odometry_first: bool) -> None:
+    """Scans and odometry are held together, each until its own next stamp confirms it."""
+    bench = Bench(odometry=True)
+    for tenths in stamps:
+        steps = [bench.scan, lambda at: bench.pose(at, 0.1 * at)]
+        for step in reversed(steps) if odometry_first else steps:
+            step(tenths)
+    assert bench.stamps == list(stamps)
+    assert [scan.T_odom_child[0, 3] for scan in bench.out] == pytest.approx([0.1 * at for at in stamps])
+
+
+def test_a_confirmed_scan_waits_for_one_more_cloud_only() -> None:
+    bench = Bench(odometry=True)
+    for tenths in (10, 30, 50):
+        bench.scan(tenths)
+    assert bench.stamps == [10]
+    bench.scan(70)
+    assert bench.stamps == [10, 30, 50]
+
+
 def test_odometry_of_the_very_stamp_is_enough() -> None:
     bench = Bench(odometry=True)
     bench.scan(10)

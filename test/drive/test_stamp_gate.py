@@ -59,6 +59,11 @@ def test_a_clock_set_back_opens_a_session_and_loses_nothing() -> None:
     assert [verdict for _, verdict in judged(seconds)] == ["ok"] * 50 + ["session_opened"] + ["ok"] * 49
 
 
+def test_a_clock_set_back_for_a_slower_sensor_costs_one_scan() -> None:
+    verdicts = [verdict for _, verdict in judged([*np.arange(100, 105, 0.1), 10.0, 12.0, 14.0, 16.0])]
+    assert verdicts == ["ok"] * 50 + ["wrong_stamp", "session_opened", "ok", "ok"]
+
+
 @pytest.mark.parametrize("period", [0.02, 0.1, 1.0, 2.0, 10.0])
 def test_a_slow_sensor_is_none_that_pauses(period: float) -> None:
     """The second scan of a sensor slower than 1 Hz waits for the third; no scan is dropped."""

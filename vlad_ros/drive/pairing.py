@@ -2,7 +2,8 @@
 """Pair scans with odometry, BEVs and keyframe announcements by stamp; no ROS, no clock, no own thread.
 
 A scan waits until its data has arrived or can no longer arrive, and is then released, in order of arrival. Timeouts are
-in stamp time: one expires when a cloud arrives that is newer by that much.
+in stamp time: one expires when a cloud arrives that is newer by that much; for a scan whose stamp was held
+(`StampGate`) not with the cloud that confirms it, before which it could not meet any data.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Inputs:
         self._announced: list[int] = []  # stamps not yet passed by a released scan
         self._known: set[int] = set()  # all announced stamps: every Path repeats its nodes
         self._newest: int | None = None
+        self._confirmed: int | None = None  # stamp that the newest cloud has confirmed
         self._released: int | None = None
         self._most_waiting = config.queue_size
         if config.keyframe_source == "topic":  # an announcement may come as late as keyframe_timeout
@@ -70,9 +72,12 @@ class Inputs:
             self._take(self._gate.judge(scan.stamp, scan))
 
     def _take(self, judged: list[Judged[PendingScan]]) -> None:
+        self._confirmed = None
         for scan, verdict, _ in judged:
             if verdict == "session_opened":
                 self._begin_anew()
+            if verdict in ("pause", "session_opened"):
+                self._confirmed = scan.stamp
             if verdict in ("ok", "pause", "session_opened"):
                 self._admit(scan)
             else:
@@ -189,7 +194,9 @@ class Inputs:
         return ready
 
     def _late(self, scan: PendingScan, timeout: float) -> bool:
-        return self._newest is not None and self._newest >= scan.stamp + nanoseconds(timeout)
+        if self._newest is None or scan.stamp == self._confirmed:
+            return False
+        return self._newest >= scan.stamp + nanoseconds(timeout)
 
     def _find_bev(self, scan: PendingScan) -> bool:
         """The BEV nearest in stamp, within the tolerance; final if its stamp is equal or a later one has arrived."""

@@ -38,6 +38,7 @@ class StampGate(Generic[Item]):
     def __init__(self) -> None:
         self._newest: int | None = None
         self._held: tuple[int, Item] | None = None
+        self._held_step = 0  # from the one held before the held one, where that was the older [ns]
         self._steps: deque[int] = deque(maxlen=STEPS)
 
     @property
@@ -71,6 +72,7 @@ class StampGate(Generic[Item]):
         if newest - LATE <= stamp <= newest:
             return [*wrong, Judged(item, "repeated_stamp" if stamp == newest else "late_stamp")]
         if not self._follows(stamp, newest):
+            self._held_step = 0 if held is None else stamp - held[0]
             self._held = stamp, item
             return list(wrong)
         self._steps.append(stamp - newest)
@@ -95,5 +97,5 @@ class StampGate(Generic[Item]):
         return before < stamp <= before + 2 * max(self.pace, pace) + AHEAD
 
     def _confirms(self, stamp: int, held: int, newest: int) -> bool:
-        """Whether a stamp continues from the held one, at the old pace or the slower one that the held one implies."""
-        return not self._follows(stamp, newest) and self._follows(stamp, held, held - newest)
+        """Whether a stamp continues from the held one, at the old pace or a slower one that the held one implies."""
+        return not self._follows(stamp, newest) and self._follows(stamp, held, max(held - newest, self._held_step))
