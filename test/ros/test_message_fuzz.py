@@ -58,7 +58,9 @@ class Wire:
         info = SimpleNamespace(topic_type=self._keyframes, qos_profile=qos, node_name="slam")
         return [info] if topic == "/keyframes" and self._keyframes else []
 
-    def create_subscription(self, kind: type, topic: str, callback: Callable[[Any], None], qos: Any, raw: bool) -> Any:
+    def create_subscription(
+        self, kind: type, topic: str, callback: Callable[[Any], None], qos: Any, raw: bool, **_: Any
+    ) -> Any:
         self.callbacks[topic] = callback
         empty = contextlib.nullcontext()
         empty.take_message = lambda *_: None  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from vlad_ros.ros.inputs.path_message import read_path
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.publishers import Publishers
 from vlad_ros.ros.outputs.taken import Intake
-from vlad_ros.ros.qos import heard
+from vlad_ros.ros.qos import heard, subscribe
 from vlad_ros.ros.statistics import Statistics
 from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F64, Ints
@@ -82,7 +82,12 @@ class Subscriptions:
                 intake.stamp = stamp_of(message)
             callback(message)
 
-        subscription = self._node.create_subscription(kind, topic, take, qos, raw=raw)
+        def lost(number: int) -> None:
+            if self.open:
+                self._statistics.count(f"{topic}_lost", number - 1)
+                self._listener.reject(f"{topic}_lost", "")
+
+        subscription = subscribe(self._node, kind, topic, take, qos, lost, raw)
         self._made.append(subscription)
         self._intakes.append(intake)
         return subscription
