@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live node over DDS when it stands still, hears nothing, hears bytes that are no message, or its clock is set back.
+"""The live node over DDS: it stands still, hears nothing, hears bytes that are no message, or its clock is set back.
 
 Shorter in `make test` than in `make proof`.
 """
@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

@@ -190,7 +190,7 @@ def test_mutated_messages(kind: str) -> None:
     drive(house, kind, AFTER)
     while sent < number:
         for _ in range(rng.randint(1, 6)):
-            at = house.stamp + rng.choice([0, 1, -1, STEP // 2, STEP, 3 * SECOND])
+            at = house.stamp + rng.choice([0, 1, -1, STEP // 2, STEP, 5 * STEP])
             taken += house.send(topic, mutated(lambda at=at: make(at), serialize_message, rng, within), message)
             sent += 1
         drive(house, kind, AFTER)
