@@ -153,7 +153,7 @@ class Inputs:
     def clear(self) -> int:
         """Drop everything; returns the number of scans that were waiting."""
         with self._lock:
-            dropped = len(self._waiting) + len(self._gate.release())
+            dropped = self.waiting
             self._gate = StampGate()
             self._waiting.clear()
             self._bevs.clear()
