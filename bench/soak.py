@@ -41,6 +41,7 @@ from vlad_ros.stamps import SECOND
 from vlad_ros.types import F32, F64
 
 SPACING = 1.0  # m between the simulated scans
+SHORTEST = 100.0  # m; a shorter street is a part of this one
 START = 1000 * SECOND
 BEFORE = 1 / 3  # of the samples; the slope is fitted to those behind them
 
@@ -49,16 +50,11 @@ class Street:
     """A simulated street of about `length` m, driven up and down."""
 
     def __init__(self, length: float) -> None:
-        route = plan_route(make_world("street", 1, size=400.0), 1, SPACING, (), 2.0, length)
-        part = route.poses[: max(3, round(length / SPACING))]
-        drive = record(
-            make_world("street", 1, size=400.0),
-            Route(part, route.leg[: len(part)]),
-            1,
-            spinning(32, 450),
-            SPACING,
-            "soak",
-        )
+        world = make_world("street", 1, size=400.0)
+        route = plan_route(world, 1, SPACING, (), 2.0, max(length, SHORTEST))
+        number = max(3, round(length / SPACING))
+        part = Route(route.poses[:number], route.leg[:number])
+        drive = record(world, part, 1, spinning(32, 450), SPACING, "soak")
         self._scans, self._poses = drive.scans, drive.poses_to("soak")
         steps = np.linalg.norm(np.diff(self._poses[:, :3, 3], axis=0), axis=1)
         self._along = np.concatenate([[0.0], np.cumsum(steps)])
