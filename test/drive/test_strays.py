@@ -41,6 +41,15 @@ def test_rasters_from_the_future(first: str, ahead: int) -> None:
     assert set(counts) == {"bev_unpaired"} and counts["bev_unpaired"] >= 28
 
 
+def test_of_two_rasters_of_one_stamp_the_last_counts() -> None:
+    out: list[PendingScan] = []
+    inputs = Inputs(NodeConfig(use_bev=True), NoOdometry(), out.append, lambda reason: None)
+    inputs.add_bev(SECOND, "damaged")
+    inputs.add_bev(SECOND, "sound")
+    inputs.add_scan(PendingScan(CLOUD, SECOND, 0.0))
+    assert [scan.bev for scan in out] == ["sound"]
+
+
 def test_child_frames_that_came_once_make_room() -> None:
     """Damaged names beside the body's own: a frame that comes again and again is kept, one that came once goes."""
     source = TopicOdometry()

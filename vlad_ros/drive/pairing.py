@@ -198,10 +198,10 @@ class Inputs:
         return self._newest >= scan.stamp + nanoseconds(timeout)
 
     def _find_bev(self, scan: PendingScan) -> bool:
-        """The BEV nearest in stamp, within the tolerance; final if its stamp is equal or a later one has arrived,
-        though not one from the future: a wrong stamp is no evidence for this scan."""
+        """The BEV nearest in stamp, within the tolerance, of equal ones the last that came; final if its stamp is equal
+        or a later one has arrived, though not one from the future: a wrong stamp is no evidence for this scan."""
         tolerance = nanoseconds(self._config.bev_tolerance)
-        near = [(abs(stamp - scan.stamp), stamp, image) for stamp, image in self._bevs]
+        near = [(abs(stamp - scan.stamp), stamp, image) for stamp, image in reversed(self._bevs)]
         near = [entry for entry in near if entry[0] <= tolerance]
         scan.bev = None
         if near:
