@@ -39,7 +39,6 @@ FROZEN_S = 10.0 if is_proof() else 3.0
 SILENT_S = 30.0 if is_proof() else SILENCE + 2.0
 PERIOD = SECOND // 20
 SPEED, EVERY, LEFT = 20.0, 3.0, 30.0  # m/s; m between keyframes; m that are no candidates
-MAY_MISS = 2  # clouds; at the end of a loss DDS may miscount
 
 
 class Car:
@@ -86,7 +85,7 @@ class Car:
 def car(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Car]:
     folder = tmp_path_factory.mktemp("faults")
     parameters = {
-        "weights": untrained_weights(folder / "w.safetensors"),
+        "weights": untrained_weights(folder / "w.safetensors", half=2.0),  # no loop is to carry the vehicle away
         "queue_size": 500,
         "keyframe_distance": EVERY,
         "keyframe_rate": 10.0,
@@ -113,7 +112,8 @@ def test_a_node_that_was_stopped_goes_on_and_counts_what_it_missed(car: Car) -> 
     driver.join()
     car.works()
     received, lost = int(car.robot.diagnostics["clouds received"]), car.robot.count("points_lost")
-    assert lost > FROZEN_S / 2 * SECOND / PERIOD and 0 <= car.sent - received - lost <= MAY_MISS
+    print(f"{car.sent} sent, {received} received, {lost} lost")
+    assert lost > FROZEN_S / 2 * SECOND / PERIOD and received + lost == car.sent
     assert car.session == session
     car.recovers()
 

@@ -48,7 +48,7 @@ class Wire:
     """What the node sees of rclpy: subscriptions that are called by the test, publishers that nobody hears."""
 
     def __init__(self, keyframes: str) -> None:
-        self.callbacks: dict[str, Callable[[Any], None]] = {}
+        self.callbacks: dict[str, Callable[[Any, Any], None]] = {}
         self._keyframes = keyframes
 
     def resolve_topic_name(self, name: str) -> str:
@@ -120,13 +120,13 @@ class House:
         """Hand over a serialised message as the executor does; False where the middleware refuses it."""
         callback = self.wire.callbacks[topic]
         if kind is Path:
-            callback(data)
+            callback(data, {})
             return True
         try:
             message = deserialize_message(data, kind)
         except Exception:
             return False
-        callback(message)
+        callback(message, {})
         return True
 
 

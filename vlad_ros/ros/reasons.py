@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-LOST = "DDS dropped it before the node, busy or standing still, could take it"
+LOST = "DDS lost it on the way, or dropped it before the node, busy or standing still, could take it"
 
 # Every reason for not using an input, with the explanation shown in the warning.
 REASONS = {
