@@ -21,6 +21,7 @@ NEIGHBOURS = 20.0  # m of travel between two loops that follow each other
 RECENT = 40  # clusters that a new loop may join, newest first
 SAMPLE = 5  # loops of a cluster that are tried
 STRAINED = 40.0  # chi square from which on a believed cluster, bent by its graph, is doubted
+PERIOD = 20  # loops between two looks at the strain where nothing else has changed
 REVISIONS = 5  # clusters thrown out for one
 
 
@@ -57,7 +58,7 @@ class Beliefs:
         if forbidden and loop.on:
             self._doubt([loop])
             self._smoother.settle()
-        self.clusters[loop.cluster].due = 1
+        self.clusters[loop.cluster].barred = 0
         self._review(self.clusters[loop.cluster])
 
     def _cluster(self, loop: Loop) -> Cluster:
@@ -83,13 +84,13 @@ class Beliefs:
         if forced:
             self._believe(forced)
             self._smoother.settle()
+        changed = bool(forced)
         if cluster.on:
             self._extend(cluster)
-        elif cluster.support >= cluster.due:
-            fits, rivals = self._fits(cluster)
-            if fits or self._outweighs(cluster, rivals):
-                self._enter(cluster)
-        self._relieve(cluster)
+        else:
+            changed |= self._try(cluster)
+        if changed or not len(self.loops) % PERIOD:
+            self._relieve()
 
     def _extend(self, cluster: Cluster) -> None:
         """Let the new loops of a believed cluster in."""
@@ -97,7 +98,28 @@ class Beliefs:
         fitting = [loop for loop in new if self._chi2(loop)[0] <= CHI2]
         if fitting:
             self._believe(fitting)
-            self._smoother.settle()
+            self._smoother.settle(steps=1)  # the next nodes' steps go on from there
+
+    def _try(self, cluster: Cluster) -> bool:
+        """Let a cluster in if it fits, or outweighs its rivals; whether the graph has changed."""
+        if cluster.support <= cluster.barred:
+            return False
+        fits, rivals = self._fits(cluster)
+        if fits:
+            self._enter(cluster)
+            return True
+        if cluster.support > cluster.weighed and self._outweighs(cluster, rivals):
+            self._enter(cluster)
+            self._reconsider()
+            return True
+        cluster.weighed = cluster.support
+        return False
+
+    def _reconsider(self) -> None:
+        """What was thrown out has kept others out, too."""
+        for cluster in sorted(self.clusters, key=lambda cluster: -cluster.support):
+            if not cluster.on and cluster.support > cluster.barred and self._fits(cluster)[0]:
+                self._enter(cluster)
 
     def _enter(self, cluster: Cluster) -> None:
         self._believe([loop for loop in cluster.loops if not loop.on and not loop.forbidden])
@@ -136,24 +158,21 @@ class Beliefs:
             self._smoother.settle()
             fits, rivals = self._fits(cluster)
             if fits:
-                for other in out:
-                    other.due = cluster.support + 1
                 return True
         for other in out:
             self._believe([loop for loop in other.loops if not loop.forbidden])
         if out:
             self._smoother.settle()
-        cluster.due = cluster.support + 1
         return False
 
-    def _relieve(self, newest: Cluster) -> None:
+    def _relieve(self) -> None:
         """Throw out the weakest of the clusters that their own graph strains."""
         for _ in range(REVISIONS):
             believed = [loop for loop in self.loops if loop.on]
             if not believed:
                 return
             strained: dict[int, list[float]] = {}
-            for loop, chi2 in zip(believed, tensions(believed, self._smoother.poses()), strict=True):
+            for loop, chi2 in zip(believed, tensions(believed, self._smoother.poses(len(self._chain))), strict=True):
                 strained.setdefault(loop.cluster, []).append(chi2)
             doubted = [self.clusters[c] for c, values in strained.items() if np.median(values) > STRAINED]
             doubted = [cluster for cluster in doubted if not cluster.forced]
@@ -161,7 +180,7 @@ class Beliefs:
                 return
             weakest = min(doubted, key=lambda cluster: cluster.support)
             self._doubt(weakest.loops)
-            weakest.due = 2 * weakest.support
+            weakest.barred = 2 * weakest.support
             self._smoother.settle()
 
     def _believe(self, loops: Iterable[Loop]) -> None:

@@ -166,7 +166,8 @@ class Cluster:
     """Loops that follow each other on both stretches of road and agree by odometry: true or wrong together."""
 
     loops: list[Loop] = field(default_factory=list)
-    due: int = 1  # support from which on it is tried (again)
+    barred: int = 0  # support up to which it is not let in: it was thrown out with so much
+    weighed: int = 0  # support with which it was last weighed against others in vain
 
     @property
     def support(self) -> int:

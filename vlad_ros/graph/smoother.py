@@ -38,6 +38,7 @@ class Smoother:
         self._isam = gtsam.ISAM2(parameters)
         self._slots: dict[int, int] = {}  # ticket -> index of iSAM2's factor
         self._tickets = 0
+        self._keys: list[int] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -48,6 +49,7 @@ class Smoother:
     def add_node(self, key: int, T: F64) -> None:
         """A pose with its initial value (4, 4)."""
         self._values.insert(key, self._gtsam.Pose3(T))
+        self._keys.append(key)
 
     def add_prior(self, key: int, T: F64, covariance: F64) -> int:
         """Hold a pose at T (4, 4); `covariance` (6, 6) x y z, roll pitch yaw of a perturbation in the body's own axes.
@@ -86,11 +88,13 @@ class Smoother:
         """The estimate (4, 4) of one pose."""
         return np.asarray(self._isam.calculateEstimatePose3(key).matrix(), np.float64)
 
-    def poses(self) -> F64:
-        """All estimates (N, 4, 4), by increasing key."""
-        rows = self._gtsam.utilities.extractPose3(self._isam.calculateEstimate())
+    def poses(self, number: int) -> F64:
+        """The estimates (number, 4, 4) of the keys 0 .. number - 1, NaN where there is none."""
+        rows = self._gtsam.utilities.extractPose3(self._isam.calculateEstimate())  # by increasing key
+        out = np.full((number, 4, 4), np.nan)
         T = np.zeros((len(rows), 4, 4))
         T[:, :3, :3] = rows[:, :9].reshape(-1, 3, 3)
         T[:, :3, 3] = rows[:, 9:]
         T[:, 3, 3] = 1.0
-        return T
+        out[np.sort(np.array(self._keys, np.int64))] = T
+        return out
