@@ -79,7 +79,9 @@ def corrupted(edges: list[Edge], poses: F64, seed: int, share: float = 0.1, firs
     for k in rng.choice(others, number - street, replace=False):
         j = edges[k].j
         i = int(rng.choice(np.flatnonzero(travel < travel[j] - 50.0)))
-        T = from_xyz_rpy((*rng.uniform(-4, 4, 2), 0.0, 0.0, 0.0, float(rng.uniform(-0.3, 0.3) + math.pi * rng.integers(2))))
+        T = from_xyz_rpy(
+            (*rng.uniform(-4, 4, 2), 0.0, 0.0, 0.0, float(rng.uniform(-0.3, 0.3) + math.pi * rng.integers(2)))
+        )
         out[k] = dataclasses.replace(edges[k], i=i, T=T, wrong=True)
     return out
 

@@ -54,8 +54,9 @@ class Beliefs:
 
     def decide(self, loop: Loop, forced: bool, forbidden: bool) -> None:
         """What a person says of a loop."""
+        unforced = loop.forced and not forced
         loop.forced, loop.forbidden = forced, forbidden
-        if forbidden and loop.on:
+        if loop.on and (forbidden or unforced):
             self._doubt([loop])
             self._smoother.settle()
         self.clusters[loop.cluster].barred = 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlad_ros.graph.beliefs import Beliefs
 from vlad_ros.graph.chain import JUMP_METRES, JUMP_RADIANS, Chain, Node, diagonal, strayed, walked
-from vlad_ros.graph.consistency import CHI2
+from vlad_ros.graph.consistency import CHI2, Loop
 from vlad_ros.graph.smoother import Smoother
 from vlad_ros.graph_config import PoseGraphConfig
 from vlad_ros.poses import check_rigid, inverse, log
@@ -19,7 +19,7 @@ from vlad_ros.types import F64, Ints
 
 LATE = SECOND  # a node older by more than this begins a drive: the clock was set back
 FIRM = diagonal(1e-3, 1e-4)  # of the first node, where the map's frame is its odometry's
-LOOSE = diagonal(1e3, 3.0)  # of a later drive's first node: without its loops it still has a pose
+LOOSE = diagonal(100.0, 1.0)  # of a later drive's first node: without its loops it still has a pose
 MAP = diagonal(0.05, np.radians(0.3))  # of a loaded map itself, which a pose found in it does not tell
 APART = 10.0  # m of travel between two relocalisations that count
 
@@ -166,15 +166,18 @@ class Drives:
 
     def rebuild(self, poses: F64) -> None:
         """Begin the least squares anew at `poses` (N, 4, 4), NaN for what is not placed, with the same beliefs."""
-        old = self.beliefs.loops
+        self.rebuild_with(poses, [(loop, loop.cluster, loop.on) for loop in self.beliefs.loops])
+
+    def rebuild_with(self, poses: F64, loops: list[tuple[Loop, int, bool]]) -> None:
+        """The same with these loops, the numbers of their clusters, and whether they are believed."""
         self._begin_smoothing()
         for index in np.flatnonzero(np.isfinite(poses[:, 0, 0])).tolist():
             self._insert(index, poses[index])
         for anchor in self.anchors:
             self.smoother.add_prior(anchor.index, anchor.T_map_base, anchor.covariance)
-        for loop in old:
-            believed, loop.ticket = loop.on, None
-            self.beliefs.restore(loop, loop.cluster, believed)
+        for loop, cluster, believed in loops:
+            loop.ticket = None
+            self.beliefs.restore(loop, cluster, believed)
         self.smoother.settle()
 
     # What comes out.

@@ -93,6 +93,11 @@ class LiveGraph(Drives):
         if self.waiting and self.drive not in self.placed:
             self._place_by_loops()
 
+    def rebuild_with(self, poses: F64, loops: list[tuple[Loop, int, bool]]) -> None:
+        """As `Drives` does; the loops are known by their nodes again."""
+        super().rebuild_with(poses, loops)
+        self._loops = {(loop.i, loop.j): loop for loop, _, _ in loops}
+
     def _use(self, edge: LoopEdge, ends: tuple[int, int]) -> None:
         loop = Loop(*ends, edge.T_match_query, edge.covariance, edge.probability)
         if ends in self._loops or ends[0] == ends[1]:
