@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live pose graph on small drives of known truth: with wrong edges, resumed, relocalised, corrected by hand, and with
-bad input."""
+"""The live pose graph on small drives of known truth: with wrong edges, resumed, relocalised, corrected by hand; and
+with bad input."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_relocalisation_in_a_map_without_its_graph_moves_the_frame_there() -> No
 
 
 def test_a_person_forces_and_forbids_and_the_reason_is_kept(tmp_path: Path) -> None:
-    poses, odo, edges = small()
+    _, odo, edges = small()
     graph = drive(LiveGraph(CONFIG), odo, edges)
     first = edge_of(edges[0])
     apart = LoopEdge((0, stamp(3)), (0, stamp(30)), from_xyz_rpy((1.0, 0, 0, 0, 0, 0)), edges[0].covariance)
@@ -198,7 +198,7 @@ def test_the_file_of_decisions_says_what_is_wrong_with_it(tmp_path: Path) -> Non
 
 
 def test_damaged_files_are_refused_and_named(tmp_path: Path) -> None:
-    _, odo, edges = small()
+    _, odo, _ = small()
     save_graph(drive(LiveGraph(CONFIG), odo[:10], []), tmp_path / "graph")
     data = bytearray((tmp_path / "graph").read_bytes())
     for change in (bytes(data[:100]), bytes(data[:-9]), b"pickled", bytes(data[:-20]) + bytes(20)):
@@ -222,7 +222,7 @@ def test_a_trajectory_is_exported_as_tum(tmp_path: Path) -> None:
 
 
 def test_loops_without_their_nodes_wait_and_are_counted() -> None:
-    poses, odo, edges = small()
+    _, odo, edges = small()
     graph, edge = drive(LiveGraph(CONFIG), odo[:-1], []), edge_of(dataclasses.replace(edges[-1], j=len(odo) - 1))
     graph.add_loop(edge)  # before its query's node
     assert len(graph.waiting) == 1 and not graph.beliefs.loops
@@ -243,7 +243,7 @@ def test_what_is_not_finite_is_refused_and_changes_nothing(spoiled: str) -> None
     _, odo, edges = small()
     graph = drive(LiveGraph(CONFIG), odo, edges[:5])
     before, edge = graph.poses(), edge_of(edges[6])
-    with pytest.raises(ValueError, match="finite|positive definite"):
+    with pytest.raises(ValueError, match=r"finite|positive definite"):
         if spoiled == "pose":
             graph.add_node(stamp(len(odo)), np.full((4, 4), np.nan))
         elif spoiled == "T":
@@ -254,7 +254,7 @@ def test_what_is_not_finite_is_refused_and_changes_nothing(spoiled: str) -> None
 
 
 def test_odometry_that_jumps_keeps_the_trajectory_and_the_loop_ties_it() -> None:
-    poses, odo, _ = small()
+    _, odo, _ = small()
     graph, jump = LiveGraph(CONFIG), from_xyz_rpy((50.0, -20.0, 3.0, 0.0, 0.0, 1.0))
     for k in range(20):
         graph.add_node(stamp(k), odo[k])

@@ -39,7 +39,7 @@ def town(seed: int) -> F64:
     xy = np.column_stack([np.interp(at, away, corners[:, k]) for k in (0, 1)])
     ahead = np.gradient(xy, axis=0)
     return np.stack(
-        [from_xyz_rpy((x, y, 0.5 * math.sin(x / 40), 0.0, 0.0, math.atan2(b, a))) for (x, y), (a, b) in zip(xy, ahead)]
+        [from_xyz_rpy((x, y, 0.5 * math.sin(x / 40), 0.0, 0.0, math.atan2(b, a))) for (x, y), (a, b) in zip(xy, ahead, strict=True)]
     )
 
 

@@ -96,7 +96,8 @@ class Ways:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._station: list[int] = []  # of each node
-        self._joints: list[float] = []  # travel from each station to the next one
+        self._joints: list[float] = []  # travel to each station from the one before
+        self._begun = 0.0  # travel at which the newest station begins
         self._loops: Counter[tuple[int, int]] = Counter()
 
     def extend(self) -> None:

@@ -25,10 +25,10 @@ APART = 10.0  # m of travel between two relocalisations that count
 
 
 class Anchor(NamedTuple):
-    """A pose held from outside of the graph: of node `index`, with its covariance in the body's own axes; `found`: by
+    """A pose held from outside of the graph: of a `node` (index), with its covariance in the body's own axes; `found`: by
     relocalisation in a loaded map."""
 
-    index: int
+    node: int
     T_map_base: F64
     covariance: F64
     found: bool = False
@@ -51,6 +51,7 @@ class Drives:
         self.placed: set[int] = set()  # drives with a pose in the map
         self.anchors: list[Anchor] = []
         self.counters: Counter[str] = Counter()
+        self._known: F64 = np.empty((0, 4, 4))
         self._news: list[str] = []
         self._begin_smoothing()
 
@@ -118,7 +119,7 @@ class Drives:
 
     def _hold(self, anchor: Anchor) -> None:
         self.anchors.append(anchor)
-        self.smoother.add_prior(anchor.index, anchor.T_map_base, anchor.covariance)
+        self.smoother.add_prior(anchor.node, anchor.T_map_base, anchor.covariance)
 
     def place(self, T_map_odom: F64, anchor: Anchor | None = None) -> None:
         """Hand the current drive, which had no pose in the map, to the smoother: it begins at `T_map_odom` (4, 4), held
@@ -135,7 +136,7 @@ class Drives:
         """The pose of a node of the current drive in a loaded map, its covariance (6, 6) along the body's own axes.
         Whether it was used: not where it contradicts an earlier one, or lies near it."""
         anchor = Anchor(index, check_rigid(T_map_base, "T_map_base"), covariance + MAP, True)
-        before = [other for other in self.anchors if other.found and self.chain.nodes[other.index].drive == self.drive]
+        before = [other for other in self.anchors if other.found and self.chain.nodes[other.node].drive == self.drive]
         if before:
             return self._confirm(anchor, before[-1])
         if self.drive not in self.placed:
@@ -152,10 +153,10 @@ class Drives:
 
     def _confirm(self, anchor: Anchor, last: Anchor) -> bool:
         """Use a later relocalisation if it is far from the last one, and agrees with the graph."""
-        travel = abs(self.chain.nodes[anchor.index].travel - self.chain.nodes[last.index].travel)
+        travel = abs(self.chain.nodes[anchor.node].travel - self.chain.nodes[last.node].travel)
         if travel < APART:
             return False
-        error = log(inverse(anchor.T_map_base) @ self.smoother.pose(anchor.index))
+        error = log(inverse(anchor.T_map_base) @ self.smoother.pose(anchor.node))
         S = anchor.covariance + last.covariance + diagonal(*strayed(travel, self.config))
         if error @ np.linalg.solve(S, error) > CHI2:
             self.counters["relocalisation_disagrees"] += 1
@@ -174,11 +175,22 @@ class Drives:
         for index in np.flatnonzero(np.isfinite(poses[:, 0, 0])).tolist():
             self._insert(index, poses[index])
         for anchor in self.anchors:
-            self.smoother.add_prior(anchor.index, anchor.T_map_base, anchor.covariance)
+            self.smoother.add_prior(anchor.node, anchor.T_map_base, anchor.covariance)
         for loop, cluster, believed in loops:
             loop.ticket = None
             self.beliefs.restore(loop, cluster, believed)
         self.smoother.settle()
+
+    def recover(self) -> None:
+        """After a failure of the least squares: begin anew at the last poses that were asked for, and by odometry from
+        there on."""
+        poses = np.full((len(self.chain), 4, 4), np.nan)
+        poses[: len(self._known)] = self._known
+        for index in range(len(self._known), len(poses)):
+            node, before = self.chain.nodes[index], self.chain.nodes[max(index - 1, 0)]
+            if index and before.drive == node.drive:
+                poses[index] = poses[index - 1] @ inverse(before.T_odom_base) @ node.T_odom_base
+        self.rebuild(poses)
 
     # What comes out.
 
@@ -192,7 +204,8 @@ class Drives:
 
     def poses(self) -> F64:
         """T_map_base (N, 4, 4) of all nodes, NaN for drives that have no pose in the map."""
-        return self.smoother.poses(len(self.chain))
+        self._known = self.smoother.poses(len(self.chain))
+        return self._known
 
     def trajectory(self, drive: int | None = None) -> tuple[Ints, F64]:
         """Stamps (M,) [ns] and T_map_base (M, 4, 4) of a drive's nodes, by default the current one's; none while it has

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A live graph as a file of its own, beside the map: safetensors with the nodes, the loops and what is believed of them.
+"""A live graph as a file of its own, beside the map: safetensors with nodes, loops and what is believed of them.
 
 Resumed, the first drive's frame stays the map's, and what follows is a new drive. Nothing is unpickled.
 """
@@ -7,6 +7,7 @@ Resumed, the first drive's frame stays the map's, and what follows is a new driv
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +33,27 @@ FORMAT = "vlad_ros pose graph 1"
 Arrays = dict[str, np.ndarray]
 
 
+class GraphLock:
+    """Holds a graph file for one process, until `release` or the process ends; ValueError names the file where another
+    one holds it. The lock file stays: removing it would race with the next holder."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        real = os.path.realpath(path)
+        try:
+            self._file = os.open(f"{real}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ValueError(f"the graph file {real} cannot be locked: {error}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise ValueError(f"the graph file {real} is in use by another graph node") from error
+
+    def release(self) -> None:
+        """Let another process have it."""
+        os.close(self._file)
+
+
 def pack(graph: LiveGraph) -> tuple[Arrays, dict[str, str]]:
     """Arrays and metadata of a graph, which may go on changing afterwards."""
     nodes, loops, anchors = graph.chain.nodes, graph.beliefs.loops, graph.anchors
@@ -44,7 +66,7 @@ def pack(graph: LiveGraph) -> tuple[Arrays, dict[str, str]]:
         "loop_T": _stacked([o.T for o in loops], (4, 4)),
         "loop_covariance": _stacked([o.covariance for o in loops], (6, 6)),
         "loop_probability": np.array([o.probability for o in loops], np.float64),
-        "anchor": np.array([[a.index, a.found] for a in anchors], np.int64).reshape(-1, 2),
+        "anchor": np.array([[a.node, a.found] for a in anchors], np.int64).reshape(-1, 2),
         "anchor_T": _stacked([a.T_map_base for a in anchors], (4, 4)),
         "anchor_covariance": _stacked([a.covariance for a in anchors], (6, 6)),
     }
@@ -119,8 +141,8 @@ def _unpack(arrays: Arrays, metadata: Mapping[str, str], config: PoseGraphConfig
 
 
 def write_tum(path: str | os.PathLike[str], stamps: Ints, poses: F64) -> None:
-    """A trajectory (N,) [ns], (N, 4, 4) in the TUM format: lines of seconds, x y z [m], quaternion x y z w. Seconds keep
-    all nine digits. OSError if it cannot be written."""
+    """A trajectory (N,) [ns], (N, 4, 4) in the TUM format: lines of seconds (all nine digits), x y z [m], quaternion
+    x y z w. OSError if it cannot be written."""
     with replacing(path) as temporary, open(temporary, "w") as file:
         for stamp, T in zip(stamps.tolist(), poses, strict=True):
             numbers = " ".join(f"{number:.9f}" for number in (*T[:3, 3], *to_quaternion(T)))
