@@ -25,7 +25,6 @@ class GraphNodeConfig(Checked):
 
     autostart: bool = option(False, "configure and activate after start (the launch file sets true)")
     map_frame: str = option("map", "frame of ~/path, ~/odometry and TF: the odometry frame of the first session")
-    odom_frame: str = option("", "odometry frame in TF; empty: the frame of the odometry messages")
     publish_tf: bool = option(True, "publish TF map -> odom at the rate of odometry")
     jump_metres: float = option(1.0, "a correction by more than this is named in log and diagnostics", "m", 0.01, 100.0)
     graph_path: str = option(

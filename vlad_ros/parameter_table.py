@@ -55,8 +55,8 @@ def yaml_text(kinds: Kinds = PLACE) -> str:
     lines = [
         "# SPDX-License-Identifier: Apache-2.0",
         "# Every parameter with its default; copy the lines you want to change into a file of your own.",
-        f"# Made by `python -m vlad_ros.parameter_table --yaml{' --graph' * (kinds == GRAPH)}`. In a list all numbers need their "
-        "point, or none.",
+        f"# Made by `python -m vlad_ros.parameter_table --yaml{' --graph' * (kinds == GRAPH)}`. "
+        "In a list all numbers need their point, or none.",
         "/**:",
         "  ros__parameters:",
     ]

@@ -38,9 +38,8 @@ def town(seed: int) -> F64:
     at = np.arange(0.0, away[-1], 1.0)
     xy = np.column_stack([np.interp(at, away, corners[:, k]) for k in (0, 1)])
     ahead = np.gradient(xy, axis=0)
-    return np.stack(
-        [from_xyz_rpy((x, y, 0.5 * math.sin(x / 40), 0.0, 0.0, math.atan2(b, a))) for (x, y), (a, b) in zip(xy, ahead, strict=True)]
-    )
+    yaw, z = np.arctan2(ahead[:, 1], ahead[:, 0]), 0.5 * np.sin(xy[:, 0] / 40)
+    return np.stack([from_xyz_rpy((*at, height, 0.0, 0.0, turn)) for at, height, turn in zip(xy, z, yaw, strict=True)])
 
 
 def odometry(poses: F64, seed: int, scale: float = 0.01, yaw: float = 0.5) -> F64:

@@ -66,11 +66,11 @@ class Beliefs:
         """The cluster that the loop goes on, or a new one."""
         for index in range(len(self.clusters) - 1, max(-1, len(self.clusters) - 1 - RECENT), -1):
             last = self.clusters[index].loops[-1]
-            if self._near(loop.j, last.j) and self._near(loop.i, last.i):
-                if pair_agrees(last, loop, self._chain, self._config):
-                    self.clusters[index].loops.append(loop)
-                    loop.cluster = index
-                    return self.clusters[index]
+            near = self._near(loop.j, last.j) and self._near(loop.i, last.i)
+            if near and pair_agrees(last, loop, self._chain, self._config):
+                self.clusters[index].loops.append(loop)
+                loop.cluster = index
+                return self.clusters[index]
         self.clusters.append(Cluster([loop]))
         loop.cluster = len(self.clusters) - 1
         return self.clusters[-1]

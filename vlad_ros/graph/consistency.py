@@ -2,9 +2,9 @@
 """Whether loops can be true together with odometry: pairs of them, and one with the whole graph.
 
 Pairs as in Mangelson et al., "Pairwise consistent measurement set maximization for robust multi-robot map merging",
-ICRA 2018: a loop, odometry to another loop, that loop backwards and odometry back must end where they began. Against the
-graph: the way between a loop's ends that drifts least, along odometry and along loops already believed, bounds how far
-the graph's own estimate of their relative pose can be off.
+ICRA 2018: a loop, odometry to another loop, that loop backwards and odometry back must end where they began. Against
+the graph: the way between a loop's ends that drifts least, along odometry and along loops already believed, bounds how
+far the graph's own estimate of their relative pose can be off.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Loop:
 
 
 def pair_agrees(a: Loop, b: Loop, chain: Chain, config: PoseGraphConfig) -> bool:
-    """Whether two loops between the same two stretches of road agree through odometry; False where it does not lead from
-    one to the other."""
+    """Whether two loops between the same two stretches of road agree through odometry; False where it does not lead
+    from one to the other."""
     queries, matches = chain.way(a.j, b.j), chain.way(b.i, a.i)
     if queries is None or matches is None:
         return False

@@ -25,8 +25,8 @@ APART = 10.0  # m of travel between two relocalisations that count
 
 
 class Anchor(NamedTuple):
-    """A pose held from outside of the graph: of a `node` (index), with its covariance in the body's own axes; `found`: by
-    relocalisation in a loaded map."""
+    """A pose held from outside of the graph: of a `node` (index), with its covariance in the body's own axes; `found`:
+    by relocalisation in a loaded map."""
 
     node: int
     T_map_base: F64

@@ -95,6 +95,6 @@ class NodeFeed:
         if after is None or self._odometry[max(after - 1, 0)][0] > stamp:
             return
         (begin, before), (end, there) = self._odometry[max(after - 1, 0)], self._odometry[after]
-        pose = there if end == stamp or end == begin else interpolate(before, there, (stamp - begin) / (end - begin))
+        pose = there if end in (stamp, begin) else interpolate(before, there, (stamp - begin) / (end - begin))
         off = inverse(pose) @ T
         self.same_body = bool(np.linalg.norm(off[:3, 3]) <= SAME_METRES and rotation_angle(off) <= SAME_RADIANS)

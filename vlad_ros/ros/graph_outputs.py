@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from vlad_ros.graph.pose_graph import LiveGraph
 from vlad_ros.graph_config import GraphNodeConfig
 from vlad_ros.poses import inverse
-from vlad_ros.ros.outputs.trajectory_messages import NO_TF, in_map, path_bytes, tf2_msgs, tf_message
+from vlad_ros.ros.outputs.trajectory_messages import NO_TF, TF, in_map, path_bytes, tf_message
 from vlad_ros.ros.qos import NEWEST, RELIABLE
 from vlad_ros.types import F64, Ints
 
@@ -23,15 +23,15 @@ class GraphOutputs:
     def __init__(self, node: LifecycleNode, config: GraphNodeConfig) -> None:
         self._node, self._config = node, config
         self._tf = None
-        if config.publish_tf and tf2_msgs is None:
+        if config.publish_tf and TF is None:
             node.get_logger().warning(NO_TF)
         elif config.publish_tf:
-            self._tf = node.create_publisher(tf2_msgs.TFMessage, "/tf", RELIABLE)
+            self._tf = node.create_publisher(TF, "/tf", RELIABLE)
         self._odometry = node.create_publisher(Odometry, "~/odometry", RELIABLE)
         self._corrections = node.create_publisher(Path, "~/corrections", RELIABLE)
         self._path = node.create_publisher(Path, "~/path", NEWEST)
         self._before = node.create_publisher(Path, "~/path_before", NEWEST)
-        self.odom_frame = config.odom_frame
+        self.odom_frame = ""  # of the odometry messages
         self.T_map_odom: F64 | None = None
         self._stamp = 0  # of the newest odometry [ns]
         self._told: tuple[Ints, F64] | None = None  # the trajectory that the place node has
@@ -44,7 +44,7 @@ class GraphOutputs:
 
     def move(self, stamp: int, message: Odometry) -> None:
         """TF and odometry in the map's frame, for a message of odometry."""
-        self.odom_frame = self._config.odom_frame or message.header.frame_id
+        self.odom_frame = message.header.frame_id
         self._stamp = max(stamp, self._stamp + 1) if stamp > self._stamp - 10**9 else stamp
         self._send_tf()
         if self.T_map_odom is not None:
@@ -86,8 +86,8 @@ class GraphOutputs:
 
 
 def changes(stamps: Ints, poses: F64, told: tuple[Ints, F64] | None) -> Ints:
-    """Rows of a trajectory (N,) [ns], (N, 4, 4) that are new, or have moved since `told`, which is another drive's or the
-    beginning of the same one."""
+    """Rows of a trajectory (N,) [ns], (N, 4, 4) that are new, or have moved since `told`, which is another drive's or
+    the beginning of the same one."""
     same = len(told[0]) if told is not None else 0
     if told is None or same > len(stamps) or not np.array_equal(told[0], stamps[:same]):
         return np.arange(len(stamps))

@@ -28,7 +28,7 @@ from vlad_ros.poses import decode_pose, rotation_angle
 from vlad_ros.ros.graph_outputs import GraphOutputs
 from vlad_ros.ros.outputs.messages import COVARIANCE, ROW, stamps_of, transform_of
 from vlad_ros.ros.qos import RELIABLE, heard
-from vlad_ros.stamps import SECOND, stamp_of
+from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F64
 
 SAVE = 30.0  # s between two saves while driving
@@ -121,9 +121,9 @@ class GraphSession:
     def _on_odometry(self, message: Odometry) -> None:
         stamp = stamp_of(message)
         nodes = self._feed.move(stamp, decode_pose(message.pose.pose))
-        self.outputs.move(stamp, message)
         if nodes:
             self._add(nodes)
+        self.outputs.move(stamp, message)
 
     def _on_keyframe(self, message: PoseStamped) -> None:
         if stamp_of(message) <= 0:
@@ -274,8 +274,9 @@ class GraphSession:
         ):
             moving = name == "odom" or now - self._heard["odom"] < SILENT
             patience = SILENT if name == "odom" or not len(self.graph.chain) else np.inf
-            if moving and now - self._heard[name] > patience:
-                yield f"no message on {self._node.resolve_topic_name(name)} for {now - self._heard[name]:.0f} s: {remedy}"
+            silence, topic = now - self._heard[name], self._node.resolve_topic_name(name)
+            if moving and silence > patience:
+                yield f"no message on {topic} for {silence:.0f} s: {remedy}"
         if len(self.graph.chain) and self.graph.T_map_odom is None:
             yield f"drive {self.graph.drive} has no pose in the map yet: no TF until loops or ~/pose say where it began"
         if self._feed.same_body is False:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every lifecycle node of this package does: parameters of dataclasses, refusals with a reason, autostart, an orderly
-end."""
+"""What every lifecycle node of this package does: parameters of dataclasses, refusals with a reason, autostart, and an
+orderly end."""
 
 from __future__ import annotations
 

@@ -21,10 +21,17 @@ from vlad_ros.ros.outputs.messages import to_pose, to_time
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Ints
 
-try:
-    import tf2_msgs.msg as tf2_msgs
-except ImportError:  # in every ROS distribution, but in no wheel
-    tf2_msgs = None
+
+def _find_tf() -> Any:
+    """tf2_msgs/TFMessage, which is in every ROS distribution but in no wheel; None where it is not installed."""
+    try:
+        from tf2_msgs.msg import TFMessage
+    except ImportError:
+        return None
+    return TFMessage
+
+
+TF = _find_tf()
 NO_TF = "TF is not published: tf2_msgs is not installed (ros-$ROS_DISTRO-tf2-msgs); ~/odometry tells the same"
 
 
@@ -59,7 +66,7 @@ def tf_message(stamp: int, parent: str, child: str, T: F64) -> Any:
     p = pose.position
     transform = Transform(translation=Vector3(x=p.x, y=p.y, z=p.z), rotation=pose.orientation)
     header = Header(stamp=to_time(stamp), frame_id=parent)
-    return tf2_msgs.TFMessage(transforms=[TransformStamped(header=header, child_frame_id=child, transform=transform)])
+    return TF(transforms=[TransformStamped(header=header, child_frame_id=child, transform=transform)])
 
 
 def in_map(message: Odometry, map_frame: str, T_map_odom: F64) -> Odometry:
