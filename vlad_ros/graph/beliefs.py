@@ -21,6 +21,8 @@ NEIGHBOURS = 20.0  # m of travel between two loops that follow each other
 RECENT = 40  # clusters that a new loop may join, newest first
 SAMPLE = 5  # loops of a cluster that are tried
 STRAINED = 40.0  # chi square from which on a believed cluster, bent by its graph, is doubted
+BESIDE = 100.0  # m of travel between two clusters that are tried against each other
+BENT, BENT_EACH = 18.5, 3.0  # chi square that a true cluster does not cost the others: a constant, and for each place
 PERIOD = 20  # loops between two looks at the strain where nothing else has changed
 REVISIONS = 5  # clusters thrown out for one
 
@@ -92,6 +94,51 @@ class Beliefs:
             changed |= self._try(cluster)
         if changed or not len(self.loops) % PERIOD:
             self._relieve()
+        if cluster.on and any([self._is_bent_by(weak) for weak in self._weaker(cluster)]):
+            self._reconsider()
+
+    def _weaker(self, cluster: Cluster) -> list[Cluster]:
+        """The believed clusters near by that have half of its support or less, and have not stood a trial beside it."""
+        found = []
+        for other in self.clusters:
+            weak = other is not cluster and 2 * other.support <= cluster.support and not other.forced
+            if weak and other.on and id(cluster) not in other.stood and self._beside(other, cluster):
+                other.stood.add(id(cluster))
+                found.append(other)
+        return found
+
+    def _beside(self, a: Cluster, b: Cluster) -> bool:
+        """Whether odometry leads from one to the other in less than `BESIDE` of travel."""
+        stretches = [self._stretches(a), self._stretches(b)]
+        return any(
+            one[0] == two[0] and one[1] - BESIDE <= two[2] and two[1] - BESIDE <= one[2]
+            for one in stretches[0]
+            for two in stretches[1]
+        )
+
+    def _stretches(self, cluster: Cluster) -> list[tuple[tuple[int, int], float, float]]:
+        """Drive and part, begin and end [m] of a cluster's matches and queries."""
+        out = []
+        for end in "ij":
+            nodes = [self._chain.nodes[getattr(cluster.loops[k], end)] for k in (0, -1)]
+            travels = sorted(node.travel for node in nodes)
+            out.append(((nodes[0].drive, nodes[0].part), travels[0], travels[1]))
+        return out
+
+    def _is_bent_by(self, weak: Cluster) -> bool:
+        """Whether the rest of the graph is better off without a weak cluster by more than a true one costs: it is
+        thrown out then. A wrong edge between right ones bends odometry, not itself, so that no strain shows on it."""
+        own = [loop for loop in weak.loops if loop.on]
+        poses = self._smoother.poses(len(self._chain))
+        bent = self._smoother.cost() - float(tensions(own, poses, slack=False).sum())
+        self._doubt(own)
+        self._smoother.settle()
+        if bent - self._smoother.cost() > BENT + BENT_EACH * weak.support:
+            weak.barred = 2 * weak.support
+            return True
+        self._believe(own)
+        self._smoother.settle()
+        return False
 
     def _extend(self, cluster: Cluster) -> None:
         """Let the new loops of a believed cluster in."""

@@ -82,11 +82,12 @@ def disagreement(loop: Loop, T_i: F64, T_j: F64, travel: float, config: PoseGrap
     return float(error @ np.linalg.solve(S, error))
 
 
-def tensions(loops: Sequence[Loop], poses: F64) -> F64:
-    """Chi square (L,) of believed loops by the graph's `poses` (N, 4, 4), which they have bent."""
+def tensions(loops: Sequence[Loop], poses: F64, slack: bool = True) -> F64:
+    """Chi square (L,) of believed loops by the graph's `poses` (N, 4, 4), which they have bent; without `slack` by the
+    loops' own covariances alone."""
     i, j = (np.array([getattr(loop, end) for loop in loops]) for end in "ij")
     errors = log(inverse(poses[i]) @ poses[j] @ inverse(np.stack([loop.T for loop in loops])))
-    S = np.stack([loop.covariance for loop in loops]) + diagonal(SLACK_METRES, SLACK_RADIANS)
+    S = np.stack([loop.covariance for loop in loops]) + slack * diagonal(SLACK_METRES, SLACK_RADIANS)
     return np.asarray(np.einsum("na,na->n", errors, np.linalg.solve(S, errors[..., None])[..., 0]), np.float64)
 
 
@@ -169,6 +170,7 @@ class Cluster:
     loops: list[Loop] = field(default_factory=list)
     barred: int = 0  # support up to which it is not let in: it was thrown out with so much
     weighed: int = 0  # support with which it was last weighed against others in vain
+    stood: set[int] = field(default_factory=set)  # stronger clusters, by `id`, beside which it has stood its trial
 
     @property
     def support(self) -> int:

@@ -84,6 +84,10 @@ class Smoother:
                 return
             result = self._isam.update()
 
+    def cost(self) -> float:
+        """Chi square of all factors at the estimate."""
+        return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
+
     def pose(self, key: int) -> F64:
         """The estimate (4, 4) of one pose."""
         return np.asarray(self._isam.calculateEstimatePose3(key).matrix(), np.float64)
