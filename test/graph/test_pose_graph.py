@@ -45,6 +45,8 @@ def drive(graph: LiveGraph, odo: F64, edges: list[Edge], session: int = 0, start
         for edge in edges:
             if edge.j == k:
                 graph.add_loop(edge_of(edge, session, start=start))
+        graph.upkeep()
+    graph.upkeep(budget=30.0)
     return graph
 
 

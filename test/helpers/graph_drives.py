@@ -36,13 +36,13 @@ def town(seed: int) -> F64:
     corners = np.concatenate([round + rng.uniform(-0.7, 0.7, 2) for round in rounds])
     away = np.cumsum(np.r_[0.0, np.linalg.norm(np.diff(corners, axis=0), axis=1)])
     at = np.arange(0.0, away[-1], 1.0)
-    xy = np.column_stack([_smooth(np.interp(at, away, corners[:, k])) for k in (0, 1)])
+    xy = np.column_stack([smooth(np.interp(at, away, corners[:, k])) for k in (0, 1)])
     ahead = np.gradient(xy, axis=0)
     yaw, z = np.arctan2(ahead[:, 1], ahead[:, 0]), 0.5 * np.sin(xy[:, 0] / 40)
     return np.stack([from_xyz_rpy((*at, height, 0.0, 0.0, turn)) for at, height, turn in zip(xy, z, yaw, strict=True)])
 
 
-def _smooth(line: F64) -> F64:
+def smooth(line: F64) -> F64:
     """The mean of 9 m, so that corners are round as vehicles drive them."""
     return np.convolve(np.pad(line, 4, mode="edge"), np.full(9, 1 / 9), mode="valid")
 

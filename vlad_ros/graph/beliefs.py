@@ -8,6 +8,7 @@ first right edge of a long way, which lies farthest off.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,17 +25,21 @@ STRAINED = 40.0  # chi square from which on a believed cluster, bent by its grap
 BESIDE = 100.0  # m of travel between two clusters that are tried against each other
 BENT, BENT_EACH = 18.5, 3.0  # chi square that a true cluster does not cost the others: a constant, and for each place
 PERIOD = 20  # loops between two looks at the strain where nothing else has changed
+SOON = 2  # steps of Gauss-Newton until a new loop is told; `upkeep` makes the others
 REVISIONS = 5  # clusters thrown out for one
 
 
 class Beliefs:
-    """Owns the loops; `add` and `decide` change the smoother's factors and settle it."""
+    """Owns the loops; `add` and `decide` change the smoother's factors at once, `upkeep` what takes longer."""
 
     def __init__(self, chain: Chain, smoother: Smoother, config: PoseGraphConfig) -> None:
         self._chain, self._smoother, self._config = chain, smoother, config
         self._ways = Ways(chain)
         self.clusters: list[Cluster] = []
         self.loops: list[Loop] = []
+        self._contested: deque[Cluster] = deque()  # clusters to be weighed against what contradicts them
+        self._strained = False  # whether to look for clusters that their own graph strains
+        self._newest: Cluster | None = None
 
     def add(self, loop: Loop) -> None:
         """Take a loop into account whose nodes are in the smoother."""
@@ -82,30 +87,69 @@ class Beliefs:
         return first.drive == second.drive and abs(first.travel - second.travel) <= NEIGHBOURS
 
     def _review(self, cluster: Cluster) -> None:
-        """Let a cluster in, or what is new of it, if it fits or outweighs what contradicts it."""
+        """Let a cluster in, or what is new of it, if it fits; what takes long is left to `upkeep`."""
         forced = [loop for loop in cluster.loops if loop.forced and not loop.on]
         if forced:
             self._believe(forced)
-            self._smoother.settle()
-        changed = bool(forced)
+            self._smoother.settle(SOON)
         if cluster.on:
-            self._extend(cluster)
-        else:
-            changed |= self._try(cluster)
-        if changed or not len(self.loops) % PERIOD:
-            self._relieve()
-        if cluster.on and any([self._is_bent_by(weak) for weak in self._weaker(cluster)]):
-            self._reconsider()
+            new = [loop for loop in cluster.loops if not loop.on and not loop.forbidden]
+            fitting = [loop for loop in new if self._chi2(loop)[0] <= CHI2]
+            if fitting:
+                self._believe(fitting)
+                self._smoother.settle(steps=1)  # the next nodes' steps go on from there
+        elif cluster.support > cluster.barred:
+            if self._fits(cluster)[0]:
+                self._enter(cluster)
+            elif cluster.support > cluster.weighed:
+                self._contested.append(cluster)
+        self._strained = self._strained or bool(forced) or not len(self.loops) % PERIOD
+        self._newest = cluster
 
-    def _weaker(self, cluster: Cluster) -> list[Cluster]:
-        """The believed clusters near by that have half of its support or less, and have not stood a trial beside it."""
-        found = []
+    def upkeep(self) -> bool:
+        """One of the things that take longer than a loop may: whether there was one. Call it between the messages."""
+        if not self._smoother.is_settled:
+            self._smoother.settle()
+        elif self._contested:
+            cluster = self._contested.popleft()
+            if not cluster.on and cluster.support > cluster.weighed:
+                self._weigh(cluster)
+        elif self._strained:
+            self._strained = self._relieve()
+        elif self._newest is not None and self._newest.on and (weak := self._weaker(self._newest)):
+            if self._is_bent_by(weak):
+                self._reconsider()
+        else:
+            return False
+        return True
+
+    def _weigh(self, cluster: Cluster) -> None:
+        """Let a cluster in if it fits by now, or outweighs what contradicts it."""
+        fits, rivals = self._fits(cluster)
+        if fits or self._outweighs(cluster, rivals):
+            self._enter(cluster)
+            self._reconsider()
+        cluster.weighed = cluster.support
+
+    def _reconsider(self) -> None:
+        """What was thrown out has kept others out, too."""
+        for cluster in sorted(self.clusters, key=lambda cluster: -cluster.support):
+            if not cluster.on and cluster.support > cluster.barred and self._fits(cluster)[0]:
+                self._enter(cluster)
+
+    def _enter(self, cluster: Cluster) -> None:
+        self._believe([loop for loop in cluster.loops if not loop.on and not loop.forbidden])
+        self._smoother.settle(SOON)
+        self._strained = True
+
+    def _weaker(self, cluster: Cluster) -> Cluster | None:
+        """A believed cluster near by that has half of its support or less, and has not stood a trial beside it."""
         for other in self.clusters:
             weak = other is not cluster and 2 * other.support <= cluster.support and not other.forced
             if weak and other.on and id(cluster) not in other.stood and self._beside(other, cluster):
                 other.stood.add(id(cluster))
-                found.append(other)
-        return found
+                return other
+        return None
 
     def _beside(self, a: Cluster, b: Cluster) -> bool:
         """Whether odometry leads from one to the other in less than `BESIDE` of travel."""
@@ -213,23 +257,22 @@ class Beliefs:
             self._smoother.settle()
         return False
 
-    def _relieve(self) -> None:
-        """Throw out the weakest of the clusters that their own graph strains."""
-        for _ in range(REVISIONS):
-            believed = [loop for loop in self.loops if loop.on]
-            if not believed:
-                return
-            strained: dict[int, list[float]] = {}
-            for loop, chi2 in zip(believed, tensions(believed, self._smoother.poses(len(self._chain))), strict=True):
-                strained.setdefault(loop.cluster, []).append(chi2)
-            doubted = [self.clusters[c] for c, values in strained.items() if np.median(values) > STRAINED]
-            doubted = [cluster for cluster in doubted if not cluster.forced]
-            if not doubted:
-                return
+    def _relieve(self) -> bool:
+        """Throw out the weakest of the clusters that their own graph strains; whether there was one."""
+        believed = [loop for loop in self.loops if loop.on]
+        if not believed:
+            return False
+        strained: dict[int, list[float]] = {}
+        for loop, chi2 in zip(believed, tensions(believed, self._smoother.poses(len(self._chain))), strict=True):
+            strained.setdefault(loop.cluster, []).append(chi2)
+        doubted = [self.clusters[c] for c, values in strained.items() if np.median(values) > STRAINED]
+        doubted = [cluster for cluster in doubted if not cluster.forced]
+        if doubted:
             weakest = min(doubted, key=lambda cluster: cluster.support)
             self._doubt(weakest.loops)
             weakest.barred = 2 * weakest.support
             self._smoother.settle()
+        return bool(doubted)
 
     def _believe(self, loops: Iterable[Loop]) -> None:
         for loop in loops:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import NamedTuple
 
@@ -180,6 +181,12 @@ class Drives:
             loop.ticket = None
             self.beliefs.restore(loop, cluster, believed)
         self.smoother.settle()
+
+    def upkeep(self, budget: float = 0.0) -> None:
+        """What the graph has left for later (see `Beliefs.upkeep`), one piece at least, for `budget` seconds."""
+        end = time.monotonic() + budget
+        while self.beliefs.upkeep() and time.monotonic() < end:
+            pass
 
     def recover(self) -> None:
         """After a failure of the least squares: begin anew at the last poses that were asked for, and by odometry from

@@ -39,6 +39,7 @@ class Smoother:
         self._slots: dict[int, int] = {}  # ticket -> index of iSAM2's factor
         self._tickets = 0
         self._keys: list[int] = []
+        self.is_settled = True  # whether another step would change nothing
         self._begin()
 
     def _begin(self) -> None:
@@ -81,8 +82,9 @@ class Smoother:
         self._begin()
         for _ in range(steps - 1):
             if not result.getVariablesRelinearized():
-                return
+                break
             result = self._isam.update()
+        self.is_settled = not result.getVariablesRelinearized()
 
     def cost(self) -> float:
         """Chi square of all factors at the estimate."""

@@ -193,7 +193,9 @@ class GraphSession:
     # What goes on in between.
 
     def tell(self) -> None:
-        """Corrections to the place node."""
+        """What the graph has left for later, and corrections to the place node."""
+        with self._changing():
+            self.graph.upkeep()
         self.outputs.tell_place_node(self.graph)
 
     def every_second(self, active: bool) -> None:
