@@ -25,15 +25,15 @@ from tqdm import tqdm
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "test" / "helpers")]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from graph_drives import SIGMAS, Edge, corrupted, loops, odometry, rmse, smooth, town
+from graph_drives import SIGMAS, Edge, corrupted, loops, odometry, rmse, smooth, town  # noqa: E402
 
-from vlad_ros.graph.chain import Node
-from vlad_ros.graph.consistency import Loop
-from vlad_ros.graph.drives import FIRM, Anchor
-from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge
-from vlad_ros.graph_config import PoseGraphConfig
-from vlad_ros.poses import exp, from_xyz_rpy, inverse
-from vlad_ros.types import F64
+from vlad_ros.graph.chain import Node  # noqa: E402
+from vlad_ros.graph.consistency import Loop  # noqa: E402
+from vlad_ros.graph.drives import FIRM, Anchor  # noqa: E402
+from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge  # noqa: E402
+from vlad_ros.graph_config import PoseGraphConfig  # noqa: E402
+from vlad_ros.poses import exp, from_xyz_rpy, inverse  # noqa: E402
+from vlad_ros.types import F64  # noqa: E402
 
 BLOCK, MS = 60.0, 1_000_000
 UPKEEP = 3  # nodes, 0.6 s, between two upkeeps; the node has one each 0.5 s
@@ -139,6 +139,12 @@ def robustness(seed: int, step: int) -> list[str]:
     return cells
 
 
+def spread(times: list[float]) -> str:
+    """p50 / p99 / max of `times` [ms]."""
+    p50, p99 = np.quantile(times, (0.5, 0.99))
+    return f"{p50:.1f} / {p99:.1f} / {max(times):.1f}"
+
+
 def main() -> None:
     """Print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -153,16 +159,12 @@ def main() -> None:
         for seed in args.seeds:
             print("| " + " | ".join(robustness(seed, args.step)) + " |", flush=True)
         return
-    print(
-        "| nodes | loops | timed | loop to TF p50 / p99 / max [ms] | node p50 / p99 [ms] | upkeep p50 / p99 / max [ms] |\n|---|---|---|---|---|---|"
-    )
+    names = ["nodes", "loops", "timed", "loop to TF [ms]", "node [ms]", "upkeep [ms]"]
+    print(f"p50 / p99 / max\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for nodes in args.nodes:
         loops_in, by_loop, by_node, by_upkeep = latency(nodes, args.steps, args.seeds[0])
-        p50, p99 = np.quantile(by_loop, (0.5, 0.99))
-        u50, u99 = np.quantile(by_upkeep, (0.5, 0.99))
-        n50, n99 = np.quantile(by_node, (0.5, 0.99))
-        cells = f"{p50:.1f} / {p99:.1f} / {max(by_loop):.1f} | {n50:.1f} / {n99:.1f} | {u50:.1f} / {u99:.1f} / {max(by_upkeep):.1f}"
-        print(f"| {nodes + args.steps} | {loops_in} | {len(by_loop)} | {cells} |", flush=True)
+        cells = [spread(times) for times in (by_loop, by_node, by_upkeep)]
+        print(f"| {nodes + args.steps} | {loops_in} | {len(by_loop)} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
