@@ -67,28 +67,8 @@ def test_the_map_of_the_house_leads_into_every_room() -> None:
     assert {file.parts[0] for file in files} >= ROOMS - {"commands"}  # whose door is cli.py
 
 
-def p50(cell: str) -> float:
-    return float(cell.split(" / ")[0] or 0.0)
-
-
-def test_the_parts_of_the_latency_add_up_to_the_whole() -> None:
-    """The medians of the parts: their sum is that of the table, and near the median of the whole."""
-    rows = table(PERFORMANCE, "cores")
-    assert len(rows) == 4
-    for row in rows:
-        names = list(row)
-        stages = names[names.index("verified") + 1 : names.index("sum")]
-        assert sum(p50(row[stage]) for stage in stages) == pytest.approx(p50(row["sum"]), abs=0.1 * len(stages)), row
-        assert p50(row["sum"]) == pytest.approx(p50(row["whole"]), rel=0.2), row
-
-
 def test_the_readme_says_of_the_latency_what_its_page_says() -> None:
-    measured = {(row["view"], row["points"]): row for row in table(PERFORMANCE, "cores")}
-    rows = table(README, "view")
-    assert len(rows) == len(measured)
-    for row in rows:
-        for name in set(row) - {"view", "points"}:
-            assert p50(row[name]) == p50(measured[row["view"], row["points"]][name]), (row, name)
+    assert table(README, "view") == table(PERFORMANCE, "view")
 
 
 def without_brackets(text: str) -> str:
