@@ -25,15 +25,15 @@ from tqdm import tqdm
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "test" / "helpers")]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from graph_drives import SIGMAS, Edge, corrupted, loops, odometry, rmse, smooth, town
+from graph_drives import SIGMAS, Edge, corrupted, loops, odometry, rmse, smooth, town  # noqa: E402
 
-from vlad_ros.graph.chain import Node
-from vlad_ros.graph.consistency import Loop
-from vlad_ros.graph.drives import FIRM, Anchor
-from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge
-from vlad_ros.graph_config import PoseGraphConfig
-from vlad_ros.poses import exp, from_xyz_rpy, inverse
-from vlad_ros.types import F64
+from vlad_ros.graph.chain import Node  # noqa: E402
+from vlad_ros.graph.consistency import Loop  # noqa: E402
+from vlad_ros.graph.drives import FIRM, Anchor  # noqa: E402
+from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge  # noqa: E402
+from vlad_ros.graph_config import PoseGraphConfig  # noqa: E402
+from vlad_ros.poses import exp, from_xyz_rpy, inverse  # noqa: E402
+from vlad_ros.types import F64  # noqa: E402
 
 BLOCK, MS = 60.0, 1_000_000
 UPKEEP = 3  # nodes, 0.6 s, between two upkeeps; the node has one each 0.5 s

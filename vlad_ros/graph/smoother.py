@@ -40,6 +40,7 @@ class Smoother:
         self._tickets = 0
         self._keys: list[int] = []
         self.is_settled = True  # whether another step would change nothing
+        self._estimate: Any = None
         self._begin()
 
     def _begin(self) -> None:
@@ -51,6 +52,8 @@ class Smoother:
         """A pose with its initial value (4, 4)."""
         self._values.insert(key, self._gtsam.Pose3(T))
         self._keys.append(key)
+        if self._estimate is not None:
+            self._estimate.insert(key, self._gtsam.Pose3(T))
 
     def add_prior(self, key: int, T: F64, covariance: F64) -> int:
         """Hold a pose at T (4, 4); `covariance` (6, 6) x y z, roll pitch yaw of a perturbation in the body's own axes.
@@ -75,8 +78,9 @@ class Smoother:
             self.settle(steps=1)
         self._old.append(self._slots.pop(ticket))
 
-    def settle(self, steps: int = MOST_STEPS) -> None:
-        """Take over what was added and removed, in at most so many steps of Gauss-Newton."""
+    def settle(self, steps: int = MOST_STEPS, refresh: bool = True) -> None:
+        """Take over what was added and removed, in at most so many steps of Gauss-Newton. Without `refresh` the poses
+        stay as they were told last, those of new nodes at their initial values."""
         result = self._isam.update(self._factors, self._values, self._old)
         self._slots.update(zip(self._new, result.getNewFactorsIndices(), strict=True))
         self._begin()
@@ -84,19 +88,27 @@ class Smoother:
             if not result.getVariablesRelinearized():
                 break
             result = self._isam.update()
+        if refresh:
+            self._estimate = None
         self.is_settled = not result.getVariablesRelinearized()
 
     def cost(self) -> float:
         """Chi square of all factors at the estimate."""
-        return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
+        return 2.0 * float(self._isam.getFactorsUnsafe().error(self._estimates()))
+
+    def _estimates(self) -> Any:
+        """All estimates; asked for one by one, iSAM2 would solve for all of them each time."""
+        if self._estimate is None:
+            self._estimate = self._isam.calculateEstimate()
+        return self._estimate
 
     def pose(self, key: int) -> F64:
         """The estimate (4, 4) of one pose."""
-        return np.asarray(self._isam.calculateEstimatePose3(key).matrix(), np.float64)
+        return np.asarray(self._estimates().atPose3(key).matrix(), np.float64)
 
     def poses(self, number: int) -> F64:
         """The estimates (number, 4, 4) of the keys 0 .. number - 1, NaN where there is none."""
-        rows = self._gtsam.utilities.extractPose3(self._isam.calculateEstimate())  # by increasing key
+        rows = self._gtsam.utilities.extractPose3(self._estimates())  # by increasing key
         out = np.full((number, 4, 4), np.nan)
         T = np.zeros((len(rows), 4, 4))
         T[:, :3, :3] = rows[:, :9].reshape(-1, 3, 3)
