@@ -97,8 +97,8 @@ def resumed(poses: F64, odo: F64, edges: list[Edge]) -> LiveGraph:
 
 
 def latency(nodes: int, steps: int, seed: int) -> list[str]:
-    """A row of the table: nodes and loops in the graph, live loops, and milliseconds of each live loop (wall, and of the
-    processor alone), each live node, and each upkeep."""
+    """A row of the table: nodes and loops in the graph, live loops, and milliseconds of each live loop (wall, and of
+    the processor alone), each live node, and each upkeep."""
     poses = city(nodes + steps, seed)
     odo, edges = odometry(poses, seed), revisits(poses, seed)
     graph = resumed(poses[:nodes], odo[:nodes], [edge for j, edge in edges.items() if j < nodes])

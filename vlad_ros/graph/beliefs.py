@@ -192,31 +192,6 @@ class Beliefs:
             self._believe(fitting)
             self._smoother.settle(steps=1)  # the next nodes' steps go on from there
 
-    def _try(self, cluster: Cluster) -> bool:
-        """Let a cluster in if it fits, or outweighs its rivals; whether the graph has changed."""
-        if cluster.support <= cluster.barred:
-            return False
-        fits, rivals = self._fits(cluster)
-        if fits:
-            self._enter(cluster)
-            return True
-        if cluster.support > cluster.weighed and self._outweighs(cluster, rivals):
-            self._enter(cluster)
-            self._reconsider()
-            return True
-        cluster.weighed = cluster.support
-        return False
-
-    def _reconsider(self) -> None:
-        """What was thrown out has kept others out, too."""
-        for cluster in sorted(self.clusters, key=lambda cluster: -cluster.support):
-            if not cluster.on and cluster.support > cluster.barred and self._fits(cluster)[0]:
-                self._enter(cluster)
-
-    def _enter(self, cluster: Cluster) -> None:
-        self._believe([loop for loop in cluster.loops if not loop.on and not loop.forbidden])
-        self._smoother.settle()
-
     def _chi2(self, loop: Loop) -> tuple[float, set[tuple[int, int]]]:
         travel, used = self._ways.shortest(loop)
         T_i, T_j = self._smoother.pose(loop.i), self._smoother.pose(loop.j)
