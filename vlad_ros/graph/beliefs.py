@@ -184,14 +184,6 @@ class Beliefs:
         self._smoother.settle()
         return False
 
-    def _extend(self, cluster: Cluster) -> None:
-        """Let the new loops of a believed cluster in."""
-        new = [loop for loop in cluster.loops if not loop.on and not loop.forbidden]
-        fitting = [loop for loop in new if self._chi2(loop)[0] <= CHI2]
-        if fitting:
-            self._believe(fitting)
-            self._smoother.settle(steps=1)  # the next nodes' steps go on from there
-
     def _chi2(self, loop: Loop) -> tuple[float, set[tuple[int, int]]]:
         travel, used = self._ways.shortest(loop)
         T_i, T_j = self._smoother.pose(loop.i), self._smoother.pose(loop.j)
