@@ -146,6 +146,12 @@ def robustness(seed: int, step: int) -> list[str]:
     return cells
 
 
+def spread(times: list[float]) -> str:
+    """p50 / p99 / max of `times` [ms]."""
+    p50, p99 = np.quantile(times, (0.5, 0.99))
+    return f"{p50:.1f} / {p99:.1f} / {max(times):.1f}"
+
+
 def main() -> None:
     """Print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -18,7 +18,7 @@ from geometry_msgs.msg import Point, Pose, PoseWithCovarianceStamped, Quaternion
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from vlad_ros.cloud.raster import from_image, preview, to_image
+from vlad_ros.cloud.raster_image import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.loops.relocalisation import MapPose
 from vlad_ros.poses import from_quaternion, inverse, to_quaternion
