@@ -121,8 +121,7 @@ def latency(nodes: int, steps: int, seed: int) -> list[str]:
         if k % UPKEEP == 0:
             timed("upkeep", graph.upkeep)
     believed = sum(loop.on for loop in graph.beliefs.loops)
-    shown = [" / ".join(f"{np.quantile(each, q):.1f}" for q in (0.5, 0.99, 1.0)) for each in times.values()]
-    return [str(nodes + steps), str(believed), str(len(times["loop"])), *shown]
+    return [str(nodes + steps), str(believed), str(len(times["loop"])), *map(spread, times.values())]
 
 
 def robustness(seed: int, step: int) -> list[str]:

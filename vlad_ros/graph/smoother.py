@@ -40,7 +40,7 @@ class Smoother:
         self._tickets = 0
         self._keys: list[int] = []
         self.is_settled = True  # whether another step would change nothing
-        self._estimate: Any = None
+        self._told: dict[int, F64] = {}  # poses that have been asked for since they may have changed
         self._begin()
 
     def _begin(self) -> None:
@@ -52,8 +52,7 @@ class Smoother:
         """A pose with its initial value (4, 4)."""
         self._values.insert(key, self._gtsam.Pose3(T))
         self._keys.append(key)
-        if self._estimate is not None:
-            self._estimate.insert(key, self._gtsam.Pose3(T))
+        self._told[key] = T
 
     def add_prior(self, key: int, T: F64, covariance: F64) -> int:
         """Hold a pose at T (4, 4); `covariance` (6, 6) x y z, roll pitch yaw of a perturbation in the body's own axes.
@@ -79,8 +78,8 @@ class Smoother:
         self._old.append(self._slots.pop(ticket))
 
     def settle(self, steps: int = MOST_STEPS, refresh: bool = True) -> None:
-        """Take over what was added and removed, in at most so many steps of Gauss-Newton. Without `refresh` the poses
-        stay as they were told last, those of new nodes at their initial values."""
+        """Take over what was added and removed, in at most so many steps of Gauss-Newton. Without `refresh` each pose
+        stays as `pose` has told it, that of a new node at its initial value."""
         result = self._isam.update(self._factors, self._values, self._old)
         self._slots.update(zip(self._new, result.getNewFactorsIndices(), strict=True))
         self._begin()
@@ -89,26 +88,22 @@ class Smoother:
                 break
             result = self._isam.update()
         if refresh:
-            self._estimate = None
+            self._told.clear()
         self.is_settled = not result.getVariablesRelinearized()
 
     def cost(self) -> float:
         """Chi square of all factors at the estimate."""
-        return 2.0 * float(self._isam.getFactorsUnsafe().error(self._estimates()))
-
-    def _estimates(self) -> Any:
-        """All estimates; asked for one by one, iSAM2 would solve for all of them each time."""
-        if self._estimate is None:
-            self._estimate = self._isam.calculateEstimate()
-        return self._estimate
+        return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
 
     def pose(self, key: int) -> F64:
-        """The estimate (4, 4) of one pose."""
-        return np.asarray(self._estimates().atPose3(key).matrix(), np.float64)
+        """The estimate (4, 4) of one pose; all of them would be copied out of iSAM2 in 20 ms for 10,000 nodes."""
+        if key not in self._told:
+            self._told[key] = np.asarray(self._isam.calculateEstimatePose3(key).matrix(), np.float64)
+        return self._told[key]
 
     def poses(self, number: int) -> F64:
         """The estimates (number, 4, 4) of the keys 0 .. number - 1, NaN where there is none."""
-        rows = self._gtsam.utilities.extractPose3(self._estimates())  # by increasing key
+        rows = self._gtsam.utilities.extractPose3(self._isam.calculateEstimate())  # by increasing key
         out = np.full((number, 4, 4), np.nan)
         T = np.zeros((len(rows), 4, 4))
         T[:, :3, :3] = rows[:, :9].reshape(-1, 3, 3)
