@@ -30,11 +30,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from vlad_ros.commands.demo import prepare
 from vlad_ros.config import EvaluationConfig, ExportConfig, ImportConfig, RunConfig
+from vlad_ros.evaluation.trajectory import aligned, rmse
 from vlad_ros.files.bags import StampedScan, write_bag
 from vlad_ros.graph.edge_formats import GraphEdge, PoseGraph, odometry_edges, write_graph
 from vlad_ros.plots import style
@@ -173,18 +173,6 @@ def optimise(odometry: Odometry, loops: list[Loop], folder: Path) -> F64:
     graph.add(gtsam.PriorFactorPose3(0, initial.atPose3(0), gtsam.noiseModel.Isotropic.Sigma(6, 1e-4)))
     result = gtsam.LevenbergMarquardtOptimizer(graph, initial).optimize()
     return np.stack([result.atPose3(i).matrix() for i in range(len(poses))])
-
-
-def aligned(poses: F64, truth: F64) -> F64:
-    """Positions (S, 3), moved rigidly to lie as near as possible to those of `truth` (Umeyama 1991, without scale)."""
-    p, q = poses[:, :3, 3], truth[:, :3, 3]
-    rotation, _ = Rotation.align_vectors(q - q.mean(axis=0), p - p.mean(axis=0))
-    return np.asarray(rotation.apply(p - p.mean(axis=0)) + q.mean(axis=0))
-
-
-def rmse(positions: F64, truth: F64) -> float:
-    """Absolute trajectory error [m]."""
-    return float(np.sqrt(np.mean(np.sum((positions - truth[:, :3, 3]) ** 2, axis=1))))
 
 
 def write_results(folder: Path, odometry: Odometry, optimised: F64, loops: list[Loop]) -> dict[str, float | int]:

@@ -157,6 +157,7 @@ class NodeConfig(Checked):
     map_path: str = option("", "map file of the services; loaded at configure if it exists")
     save_on_exit: bool = option(False, "save the map at deactivation and exit")
     autosave_period: float = option(0.0, "period of saving the map; 0: off", "s", 0.0, 86400.0)
+    cloud_path: str = option("cloud.ply", "file that ~/save_cloud writes (PLY): what keyframes keep of their clouds")
     map_frame: str = option("map", "frame of ~/pose: the odometry frame of the first session in the map")
     lio_sam: bool = option(False, "publish accepted edges as [t_query, t_match] on lio_loop/loop_closure_detection")
     node_edges: bool = option(False, "publish accepted edges between the nodes announced on keyframes, on ~/node_edges")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from untrained import save_untrained
 from vlad_ros import cli
 from vlad_ros.commands import demo_drive as demo
 from vlad_ros.files.sequence import Sequence
+from vlad_ros.graph.graph_file import read_tum, write_tum
 from vlad_ros.poses import from_xyz_rpy, inverse
 
 
@@ -62,18 +64,45 @@ def test_the_summary_by_hand() -> None:
     assert edges[0].sentence(1).endswith("0.0 m apart, 0.00 m and 0.0 deg off   probability 0.900   true, and 1 more")
 
 
-def test_the_picture_is_made_from_the_saved_files(tmp_path: Path) -> None:
+def shift(metres: float) -> np.ndarray:
+    """What to add to 4 x 4 poses, so that every other one is this far to one side, the rest to the other."""
+    out = np.zeros((90, 4, 4))
+    out[::2, 0, 3], out[1::2, 0, 3] = metres, -metres
+    return out
+
+
+def test_the_trajectory_before_and_after_by_hand(tmp_path: Path) -> None:
+    """Scans 10 to 69 are nodes; odometry is beside itself by 2 m, the pose graph's by 0.1 m, in a frame turned and
+    moved."""
+    truth = demo.Truth(laps())
+    stamps, nodes, T = list(truth.index), slice(10, 70), from_xyz_rpy((30.0, -5.0, 2.0, 0.0, 0.0, 1.0))
+    write_tum(tmp_path / "t.tum", np.array(stamps[nodes]), T @ (truth.poses + shift(0.1))[nodes])
+    corrected = demo.compare(truth, T @ (truth.poses + shift(2.0)), tmp_path / "t.tum")
+    assert corrected.rmse_before == pytest.approx(2.0, rel=0.01) and corrected.rmse_after == pytest.approx(
+        0.1, rel=0.01
+    )
+    assert sorted(corrected.rows()) == stamps[nodes]
+    np.testing.assert_allclose(corrected.rows()[stamps[10]][2:], truth.positions[10, :2] + (0.1, 0.0), atol=0.02)
+    assert corrected.line() == "trajectory 2.00 m RMSE by odometry alone, 0.10 m with the loops"
+
+
+@pytest.mark.parametrize("with_graph", (False, True))
+def test_the_picture_is_made_from_the_saved_files(tmp_path: Path, with_graph: bool) -> None:
     matplotlib = pytest.importorskip("matplotlib")
-    from vlad_ros.plots.demo import FALSE, TRUE, draw
+    from vlad_ros.plots.demo import FALSE, LINES, TRUE, draw
 
     drive = laps()
     truth, stamps = demo.Truth(drive), drive.stamps_ns()
     edges = [demo.JudgedEdge(stamps[i], stamps[i - 30], 0.9, 0.0, 0.02, 0.1) for i in range(35, 50)]
     edges.append(demo.JudgedEdge(stamps[55], stamps[10], 0.8, 39.0, 39.0, 0.0))
-    demo.write_results(tmp_path, truth, demo.summarise(truth, stamps, edges, 0), "0" * 64, 1)
+    corrected = None
+    if with_graph:
+        write_tum(tmp_path / "t.tum", np.array(stamps[5:80]), truth.poses[5:80] + shift(0.1)[5:80])
+        corrected = demo.compare(truth, truth.poses + shift(2.0), tmp_path / "t.tum")
+    demo.write_results(tmp_path, truth, demo.summarise(truth, stamps, edges, 0), "0" * 64, 1, corrected)
     draw(tmp_path, tmp_path / "demo.png")
     pixels = matplotlib.image.imread(tmp_path / "demo.png")[..., :3]
-    for colour in (TRUE, FALSE):
+    for colour in (TRUE, FALSE, *(line["color"] for line in LINES.values() if with_graph)):
         near = np.abs(pixels - matplotlib.colors.to_rgb(colour)).max(axis=2) < 0.02
         assert near.sum() > 30, f"{colour} is missing from the picture"
     assert json.loads((tmp_path / "metrics.json").read_text())["precision"] == pytest.approx(15 / 16)
@@ -93,6 +122,7 @@ def test_the_demo_from_end_to_end(
 ) -> None:
     """A small drive and weights that accept everything: each part runs, nothing is lost, every keyframe is heard."""
     pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
+    pytest.importorskip("gtsam", reason="no wheel of gtsam for this Python")
     drive = laps(n=40, radius=10.0)
     weights = save_untrained(tmp_path / "w.safetensors", drive.scans[:10], 0.0)
     monkeypatch.setattr(demo, "simulate", lambda seed: drive)
@@ -108,6 +138,25 @@ def test_the_demo_from_end_to_end(
     announced = [line for line in text.splitlines() if line.startswith("loop ")]
     assert len(announced) > 30 and "m apart" in announced[0] and "probability" in announced[0]
     assert "precision" in text and (out / "demo.png").stat().st_size > 10_000
+    stamps, _ = read_tum(out / "trajectory.tum")
+    assert stamps.tolist() == drive.stamps_ns()
+    assert numbers["rmse_before_m"] > 0.1 and f"{numbers['rmse_after_m']:.2f} m with the loops" in text
+
+
+@pytest.mark.ros
+def test_without_gtsam_it_goes_on_without_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rclpy", reason="needs the ROS 2 wheels or a ROS installation")
+    drive = laps(n=15, radius=10.0)
+    weights = save_untrained(tmp_path / "w.safetensors", drive.scans[:10], 0.0)
+    monkeypatch.setattr(demo, "simulate", lambda seed: drive)
+    monkeypatch.setitem(sys.modules, "gtsam", None)  # as Python itself marks a module that must not be found
+    assert cli.main(["demo", "--out", str(tmp_path / "out"), "--weights", str(weights), "--rate", "20"]) in (0, 1)
+    text = capsys.readouterr().out
+    assert "without the trajectory: the pose graph needs gtsam, which is not installed" in text
+    assert "vlad.launch.py" in text and "RMSE" not in text and "recall" in text
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["rmse_after_m"] is None
 
 
 @pytest.mark.slow
@@ -121,3 +170,5 @@ def test_the_demo_as_it_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert cli.main(["demo", "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().out
     numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert numbers["messages_lost"] == 0 and numbers["precision"] >= 0.9 and numbers["recall"] >= 0.5
+    if numbers["rmse_after_m"] is not None:
+        assert numbers["rmse_after_m"] < 0.6 * numbers["rmse_before_m"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from bag_builder import Message, write
 from circuit import circuit
+from ply_reader import read_ply
 from real_data import data_file
 from rosbags.rosbag2 import StoragePlugin, Writer
+from scipy.spatial import cKDTree
 from synthetic_run import SECOND
 from untrained import save_untrained
 
@@ -70,6 +73,49 @@ def test_a_sequence_is_played(played: Run, drive: Path) -> None:
         played.map_path, dim=network.config.descriptor_dim, model_hash=metadata.sha256, bev=metadata.bev
     )
     assert len(kept) == 68 and kept.keyframe(67).stamp == keyframes.stamp[67]
+
+
+def off_the_world(path: Path) -> tuple[F64, F64]:
+    """How far [m] a cloud's points lie from the circuit's, and these, up to 25 m from the middle, from the cloud's."""
+    drive = circuit()
+    assert drive.poses is not None
+    world = drive.scans[0][:, :3] @ drive.poses[0, :3, :3].T + drive.poses[0, :3, 3]
+    properties, values = read_ply(path)
+    assert list(properties) == ["x", "y", "z", "intensity"]
+    near = world[np.linalg.norm(world[:, :2], axis=1) < 25.0]
+    return cKDTree(world).query(values[:, :3])[0], cKDTree(values[:, :3]).query(near)[0]
+
+
+def test_the_scans_are_joined_in_a_cloud(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By true odometry the whole world, and nothing beside it; by odometry that drifts what the loops make of it."""
+    vlad_run(drive, "circuit.npz", tmp_path / "run", "--cloud", str(tmp_path / "a.ply"), "--no-drift")
+    assert re.search(r"^cloud      \d+ points of 68 scans, placed by odometry", capsys.readouterr().out, re.MULTILINE)
+    beside, missing = off_the_world(tmp_path / "a.ply")
+    assert np.quantile(beside, 0.99) < 0.05 and missing.max() < 0.1 * np.sqrt(3) + 0.05
+    vlad_run(drive, "bag", tmp_path / "bag", "--cloud", str(tmp_path / "b.ply"))
+    beside, missing = off_the_world(tmp_path / "b.ply")
+    assert np.quantile(beside, 0.99) < 0.05 and missing.max() < 0.1 * np.sqrt(3) + 0.05
+
+
+def test_without_gtsam_a_cloud_is_placed_by_odometry(drive: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "gtsam", None)  # as Python itself marks a module that must not be found
+    vlad_run(drive, "circuit.npz", tmp_path / "run", "--cloud", str(tmp_path / "a.ply"))
+    assert "placed by odometry alone: the pose graph needs gtsam" in capsys.readouterr().out
+    assert np.quantile(off_the_world(tmp_path / "a.ply")[0], 0.99) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    (
+        (("--cloud", "no/such/folder.ply"), "its folder is not there"),
+        (("--cloud", "a.ply", "--no-odometry"), "needs odometry"),
+    ),
+)
+def test_a_cloud_that_cannot_be_is_refused_before_the_drive(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str
+) -> None:
+    assert cli.main(["run", str(drive / "circuit.npz"), "-o", str(tmp_path / "run"), *options]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_drifting_and_without_odometry(drive: Path, tmp_path: Path, played: Run) -> None:

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START = 1_700_000_000 * SECOND
 
 RVIZ = yaml.safe_load((ROOT / "config" / "vlad.rviz").read_text())["Visualization Manager"]
-DISPLAYS = {display["Topic"]["Value"]: display for display in RVIZ["Displays"] if "Topic" in display}
+ALL = {display["Topic"]["Value"]: display for display in RVIZ["Displays"] if "Topic" in display}
+DISPLAYS = {topic: display for topic, display in ALL.items() if not topic.startswith("/vlad_graph/")}
 FOXGLOVE = json.loads((ROOT / "config" / "vlad_foxglove.json").read_text())
 
 # What a display or panel of each class can draw.
@@ -57,6 +58,7 @@ def panels(node: Any) -> list[str]:
 
 
 def test_both_show_cloud_bev_markers_and_diagnostics() -> None:
+    assert set(ALL) - set(DISPLAYS) == {"/vlad_graph/path", "/vlad_graph/path_before"}
     assert set(DISPLAYS) == {"/points", "/vlad/markers", "/vlad/bev_preview"}
     assert set(foxglove_topics()) == {*DISPLAYS, "/diagnostics"}
     assert sorted(panels(FOXGLOVE["layout"])) == sorted(FOXGLOVE["configById"])

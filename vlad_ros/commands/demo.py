@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad demo`: a simulated drive with revisits in both directions, through the real node, in two minutes."""
+"""`vlad demo`: a simulated drive with revisits in both directions, through the real nodes, in two minutes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlad_ros.commands.demo_drive import JudgedEdge, Summary, Truth
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 1 where nothing was announced or messages were lost."""
-    from tqdm import tqdm
-
     from vlad_ros.commands import demo_drive as demo
     from vlad_ros.model.weights import read_metadata
     from vlad_ros.plots.demo import draw
@@ -36,14 +37,31 @@ def run(args: argparse.Namespace) -> int:
     prepare(folder)
     print("simulating a drive: around the blocks, the same way again, and back in the opposite direction")
     drive = demo.simulate(args.seed)
-    demo.write_drive(drive, folder / "bag")
+    odometry = demo.write_drive(drive, folder / "bag")
     print(f"{folder / 'bag'}: {len(drive)} scans, rosbag2 (mcap)")
-    truth = demo.Truth(drive)
+    truth, tum = demo.Truth(drive), _trajectory_file(folder)
+    summary = _listen(args, folder, truth, tum)
+    corrected = demo.compare(truth, odometry, tum) if tum else None
+    demo.write_results(folder, truth, summary, sha256, args.seed, corrected)
+    draw(folder, folder / "demo.png")
+    lines = [*summary.lines(), *([corrected.line()] if corrected else [])]
+    print("\n".join([*lines, f"picture    {folder / 'demo.png'}, after {time.monotonic() - began:.0f} s"]))
+    if summary.lost:
+        print("the node lost messages: close other programs, or play more slowly (--rate 0.5)", file=sys.stderr)
+    elif not summary.edges:
+        print("no loop was announced", file=sys.stderr)
+    return 0 if summary.edges and summary.lost == 0 else 1
 
+
+def _listen(args: argparse.Namespace, folder: Path, truth: Truth, tum: Path | None) -> Summary:
+    """Play the bag into the nodes, and judge what they announce."""
+    from tqdm import tqdm
+
+    from vlad_ros.commands import demo_drive as demo
     from vlad_ros.ros.outputs.messages import stamps_of, transform_of
     from vlad_ros.ros.tools.demo_session import listen
 
-    edges: list[demo.JudgedEdge] = []
+    edges: list[JudgedEdge] = []
 
     def hear(stamp: int, rows: Any) -> None:
         accepted = [
@@ -55,18 +73,22 @@ def run(args: argparse.Namespace) -> int:
 
     parameters = {"weights": str(Path(args.weights).resolve())} if args.weights else {}
     try:
-        keyframes, lost = listen(folder / "bag", folder, hear, parameters, args.rate, tqdm.write)
-    except RuntimeError as error:  # the node did not start, and its log says why
+        keyframes, lost = listen(folder / "bag", folder, hear, parameters, args.rate, tqdm.write, tum)
+    except RuntimeError as error:  # a node did not start, and its log says why
         raise ChildProcessError(str(error)) from error
-    summary = demo.summarise(truth, keyframes, edges, lost)
-    demo.write_results(folder, truth, summary, sha256, args.seed)
-    draw(folder, folder / "demo.png")
-    print("\n".join([*summary.lines(), f"picture    {folder / 'demo.png'}, after {time.monotonic() - began:.0f} s"]))
-    if summary.lost:
-        print("the node lost messages: close other programs, or play more slowly (--rate 0.5)", file=sys.stderr)
-    elif not summary.edges:
-        print("no loop was announced", file=sys.stderr)
-    return 0 if summary.edges and summary.lost == 0 else 1
+    return demo.summarise(truth, keyframes, edges, lost)
+
+
+def _trajectory_file(folder: Path) -> Path | None:
+    """Where the pose graph is to leave its trajectory; None, and said, where it cannot run."""
+    from vlad_ros.graph.smoother import find_gtsam
+
+    try:
+        find_gtsam()
+    except ValueError as error:
+        print(f"without the trajectory: {error}")
+        return None
+    return folder / "trajectory.tum"
 
 
 def prepare(folder: Path) -> None:

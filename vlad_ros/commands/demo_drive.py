@@ -13,7 +13,9 @@ import numpy as np
 from vlad_ros.config import EvaluationConfig, ImportConfig, RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.evaluation.edges import RIGHT_DEGREES, RIGHT_METRES, edge_error, is_right, revisits
+from vlad_ros.evaluation.trajectory import aligned, rmse
 from vlad_ros.files.sequence import Sequence
+from vlad_ros.graph.graph_file import read_tum
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
@@ -68,23 +70,24 @@ def simulate(seed: int) -> Sequence:
     return Sequence(drive.name, drive.scans, drive.poses, stamps)
 
 
-def write_drive(drive: Sequence, path: Path) -> None:
-    """The drive as a bag, with drifting odometry."""
+def write_drive(drive: Sequence, path: Path) -> F64:
+    """The drive as a bag, with drifting odometry, which is returned: a pose (S, 4, 4) a scan."""
     from vlad_ros.files.bags import sequence_scans, write_bag
 
     noise, config = EvaluationConfig(), ImportConfig()
     odometry = drifting_odometry(drive.poses_to("judge"), noise.drift_scale, noise.drift_yaw, noise.seed)
     write_bag(path, sequence_scans(drive, config.rate, odometry), config)
+    return odometry
 
 
 class Truth:
-    """The simulated truth, by stamp [ns]."""
+    """The simulated truth, by stamp [ns]; `poses` (S, 4, 4) and `positions` (S, 3), a scan each."""
 
     def __init__(self, drive: Sequence) -> None:
-        self.positions: F64 = drive.poses_to("judge")[:, :3, 3]
         self.index = {stamp: i for i, stamp in enumerate(drive.stamps_ns())}
         self._stamps = np.array(drive.stamps_ns())
-        self._poses = drive.poses_to("judge")
+        self.poses: F64 = drive.poses_to("judge")
+        self.positions = self.poses[:, :3, 3]
 
     def distance(self, query: int, match: int) -> float:
         """Metres between the places of two stamps."""
@@ -92,7 +95,7 @@ class Truth:
 
     def edge(self, query: int, match: int, probability: float, T_match_query: F64) -> JudgedEdge:
         """An accepted loop between two stamps, judged."""
-        off = edge_error(T_match_query, self._poses[self.index[match]], self._poses[self.index[query]])
+        off = edge_error(T_match_query, self.poses[self.index[match]], self.poses[self.index[query]])
         return JudgedEdge(query, match, probability, self.distance(query, match), *off)
 
     def is_revisit(self, query: int, keyframes: list[int]) -> bool:
@@ -100,7 +103,7 @@ class Truth:
         config = RecognizerConfig()
         rows = [self.index[stamp] for stamp in (*filter(lambda stamp: stamp < query, keyframes), query)]
         found = revisits(
-            self._poses[rows],
+            self.poses[rows],
             self._stamps[rows],
             np.zeros(len(rows), int),
             radius=RADIUS,
@@ -108,6 +111,35 @@ class Truth:
             exclude_distance=config.exclude_distance,
         )
         return bool(found[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class BeforeAfter:
+    """The trajectory at `stamps` [ns] by odometry alone and as corrected, positions (N, 3) aligned with the truth, and
+    their RMSE [m]."""
+
+    stamps: list[int]
+    before: F64
+    after: F64
+    rmse_before: float
+    rmse_after: float
+
+    def line(self) -> str:
+        """A line for the terminal."""
+        return f"trajectory {self.rmse_before:.2f} m RMSE by odometry alone, {self.rmse_after:.2f} m with the loops"
+
+    def rows(self) -> dict[int, list[float]]:
+        """x y before, x y after [m], by stamp."""
+        return dict(zip(self.stamps, np.hstack([self.before[:, :2], self.after[:, :2]]).round(3).tolist(), strict=True))
+
+
+def compare(truth: Truth, odometry: F64, tum: Path) -> BeforeAfter:
+    """The pose graph's trajectory in the file `tum`, and `odometry` (S, 4, 4), a pose a scan, at the same stamps."""
+    stamps, poses = read_tum(tum)
+    rows = [truth.index[stamp] for stamp in stamps.tolist()]
+    true = truth.poses[rows]
+    before, after = aligned(odometry[rows], true), aligned(poses, true)
+    return BeforeAfter(stamps.tolist(), before, after, rmse(before, true), rmse(after, true))
 
 
 @dataclass(frozen=True)
@@ -153,12 +185,17 @@ def summarise(truth: Truth, keyframes: list[int], edges: list[JudgedEdge], lost:
     return Summary(len(keyframes), edges, list(best.values()), len(revisits), recognised, lost)
 
 
-def write_results(folder: Path, truth: Truth, summary: Summary, weights: str, seed: int) -> None:
-    """Write trajectory.csv, edges.csv and metrics.json, from which the picture is drawn."""
+def write_results(
+    folder: Path, truth: Truth, summary: Summary, weights: str, seed: int, corrected: BeforeAfter | None
+) -> None:
+    """Write trajectory.csv, edges.csv and metrics.json, from which the picture is drawn; without a pose graph there is
+    nothing `corrected`."""
+    estimates = {} if corrected is None else corrected.rows()
     with open(folder / "trajectory.csv", "w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["stamp_ns", "x_m", "y_m"])
-        rows.writerows([stamp, *truth.positions[i, :2].round(3)] for stamp, i in truth.index.items())
+        rows.writerow(["stamp_ns", "x_m", "y_m", "before_x_m", "before_y_m", "after_x_m", "after_y_m"])
+        for stamp, i in truth.index.items():
+            rows.writerow([stamp, *truth.positions[i, :2].round(3), *estimates.get(stamp, [""] * 4)])
     with open(folder / "edges.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["query_stamp_ns", "match_stamp_ns", "probability", "distance_m", "error_m", "error_deg", "true"])
@@ -176,5 +213,7 @@ def write_results(folder: Path, truth: Truth, summary: Summary, weights: str, se
         "radius_m": RADIUS,
         "seed": seed,
         "weights": weights,
+        "rmse_before_m": None if corrected is None else corrected.rmse_before,
+        "rmse_after_m": None if corrected is None else corrected.rmse_after,
     }
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("source", metavar="SEQUENCE.npz|BAG", help="a sequence file, or the folder of a rosbag2")
     parser.add_argument("-o", "--out", required=True, metavar="RUN", help="folder; an earlier run in it is replaced")
+    parser.add_argument(
+        "--cloud", metavar="FILE.ply", help="join the keyframes' whole scans in one cloud, by odometry and loops"
+    )
     parser.add_argument("--weights", metavar="FILE", help="weights file; the shipped ones when left out")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add_options(parser, NodeConfig, only=("inference",))
@@ -32,12 +35,14 @@ def run(args: argparse.Namespace) -> int:
     """Play, write, and print the numbers."""
     from vlad_ros.atomic import withdrawing
     from vlad_ros.pipeline import PlaceRecognizer
+    from vlad_ros.runs.cloud import save_cloud
     from vlad_ros.runs.player import play
     from vlad_ros.runs.sources import open_source
 
     folder = _free(Path(args.out))
     config, judge = from_options(RunConfig, args), from_options(EvaluationConfig, args)
     settings = from_options(RecognizerConfig, args)
+    _check_cloud(args.cloud, config)
     source = open_source(args.source, config, judge, crop=settings)
     recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, settings, inference=args.inference)
 
@@ -48,8 +53,22 @@ def run(args: argparse.Namespace) -> int:
 
     with withdrawing(folder):
         folder.mkdir(parents=True, exist_ok=True)  # rather than find out after the drive that it cannot be
-        print(text(play(recognizer, source, folder, config, judge, bar).about))
+        played = play(recognizer, source, folder, config, judge, bar)
+        print(text(played.about))
+    if args.cloud:
+        again = open_source(args.source, config, judge, lambda sentence: None, settings)  # it was told the first time
+        print(f"cloud      {save_cloud(played, bar(again.scans), recognizer, args.cloud)}")
     return 0
+
+
+def _check_cloud(path: str | None, config: RunConfig) -> None:
+    """ValueError, before the drive is played, for a cloud that could not be written."""
+    if path is None:
+        return
+    if not config.odometry:
+        raise ValueError("--cloud needs odometry, which --no-odometry leaves out")
+    if not os.access(Path(path).resolve().parent, os.W_OK) or Path(path).is_dir():
+        raise ValueError(f"--cloud {path}: its folder is not there or cannot be written to, or it is a folder itself")
 
 
 def _free(folder: Path) -> Path:

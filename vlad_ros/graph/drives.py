@@ -99,7 +99,7 @@ class Drives:
             self._hold(Anchor(index, node.T_odom_base, FIRM))
         elif self.drive in self.placed:
             self._insert(index, self.smoother.pose(index - 1) @ step)
-        self.smoother.settle(steps=1)
+        self.smoother.settle(steps=1, refresh=False)  # odometry alone changes no pose
 
     def begin_drive(self) -> None:
         """What comes from now on is another drive, with odometry of its own."""

@@ -15,9 +15,10 @@ from vlad_ros.poses import check_rigid, interpolate, inverse, rotation_angle
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
-GRACE = 2 * SECOND  # a keyframe is told at most this long after its stamp; before that odometry makes no node
+GRACE = 30 * SECOND  # a keyframe is told at most this long after its stamp (bags are played fast); before that
+# odometry makes no node, and nobody misses it: loops join keyframes, and each of these brings the nodes before it
 SILENT = SECOND  # odometry this far behind a keyframe is not waited for
-RECENT = 5000  # odometry messages kept
+RECENT = 20_000  # odometry messages kept
 SAME_METRES, SAME_RADIANS = 0.1, np.radians(2.0)  # between a keyframe's pose and odometry's, of one body
 
 
@@ -36,6 +37,7 @@ class NodeFeed:
     def __init__(self, config: PoseGraphConfig) -> None:
         self._distance = config.node_distance
         self._odometry: deque[tuple[int, F64]] = deque(maxlen=RECENT)
+        self._ahead: deque[tuple[int, F64]] = deque(maxlen=RECENT)  # of which may still become nodes
         self._continuity = Continuity()
         self._breaks: list[int] = []
         self._pending: deque[tuple[int, F64]] = deque()
@@ -47,12 +49,14 @@ class NodeFeed:
         check_rigid(T_odom_base)
         if self._odometry and stamp < self._odometry[-1][0] - SECOND:  # the clock was set back
             self._odometry.clear()
+            self._ahead.clear()
             self._continuity.clear()
         if self._odometry and stamp <= self._odometry[-1][0]:
             return []
         if self._continuity.breaks_at(stamp, T_odom_base):
             self._breaks.append(stamp)
         self._odometry.append((stamp, T_odom_base))
+        self._ahead.append((stamp, T_odom_base))
         return [*self._release(stamp), *self._between(stamp - GRACE)]
 
     def keyframe(self, stamp: int, T_odom_base: F64) -> list[NodeAt]:
@@ -80,21 +84,25 @@ class NodeFeed:
     def _between(self, until: int) -> list[NodeAt]:
         """Nodes of odometry alone, after the last node and before the stamp `until`."""
         nodes: list[NodeAt] = []
-        if not self.same_body or self._last is None or self._odometry[-1][0] <= self._last.stamp:
-            return nodes
-        for stamp, T in tuple(self._odometry):
-            if self._last.stamp < stamp < until:
-                far = float(np.linalg.norm(T[:3, 3] - self._last.T_odom_base[:3, 3])) >= self._distance
-                if far:
-                    nodes.append(self._make(stamp, T))
+        while self.same_body and self._last is not None and self._ahead and self._ahead[0][0] < until:
+            stamp, T = self._ahead.popleft()
+            far = float(np.linalg.norm(T[:3, 3] - self._last.T_odom_base[:3, 3])) >= self._distance
+            if stamp > self._last.stamp and far:
+                nodes.append(self._make(stamp, T))
         return nodes
 
     def _compare(self, stamp: int, T: F64) -> None:
         """Whether odometry gives the same pose as the keyframe."""
-        after = next((k for k, (at, _) in enumerate(self._odometry) if at >= stamp), None)
-        if after is None or self._odometry[max(after - 1, 0)][0] > stamp:
+        before = after = None
+        for message in reversed(self._odometry):  # the newest are the nearest
+            if message[0] <= stamp:
+                before = message
+                break
+            after = message
+        if before is None or (after is None and before[0] < stamp):
             return
-        (begin, before), (end, there) = self._odometry[max(after - 1, 0)], self._odometry[after]
-        pose = there if end in (stamp, begin) else interpolate(before, there, (stamp - begin) / (end - begin))
+        pose = before[1]
+        if after is not None and before[0] < stamp:
+            pose = interpolate(pose, after[1], (stamp - before[0]) / (after[0] - before[0]))
         off = inverse(pose) @ T
         self.same_body = bool(np.linalg.norm(off[:3, 3]) <= SAME_METRES and rotation_angle(off) <= SAME_RADIANS)

@@ -25,7 +25,7 @@ from vlad_ros.graph.drives import Anchor
 from vlad_ros.graph.edits import Edit
 from vlad_ros.graph.pose_graph import LiveGraph
 from vlad_ros.graph_config import PoseGraphConfig
-from vlad_ros.poses import to_quaternion
+from vlad_ros.poses import from_quaternion, to_quaternion
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Ints
 
@@ -147,6 +147,17 @@ def write_tum(path: str | os.PathLike[str], stamps: Ints, poses: F64) -> None:
         for stamp, T in zip(stamps.tolist(), poses, strict=True):
             numbers = " ".join(f"{number:.9f}" for number in (*T[:3, 3], *to_quaternion(T)))
             file.write(f"{stamp // SECOND}.{stamp % SECOND:09d} {numbers}\n")
+
+
+def read_tum(path: str | os.PathLike[str]) -> tuple[Ints, F64]:
+    """What `write_tum` has written: stamps (N,) [ns] and poses (N, 4, 4). ValueError for anything else."""
+    try:
+        rows = [line.split() for line in Path(path).read_text().splitlines()]
+        stamps = [int(seconds) * SECOND + int(rest) for seconds, rest in (row[0].split(".") for row in rows)]
+        numbers = np.array([row[1:] for row in rows], np.float64).reshape(len(rows), 7)
+    except (OSError, ValueError, IndexError) as error:
+        raise ValueError(f"{path} is no trajectory in TUM format with nanoseconds: {error}") from error
+    return np.array(stamps, np.int64), from_quaternion(numbers[:, :3], numbers[:, 3:])
 
 
 def _stacked(matrices: list[F64], shape: tuple[int, int]) -> F64:

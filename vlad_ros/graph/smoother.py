@@ -40,6 +40,7 @@ class Smoother:
         self._tickets = 0
         self._keys: list[int] = []
         self.is_settled = True  # whether another step would change nothing
+        self._told: dict[int, F64] = {}  # poses that have been asked for since they may have changed
         self._begin()
 
     def _begin(self) -> None:
@@ -51,6 +52,7 @@ class Smoother:
         """A pose with its initial value (4, 4)."""
         self._values.insert(key, self._gtsam.Pose3(T))
         self._keys.append(key)
+        self._told[key] = T
 
     def add_prior(self, key: int, T: F64, covariance: F64) -> int:
         """Hold a pose at T (4, 4); `covariance` (6, 6) x y z, roll pitch yaw of a perturbation in the body's own axes.
@@ -75,8 +77,9 @@ class Smoother:
             self.settle(steps=1)
         self._old.append(self._slots.pop(ticket))
 
-    def settle(self, steps: int = MOST_STEPS) -> None:
-        """Take over what was added and removed, in at most so many steps of Gauss-Newton."""
+    def settle(self, steps: int = MOST_STEPS, refresh: bool = True) -> None:
+        """Take over what was added and removed, in at most so many steps of Gauss-Newton. Without `refresh` each pose
+        stays as `pose` has told it, that of a new node at its initial value."""
         result = self._isam.update(self._factors, self._values, self._old)
         self._slots.update(zip(self._new, result.getNewFactorsIndices(), strict=True))
         self._begin()
@@ -84,6 +87,8 @@ class Smoother:
             if not result.getVariablesRelinearized():
                 break
             result = self._isam.update()
+        if refresh:
+            self._told.clear()
         self.is_settled = not result.getVariablesRelinearized()
 
     def cost(self) -> float:
@@ -91,8 +96,10 @@ class Smoother:
         return 2.0 * float(self._isam.getFactorsUnsafe().error(self._isam.calculateEstimate()))
 
     def pose(self, key: int) -> F64:
-        """The estimate (4, 4) of one pose."""
-        return np.asarray(self._isam.calculateEstimatePose3(key).matrix(), np.float64)
+        """The estimate (4, 4) of one pose; all of them would be copied out of iSAM2 in 20 ms for 10,000 nodes."""
+        if key not in self._told:
+            self._told[key] = np.asarray(self._isam.calculateEstimatePose3(key).matrix(), np.float64)
+        return self._told[key]
 
     def poses(self, number: int) -> F64:
         """The estimates (number, 4, 4) of the keys 0 .. number - 1, NaN where there is none."""

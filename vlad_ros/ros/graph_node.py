@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
@@ -94,6 +94,9 @@ class GraphNode(ManagedNode):
         if self._session is not None:
             self._session.every_second(self.state == "active")
             array.status = [self._session.status(self.state)]
+        else:
+            name = f"{self.get_fully_qualified_name().lstrip('/')}: pose graph"
+            array.status = [DiagnosticStatus(name=name, message=self.state)]
         self._diagnostics.publish(array)
 
 

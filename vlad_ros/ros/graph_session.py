@@ -34,6 +34,7 @@ from vlad_ros.types import F64
 SAVE = 30.0  # s between two saves while driving
 NAMED = 10.0  # s for which diagnostics name a jump of the correction
 SILENT = 5.0  # s without input until it is named
+SETTLE = 1.0  # s for what the graph has left for later, before a trajectory is written
 
 
 def edges_of(message: PointCloud2) -> Iterator[tuple[LoopEdge, bool]]:
@@ -225,6 +226,8 @@ class GraphSession:
 
     def save_trajectory(self) -> str:
         """All drives with a pose in the map, in TUM format; what was done."""
+        with self._changing():
+            self.graph.upkeep(SETTLE)
         parts = [self.graph.trajectory(drive) for drive in sorted(self.graph.placed)]
         if not parts:
             raise ValueError("there is no trajectory yet")

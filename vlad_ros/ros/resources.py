@@ -19,6 +19,7 @@ from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
 from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.mapping.map_file import MapLock
+from vlad_ros.maps.kept_cloud import kept_clouds, save_kept
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
 from vlad_ros.ros.inputs.tf import TfOdometry, Transforms
@@ -135,10 +136,11 @@ class Resources:
 
     def request(self, name: str) -> Job:
         """Queue a service for the worker behind the earlier scans; impossible requests are refused at once."""
-        actions = {
+        actions: dict[str, Callable[[], str | Callable[[], str]]] = {
             "save_map": self._save,
             "load_map": self._load,
             "clear_map": self._clear,
+            "save_cloud": self._save_cloud,
             "relocalize": self.outputs.localisation.relocalize,
         }
         job, worker = Job(actions[name]), self._worker
@@ -263,3 +265,7 @@ class Resources:
         self.recognizer.clear_map()
         self.outputs.wipe()
         return f"{number} keyframes forgotten; the map file is as it was"
+
+    def _save_cloud(self) -> Callable[[], str]:
+        kept = kept_clouds(self.recognizer.database)
+        return lambda: save_kept(kept, self._config.cloud_path)

@@ -25,21 +25,39 @@ from vlad_ros.ros.statistics import Statistics
 from vlad_ros.stopwatch import Ledger
 from vlad_ros.types import F32, F64
 
+BROKEN = "internal error, see the node's log"
+
 
 class Job:
-    """A job to run between two scans; `wait` returns whether it succeeded, and a message."""
+    """A job to run between two scans; `wait` returns whether it succeeded, and a message. What it returns instead of a
+    message takes long and is done beside the worker."""
 
-    def __init__(self, action: Callable[[], str]) -> None:
+    def __init__(self, action: Callable[[], str | Callable[[], str]]) -> None:
         self._action = action
         self._done = threading.Event()
         self._answer = (False, "")
 
     def run(self) -> None:
         """Run the job, in the worker's thread."""
+        self._do(self._action)
+
+    def _do(self, action: Callable[[], str | Callable[[], str]]) -> None:
         try:
-            self.refuse_or_accept(True, self._action())
+            done = action()
         except (ValueError, OSError) as error:
             self.refuse_or_accept(False, str(error))
+        else:
+            if isinstance(done, str):
+                self.refuse_or_accept(True, done)
+            else:
+                threading.Thread(target=self._do_beside, args=(done,), name="vlad_job").start()
+
+    def _do_beside(self, action: Callable[[], str | Callable[[], str]]) -> None:
+        try:
+            self._do(action)
+        except Exception:
+            self.refuse_or_accept(False, BROKEN)
+            raise  # into the log, by the thread itself
 
     def refuse_or_accept(self, success: bool, sentence: str) -> None:
         """Set the result and wake the waiting thread."""
@@ -148,7 +166,7 @@ class Worker(threading.Thread):
             except Exception:
                 self._listener.failed(traceback.format_exc())
                 if isinstance(item, Job):
-                    item.refuse_or_accept(False, "internal error, see the node's log")
+                    item.refuse_or_accept(False, BROKEN)
             self._statistics.worked()
 
     def finish(self) -> int:

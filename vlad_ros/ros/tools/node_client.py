@@ -97,16 +97,17 @@ class NodeClient:
         return {key[6:]: int(value) for key, value in self.diagnostics.items() if key.startswith("count ")}
 
     def call(self, kind: Any, service: str, request: Any, timeout: float = 60.0) -> Any:
-        """Call `name`/`service`; TimeoutError, an OSError, if there is no answer."""
-        client = self.node.create_client(kind, f"{self.name}/{service}")
+        """Call `name`/`service`, or a `service` by its whole name; TimeoutError, an OSError, if there is no answer."""
+        whole = service if service.startswith("/") else f"{self.name}/{service}"
+        client = self.node.create_client(kind, whole)
         try:
             if not client.wait_for_service(timeout):
-                raise TimeoutError(f"{self.name}/{service}: no such service in {timeout:.0f} s")
+                raise TimeoutError(f"{whole}: no such service in {timeout:.0f} s")
             time.sleep(MEET_S)
             future, answered = client.call_async(request), threading.Event()
             future.add_done_callback(lambda _: answered.set())
             if not answered.wait(timeout):
-                raise TimeoutError(f"{self.name}/{service}: no answer in {timeout:.0f} s")
+                raise TimeoutError(f"{whole}: no answer in {timeout:.0f} s")
             return future.result()
         finally:
             self.node.destroy_client(client)

@@ -15,6 +15,9 @@ from typing import Any
 
 from vlad_ros.ros.environment import RUNTIME, dds_profile
 
+NONE: Mapping[str, str] = {}
+CORRECTIONS = {"keyframes": "vlad_graph/corrections"}  # remapping of the node beside a pose graph
+
 
 class NodeProcess:
     """A node in its own process, started in `folder` (None: here); its output goes to `log`. Ended by SIGINT, after
@@ -51,15 +54,27 @@ class NodeProcess:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def node_command(parameters: Mapping[str, Any]) -> list[str]:
-    """The command that starts the node `vlad`, with autostart and these parameters on top of the defaults."""
-    argv = [sys.executable, "-m", "vlad_ros.ros.node", "--ros-args", "-r", "__node:=vlad"]
-    for name, value in {"autostart": True, **parameters}.items():
-        argv += ["-p", f"{name}:={json.dumps(value)}"]
+def node_command(
+    parameters: Mapping[str, Any], remappings: Mapping[str, str] = NONE, name: str = "vlad", module: str = "node"
+) -> list[str]:
+    """The command that starts the node `name`, with autostart and these parameters on top of the defaults."""
+    argv = [sys.executable, "-m", f"vlad_ros.ros.{module}", "--ros-args", "-r", f"__node:={name}"]
+    for topic, other in remappings.items():
+        argv += ["-r", f"{topic}:={other}"]
+    for parameter, value in {"autostart": True, **parameters}.items():
+        argv += ["-p", f"{parameter}:={json.dumps(value)}"]
     return argv
 
 
-def start_node(folder: Path, parameters: Mapping[str, Any]) -> NodeProcess:
+def start_node(folder: Path, parameters: Mapping[str, Any], remappings: Mapping[str, str] = NONE) -> NodeProcess:
     """The node, in the environment that the launch file gives it; its log is `folder`/node.log."""
     wanted = {name: value for name, value in (RUNTIME | dds_profile()).items() if name not in os.environ}
-    return NodeProcess(node_command(parameters), wanted, folder / "node.log")
+    return NodeProcess(node_command(parameters, remappings), wanted, folder / "node.log")
+
+
+def start_graph(folder: Path, parameters: Mapping[str, Any]) -> NodeProcess:
+    """The pose graph's node, as slam.launch.py starts it beside the node, which then is to hear `CORRECTIONS`; its log
+    is `folder`/graph.log."""
+    heard = {name: f"vlad/{name}" for name in ("keyframes", "loop_closures", "pose")}
+    command = node_command(parameters, heard, "vlad_graph", "graph_node")
+    return NodeProcess(command, {}, folder / "graph.log")
