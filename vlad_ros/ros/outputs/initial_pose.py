@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pose for a localiser: told once where it asks for it on a topic, and in the answer to `~/query`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from vlad_ros.config import NodeConfig
+from vlad_ros.drive.jumps import Continuity
+from vlad_ros.graph.node_edges import drift_covariance
+from vlad_ros.loops.described import Described
+from vlad_ros.loops.relocalisation import MapPose
+from vlad_ros.loops.standing import Guess, Hint, StandingSearch, believed, is_searchable
+from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.poses import inverse, skew, yaw
+from vlad_ros.ros.listener import Listener
+from vlad_ros.ros.outputs.messages import pose_message, to_pose, to_time
+from vlad_ros.ros.qos import LATCHED, RELIABLE
+from vlad_ros.stamps import SECOND, from_time
+from vlad_ros.stopwatch import stage
+from vlad_ros.types import F32, F64, Keyframe
+
+PERIOD = SECOND  # ns between two scans that are searched
+PATIENCE = 5 * SECOND  # ns for a localiser to settle; a request that does not end until then asks again
+FAR = 20.0  # m that the newest local map's place is carried on by odometry
+
+
+class View(NamedTuple):
+    """The newest scan: points (N, 4) in the body frame, the raster given with it or None, stamp [ns], odometry."""
+
+    points: F32
+    raster: F32 | None
+    stamp: int
+    T_odom_base: F64 | None
+
+
+class InitialPose:
+    """Called by the worker alone, except `values`. It searches until a place is found, is then silent, and begins
+    again when asked to or with a new session: the map was replaced, or the vehicle carried away."""
+
+    def __init__(
+        self, node: LifecycleNode, recognizer: PlaceRecognizer, config: NodeConfig, listener: Listener
+    ) -> None:
+        self._node, self._recognizer, self._listener = node, recognizer, listener
+        self._config = config
+        self._search = StandingSearch(recognizer.calibration, recognizer.config)
+        topic = config.initial_pose_topic
+        self._publisher = node.create_publisher(PoseWithCovarianceStamped, topic, RELIABLE) if topic else None
+        self._candidates = node.create_publisher(PoseArray, "~/candidates", LATCHED)
+        self._continuity = Continuity()
+        self._since = 0  # stamp [ns] since when odometry has not jumped
+        self._newest: View | None = None
+        self._requested = False
+        self._told: MapPose | None = None
+        self.restart()
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        self._node.destroy_publisher(self._candidates)
+        if self._publisher is not None:
+            self._node.destroy_publisher(self._publisher)
+
+    def restart(self, hint: Hint | None = None) -> None:
+        """Search again, with a `hint` only around it."""
+        self._seeking, self._hint = True, hint
+        self._searched: int | None = None  # stamp [ns] of the last scan that was
+        self._scans = 0  # that were
+        self._session = self._recognizer.session
+        self._local: Keyframe | None = None  # the newest keyframe with a local map
+
+    def request(self, wanted: bool) -> None:
+        """A localiser's own request, which may be repeated while it holds: it begins a search where it is new, or holds
+        still PATIENCE after the last finding."""
+        stamp = self._newest.stamp if self._newest is not None else 0
+        late = self._told is None or abs(stamp - self._told.stamp) >= PATIENCE
+        if wanted and not self._seeking and (late or not self._requested):
+            self.restart(self._hint)
+        self._requested = wanted
+
+    def look(self, view: View) -> None:
+        """The newest scan, after its keyframes were answered."""
+        if self._recognizer.session != self._session:
+            self.restart()
+        self._newest = view
+        if view.T_odom_base is None:
+            self._continuity.clear()
+            self._since = view.stamp
+        elif self._continuity.breaks_at(view.stamp, view.T_odom_base):
+            self._since = view.stamp
+        due = self._searched is None or not 0 <= view.stamp - self._searched < PERIOD
+        if self._publisher is None or not self._seeking or not due:
+            return
+        if is_searchable(self._recognizer.database, self._session):
+            self._searched, self._scans = view.stamp, self._scans + 1
+            found = believed(self._guesses(view))
+            if found is not None:
+                self._tell(found.pose)
+
+    def observe(self, described: Described, pose: MapPose | None) -> None:
+        """A keyframe has been answered, and perhaps a `pose` found by several."""
+        if described.keyframe.is_local_map:
+            self._local = described.keyframe
+        if pose is not None and self._seeking and is_searchable(self._recognizer.database, self._session):
+            self._tell(self._carried(pose, described.keyframe.T_odom_base))
+
+    def query(self) -> str:
+        """The answer to a question for the pose, from the newest scan and local map; ValueError where there is none.
+        Both are JSON."""
+        begun, asked = time.monotonic(), self._now()
+        view, database = self._newest, self._recognizer.database
+        if view is None:
+            raise ValueError(json.dumps({"error": "no_scan_received"}))
+        if not is_searchable(database, self._recognizer.session):
+            raise ValueError(json.dumps({"error": "no_other_session_in_the_map"}))
+        guesses = self._guesses(view)
+        if believed(guesses) is None:
+            by_map = self._guesses_of_local_map()
+            guesses = by_map if believed(by_map) is not None else guesses
+        self._publish_candidates(view.stamp, guesses)
+        told = [_summary(guess) for guess in guesses]
+        runtime = time.monotonic() - begun
+        answer: dict[str, Any] = {
+            "candidate_count": len(told),
+            "scan_point_count": len(view.points),
+            "runtime_sec": round(runtime, 3),
+            "scan_stamp_sec": view.stamp / SECOND,
+            "scan_age_sec": round((asked - view.stamp) / SECOND, 3),
+            "candidate_age_sec": round((asked - view.stamp) / SECOND + runtime, 3),
+            "candidates": told,
+        }
+        if told:
+            answer["top"] = told[0]
+        if believed(guesses) is None:
+            raise ValueError(json.dumps({"error": "no_place_is_probable_enough", **answer}))
+        return json.dumps(answer)
+
+    def values(self) -> dict[str, str]:
+        """Values shown in diagnostics."""
+        if self._publisher is None:
+            return {}
+        told, searched = self._told, f"searching, {self._scans} scans without a place"
+        if not self._seeking and told is not None:
+            x, y = np.round(told.T_map_base[:2, 3], 2)
+            searched = f"x {x} m, y {y} m at {told.stamp / SECOND:.3f} s, from {self._scans} scans"
+        return {"initial pose": searched}
+
+    @stage("stand")
+    def _guesses(self, view: View) -> list[Guess]:
+        """By the newest scan alone."""
+        seen = self._recognizer.describer.see(view.points, view.raster)
+        query = Keyframe(
+            self._recognizer.session, view.stamp, seen.descriptor, seen.descriptor, geometry=seen.geometry()
+        )
+        return self._search.guesses(query, self._recognizer.database, self._hint)
+
+    def _guesses_of_local_map(self) -> list[Guess]:
+        """By the newest keyframe with a local map, carried on to the newest scan; none where it lies too far back."""
+        local, view = self._local, self._newest
+        if local is None or view is None or local.T_odom_base is None or view.T_odom_base is None:
+            return []
+        way = inverse(local.T_odom_base) @ view.T_odom_base
+        if local.stamp < self._since or np.linalg.norm(way[:3, 3]) > FAR:
+            return []
+        found = self._search.guesses(local, self._recognizer.database)
+        carried = [dataclasses.replace(one, pose=self._carried(one.pose, local.T_odom_base)) for one in found]
+        return [one for one in carried if self._hint is None or self._hint.holds(one.pose.T_map_base)]
+
+    def _carried(self, pose: MapPose, T_odom_base: F64 | None) -> MapPose:
+        """A keyframe's pose carried on to the newest scan, where odometry leads there from its `T_odom_base`."""
+        view = self._newest
+        if view is None or T_odom_base is None or view.T_odom_base is None or pose.stamp < self._since:
+            return pose
+        return carry(pose, inverse(T_odom_base) @ view.T_odom_base, view.stamp)
+
+    def _tell(self, pose: MapPose) -> None:
+        self._seeking, self._hint, self._told = False, None, pose
+        if self._publisher is not None:
+            self._publisher.publish(pose_message(pose, self._config.map_frame))
+            x, y = pose.T_map_base[:2, 3]
+            self._listener.inform(
+                f"initial pose on {self._publisher.topic_name}: x {x:.1f} m, y {y:.1f} m, "
+                f"{math.degrees(yaw(pose.T_map_base)):.0f} deg in {self._config.map_frame}"
+            )
+
+    def _publish_candidates(self, stamp: int, guesses: list[Guess]) -> None:
+        header = Header(stamp=to_time(stamp), frame_id=self._config.map_frame)
+        self._candidates.publish(PoseArray(header=header, poses=[to_pose(one.pose.T_map_base) for one in guesses]))
+
+    def _now(self) -> int:
+        return from_time(self._node.get_clock().now().to_msg())
+
+
+def carry(pose: MapPose, T_then_now: F64, stamp: int) -> MapPose:
+    """The pose at `stamp` [ns] of a body that has moved by `T_then_now` (4, 4) since, by odometry."""
+    T = pose.T_map_base @ T_then_now
+    J = np.eye(6)
+    J[:3, 3:] = -skew(T[:3, 3] - pose.T_map_base[:3, 3])
+    return MapPose(pose.id, stamp, T, J @ pose.covariance @ J.T + drift_covariance(T_then_now))
+
+
+def _summary(guess: Guess) -> dict[str, float]:
+    x, y, heading = *guess.pose.T_map_base[:2, 3], math.degrees(yaw(guess.pose.T_map_base))
+    return {
+        "x": round(float(x), 3),
+        "y": round(float(y), 3),
+        "yaw_deg": round(heading, 2),
+        "score": round(guess.probability, 4),
+    }
