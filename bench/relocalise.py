@@ -8,7 +8,7 @@ Simulated worlds, aliased ones among them: the map is made on one day, by local 
 way on another, with other parked cars, others that move, and a scan a second until a place is believed. Development
 sequences in the folder that VLAD_DATA names: one scan a place, for nobody stood there; "between" are scans between
 those of the map, of the same pass, "revisits" are of another pass. "Outside" are places that the map does not hold:
-all that is told there is wrong.
+all that is told there is wrong. "Seconds" are those between the scans and the CPU's for the search.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Told:
-    """What one robot was told: after how many scans (None: nothing), by how many seconds of work, rightly or not."""
+    """What one robot was told: after how many scans (None: nothing), by how many CPU seconds of work, rightly or not."""
 
     scans: int | None
     work: float
@@ -98,13 +98,13 @@ def ask(recognizer: PlaceRecognizer, search: StandingSearch, spot: Spot, number:
     """Show a robot's scans until its place is believed."""
     work, shown = 0.0, 0
     for shown, scan in enumerate(spot.scans, start=1):
-        begun = time.perf_counter()
+        begun = time.process_time()
         points = crop(scan, recognizer.config, recognizer.describer.bev)
         seen = recognizer.describer.see(points)
         stamp = (LATER + 10 * number + shown) * SECOND
         query = Keyframe(recognizer.session, stamp, seen.descriptor, seen.descriptor, geometry=seen.geometry())
         found = believed(search.guesses(query, recognizer.database))
-        work += time.perf_counter() - begun
+        work += time.process_time() - begun
         if found is not None:
             right = is_right(*edge_error(found.pose.T_map_base, np.eye(4), spot.T_map_base))
             return Told(shown, work, right, spot.outside)

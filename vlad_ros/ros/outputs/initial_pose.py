@@ -97,9 +97,7 @@ class InitialPose:
         elif self._continuity.breaks_at(view.stamp, view.T_odom_base):
             self._since = view.stamp
         due = self._searched is None or not 0 <= view.stamp - self._searched < PERIOD
-        if self._publisher is None or not self._seeking or not due:
-            return
-        if is_searchable(self._recognizer.database, self._session):
+        if due and self._is_wanted():
             self._searched, self._scans = view.stamp, self._scans + 1
             found = believed(self._guesses(view))
             if found is not None:
@@ -109,7 +107,7 @@ class InitialPose:
         """A keyframe has been answered, and perhaps a `pose` found by several."""
         if described.keyframe.is_local_map:
             self._local = described.keyframe
-        if pose is not None and self._seeking and is_searchable(self._recognizer.database, self._session):
+        if pose is not None and self._is_wanted():
             self._tell(self._carried(pose, described.keyframe.T_odom_base))
 
     def query(self) -> str:
@@ -180,6 +178,11 @@ class InitialPose:
         if view is None or T_odom_base is None or view.T_odom_base is None or pose.stamp < self._since:
             return pose
         return carry(pose, inverse(T_odom_base) @ view.T_odom_base, view.stamp)
+
+    def _is_wanted(self) -> bool:
+        """Whether a finding is to be told: not before somebody listens, for it is told once."""
+        listened = self._publisher is not None and self._publisher.get_subscription_count() > 0
+        return self._seeking and listened and is_searchable(self._recognizer.database, self._session)
 
     def _tell(self, pose: MapPose) -> None:
         self._seeking, self._hint, self._told = False, None, pose
