@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from vlad_ros.config import RecognizerConfig
@@ -77,7 +78,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Told:
-    """What one robot was told: after how many scans (None: nothing), by how many CPU seconds of work, rightly or not."""
+    """What one robot was told: after how many scans (None: nothing) and CPU seconds of work, rightly or not."""
 
     scans: int | None
     work: float
@@ -257,6 +258,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not os.environ.get("VLAD_DATA"):
         print("relocalise: VLAD_DATA names no folder with sequences: simulated worlds only", file=sys.stderr)
+    torch.set_num_threads(1)  # the CPU's seconds are then not those of threads that wait for each other
     recognizer = PlaceRecognizer.from_pretrained(arguments.weights, "cpu", CONFIG)
     print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
     table = []
