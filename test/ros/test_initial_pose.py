@@ -110,7 +110,7 @@ def test_the_localiser_is_told_once(street: Street) -> None:
     assert from_time(message.header.stamp) <= street.clock
     street.stand(3)
     assert len(street.told) == 1, "a pose is told twice"
-    assert street.robot.diagnostics["initial pose"].endswith("from 1 scans")
+    assert street.robot.diagnostics["initial pose"].endswith("scans searched: 1")
     assert int(street.robot.diagnostics["keyframes in the map"]) == before, "a scan that was searched is in the map"
 
 

@@ -95,7 +95,7 @@ def places(closures: Sequence[LoopClosure], database: KeyframeDatabase, hint: Hi
         if T_map_match is None or closure.T_match_query is None or closure.covariance is None:
             continue
         T = T_map_match @ closure.T_match_query
-        same = [n for n, guess in enumerate(found) if _agree(T, guess.pose.T_map_base)]
+        same = [n for n, guess in enumerate(found) if same_place(T, guess.pose.T_map_base)]
         if same:
             found[same[0]] = dataclasses.replace(found[same[0]], loops=found[same[0]].loops + 1)
         elif hint is None or hint.holds(T):
@@ -112,6 +112,7 @@ def believed(guesses: Sequence[Guess]) -> Guess | None:
     return guesses[0] if sure else None
 
 
-def _agree(A: F64, B: F64) -> bool:
+def same_place(A: F64, B: F64) -> bool:
+    """Whether two poses (4, 4) agree."""
     error = inverse(A) @ B
     return bool(np.linalg.norm(error[:3, 3]) <= AGREE_METRES and rotation_angle(error) <= AGREE_ANGLE)

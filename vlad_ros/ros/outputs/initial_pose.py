@@ -19,7 +19,7 @@ from vlad_ros.drive.jumps import Continuity
 from vlad_ros.graph.node_edges import drift_covariance
 from vlad_ros.loops.described import Described
 from vlad_ros.loops.relocalisation import MapPose
-from vlad_ros.loops.standing import Guess, Hint, StandingSearch, believed, is_searchable
+from vlad_ros.loops.standing import Guess, Hint, StandingSearch, believed, is_searchable, same_place
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import inverse, skew, yaw
 from vlad_ros.ros.listener import Listener
@@ -104,11 +104,15 @@ class InitialPose:
                 self._tell(found.pose)
 
     def observe(self, described: Described, pose: MapPose | None) -> None:
-        """A keyframe has been answered, and perhaps a `pose` found by several."""
-        if described.keyframe.is_local_map:
-            self._local = described.keyframe
+        """A keyframe has been answered, and perhaps a `pose` found that several agree on. They overlap, and could share
+        an error: it is told where the keyframe alone, held against what contradicts it, says the same."""
+        keyframe = described.keyframe
+        if keyframe.is_local_map:
+            self._local = keyframe
         if pose is not None and self._is_wanted():
-            self._tell(self._carried(pose, described.keyframe.T_odom_base))
+            found = believed(self._search.guesses(keyframe, self._recognizer.database, self._hint))
+            if found is not None and same_place(found.pose.T_map_base, pose.T_map_base):
+                self._tell(self._carried(found.pose, keyframe.T_odom_base))
 
     def query(self) -> str:
         """The answer to a question for the pose, from the newest scan and local map; ValueError where there is none.
@@ -145,10 +149,10 @@ class InitialPose:
         """Values shown in diagnostics."""
         if self._publisher is None:
             return {}
-        told, searched = self._told, f"searching, {self._scans} scans without a place"
+        told, searched = self._told, f"searching, scans without a place: {self._scans}"
         if not self._seeking and told is not None:
             x, y = np.round(told.T_map_base[:2, 3], 2)
-            searched = f"x {x} m, y {y} m at {told.stamp / SECOND:.3f} s, from {self._scans} scans"
+            searched = f"x {x} m, y {y} m at {told.stamp / SECOND:.3f} s; scans searched: {self._scans}"
         return {"initial pose": searched}
 
     @stage("stand")
