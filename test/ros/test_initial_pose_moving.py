@@ -54,16 +54,16 @@ class Vehicle:
     def odometry(self, i: int) -> np.ndarray:
         return inverse(T_MAP_ODOM) @ self.poses[i]
 
-    def drive(self, indices: range, shown: slice = slice(None), jump: float = 0.0) -> int:
-        """Show the scans, of which the search for single scans sees the points `shown`; the last stamp."""
+    def drive(self, indices: range, shown: slice = slice(None), elsewhere: int = 0) -> int:
+        """Show the scans, and to the search for single scans these points of them, or of those so many further on; the
+        last stamp."""
         stamp = 0
         for i in indices:
             stamp, T = (2000 + i) * SECOND, self.odometry(i)
-            T[0, 3] += jump
             for item in self.recognizer.step(self.scans[i], stamp, None, T):
                 finding = self.relocaliser.observe(item.keyframe_id, item.closures, self.recognizer.database)
                 self.initial_pose.observe(item, finding.pose)
-            self.initial_pose.look(View(self.scans[i][shown], None, stamp, T))
+            self.initial_pose.look(View(self.scans[(i + elsewhere) % LENGTH][shown], None, stamp, T))
         return stamp
 
 
@@ -82,7 +82,7 @@ def street():
     return recognizer, drive.scans[half:], poses[half:]
 
 
-FEW = slice(0, None, 400)  # of a scan's points: too few to be recognised by
+FEW = slice(0, None, 40)  # of a scan's points: too few to be recognised by, enough to fit into a local map
 
 
 def check(T: np.ndarray, true: np.ndarray) -> None:
@@ -108,9 +108,22 @@ def test_a_question_is_answered_by_the_local_map_where_the_scan_does_not_suffice
     assert answer["scan_stamp_sec"] == last / SECOND
     assert np.hypot(top["x"] - true[0, 3], top["y"] - true[1, 3]) < 0.5
     assert not vehicle.told, "nobody listens, and it is told"
-    vehicle.drive(range(16, 17), FEW, jump=30.0)
+    carried = View(vehicle.scans[40][FEW], None, last + SECOND, vehicle.odometry(15))
+    vehicle.initial_pose.look(carried)  # with wheels that stand still
     with pytest.raises(ValueError, match="no_place_is_probable_enough"):
-        vehicle.initial_pose.query()  # odometry does not lead from the local map to here
+        vehicle.initial_pose.query()
+    jumped = View(vehicle.scans[15][FEW], None, last + 2 * SECOND, vehicle.odometry(15) + 30.0 * np.eye(4, k=3))
+    vehicle.initial_pose.look(jumped)
+    with pytest.raises(ValueError, match="no_place_is_probable_enough"):
+        vehicle.initial_pose.query()
+
+
+def test_a_vehicle_that_is_carried_is_not_told_where_it_was(street):
+    """Keyframes agree, and the newest scans are from elsewhere: at most these tell, and where they are."""
+    vehicle = Vehicle(*street, listeners=1)
+    vehicle.drive(range(24), FEW, elsewhere=20)
+    for message in vehicle.told:
+        check(decode_pose(message.pose.pose), vehicle.poses[(stamp_of(message) // SECOND - 2000 + 20) % LENGTH])
 
 
 def test_a_pose_is_carried_with_its_covariance():

@@ -20,6 +20,7 @@ from vlad_ros.graph.node_edges import drift_covariance
 from vlad_ros.loops.described import Described
 from vlad_ros.loops.relocalisation import MapPose
 from vlad_ros.loops.standing import Guess, Hint, StandingSearch, believed, is_searchable, same_place
+from vlad_ros.loops.verification import Verifier
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import inverse, skew, yaw
 from vlad_ros.ros.listener import Listener
@@ -53,6 +54,7 @@ class InitialPose:
         self._node, self._recognizer, self._listener = node, recognizer, listener
         self._config = config
         self._search = StandingSearch(recognizer.calibration, recognizer.config)
+        self._verifier = Verifier()
         topic = config.initial_pose_topic
         self._publisher = node.create_publisher(PoseWithCovarianceStamped, topic, RELIABLE) if topic else None
         self._candidates = node.create_publisher(PoseArray, "~/candidates", LATCHED)
@@ -99,7 +101,7 @@ class InitialPose:
         due = self._searched is None or not 0 <= view.stamp - self._searched < PERIOD
         if due and self._is_wanted():
             self._searched, self._scans = view.stamp, self._scans + 1
-            found = believed(self._guesses(view))
+            found = believed(self._guesses(self._scan(view)))
             if found is not None:
                 self._tell(found.pose)
 
@@ -107,12 +109,14 @@ class InitialPose:
         """A keyframe has been answered, and perhaps a `pose` found that several agree on. They overlap, and could share
         an error: it is told where the keyframe alone, held against what contradicts it, says the same."""
         keyframe = described.keyframe
+        if keyframe.session != self._recognizer.session:  # the end of a drive before the clock was set back
+            return
         if keyframe.is_local_map:
             self._local = keyframe
         if pose is not None and self._is_wanted():
-            found = believed(self._search.guesses(keyframe, self._recognizer.database, self._hint))
+            found = believed(self._guesses(keyframe))
             if found is not None and same_place(found.pose.T_map_base, pose.T_map_base):
-                self._tell(self._carried(found.pose, keyframe.T_odom_base))
+                self._tell_now(found.pose, keyframe)
 
     def query(self) -> str:
         """The answer to a question for the pose, from the newest scan and local map; ValueError where there is none.
@@ -123,9 +127,10 @@ class InitialPose:
             raise ValueError(json.dumps({"error": "no_scan_received"}))
         if not is_searchable(database, self._recognizer.session):
             raise ValueError(json.dumps({"error": "no_other_session_in_the_map"}))
-        guesses = self._guesses(view)
+        scan = self._scan(view)
+        guesses = self._guesses(scan)
         if believed(guesses) is None:
-            by_map = self._guesses_of_local_map()
+            by_map = self._guesses_of_local_map(scan)
             guesses = by_map if believed(by_map) is not None else guesses
         self._publish_candidates(view.stamp, guesses)
         told = [_summary(guess) for guess in guesses]
@@ -143,6 +148,7 @@ class InitialPose:
             answer["top"] = told[0]
         if believed(guesses) is None:
             raise ValueError(json.dumps({"error": "no_place_is_probable_enough", **answer}))
+        self._hint = None  # it was for this finding
         return json.dumps(answer)
 
     def values(self) -> dict[str, str]:
@@ -156,32 +162,47 @@ class InitialPose:
         return {"initial pose": searched}
 
     @stage("stand")
-    def _guesses(self, view: View) -> list[Guess]:
-        """By the newest scan alone."""
+    def _scan(self, view: View) -> Keyframe:
+        """The newest scan as a keyframe of its own, which is added to no map."""
         seen = self._recognizer.describer.see(view.points, view.raster)
-        query = Keyframe(
-            self._recognizer.session, view.stamp, seen.descriptor, seen.descriptor, geometry=seen.geometry()
+        return Keyframe(
+            session=self._recognizer.session,
+            stamp=view.stamp,
+            descriptor=seen.descriptor,
+            scan_descriptor=seen.descriptor,
+            T_odom_base=view.T_odom_base,
+            geometry=seen.geometry(),
         )
+
+    def _guesses(self, query: Keyframe) -> list[Guess]:
         return self._search.guesses(query, self._recognizer.database, self._hint)
 
-    def _guesses_of_local_map(self) -> list[Guess]:
-        """By the newest keyframe with a local map, carried on to the newest scan; none where it lies too far back."""
-        local, view = self._local, self._newest
-        if local is None or view is None or local.T_odom_base is None or view.T_odom_base is None:
+    def _guesses_of_local_map(self, scan: Keyframe) -> list[Guess]:
+        """By the newest keyframe with a local map, carried on to the newest scan; none where nothing leads there."""
+        way = None if self._local is None else self._way(self._local, scan)
+        if self._local is None or way is None:
             return []
-        way = inverse(local.T_odom_base) @ view.T_odom_base
-        if local.stamp < self._since or np.linalg.norm(way[:3, 3]) > FAR:
-            return []
-        found = self._search.guesses(local, self._recognizer.database)
-        carried = [dataclasses.replace(one, pose=self._carried(one.pose, local.T_odom_base)) for one in found]
-        return [one for one in carried if self._hint is None or self._hint.holds(one.pose.T_map_base)]
+        found = self._guesses(self._local)
+        return [dataclasses.replace(one, pose=carry(one.pose, way, scan.stamp)) for one in found]
 
-    def _carried(self, pose: MapPose, T_odom_base: F64 | None) -> MapPose:
-        """A keyframe's pose carried on to the newest scan, where odometry leads there from its `T_odom_base`."""
+    def _way(self, keyframe: Keyframe, scan: Keyframe) -> F64 | None:
+        """T_keyframe_scan by odometry; None where it jumps, leads far, or the scan does not fit there into the
+        keyframe's own surroundings: a vehicle that is carried does not turn its wheels."""
+        if keyframe.T_odom_base is None or scan.T_odom_base is None or keyframe.stamp < self._since:
+            return None
+        way = inverse(keyframe.T_odom_base) @ scan.T_odom_base
+        if np.linalg.norm(way[:3, 3]) > FAR or keyframe.geometry is None or scan.geometry is None:
+            return None
+        seen = self._verifier.verify(scan.geometry, keyframe.geometry).T_match_query
+        return way if seen is not None and same_place(seen, way) else None
+
+    def _tell_now(self, pose: MapPose, keyframe: Keyframe) -> None:
+        """Tell a keyframe's pose, carried on to the newest scan where that is later."""
         view = self._newest
-        if view is None or T_odom_base is None or view.T_odom_base is None or pose.stamp < self._since:
-            return pose
-        return carry(pose, inverse(T_odom_base) @ view.T_odom_base, view.stamp)
+        if view is None or view.stamp <= keyframe.stamp:
+            self._tell(pose)
+        elif (way := self._way(keyframe, self._scan(view))) is not None:
+            self._tell(carry(pose, way, view.stamp))
 
     def _is_wanted(self) -> bool:
         """Whether a finding is to be told: not before somebody listens, for it is told once."""
