@@ -4,8 +4,8 @@
 Scans of a standing vehicle agree with each other's errors, so that none confirms another (`Relocaliser` asks three
 keyframes of a moving one). A single scan has to be enough, and is held against what contradicts it instead: all its
 candidates are verified, places that exclude each other share their probability, and one is believed from LEAST on where
-AGREEING keyframes of the map say the same. Both were chosen on simulated worlds, aliased ones among them (seeds 80000
-and 81000 of bench/relocalise.py), and on the development sequences.
+AGREEING keyframes of the map say the same. Both were chosen on simulated worlds, aliased ones among them, of seeds from
+80000 and 81000 on; `bench/relocalise.py` measures on others.
 """
 
 from __future__ import annotations
