@@ -159,6 +159,15 @@ class NodeConfig(Checked):
     autosave_period: float = option(0.0, "period of saving the map; 0: off", "s", 0.0, 86400.0)
     cloud_path: str = option("cloud.ply", "file that ~/save_cloud writes (PLY): what keyframes keep of their clouds")
     map_frame: str = option("map", "frame of ~/pose: the odometry frame of the first session in the map")
+    initial_pose_topic: str = option(
+        "", "tell a localiser each pose found in a loaded map, once, on this topic (/initialpose); empty: off"
+    )
+    relocalize_topic: str = option(
+        "", "a std_msgs/Bool, true, on this topic asks for the pose again (/reinitialization_requested); empty: off"
+    )
+    hint_radius: float = option(
+        20.0, "a pose on ~/hint restricts the search to this around it, at least to 3 of its sigmas", "m", 0.1, 10000.0
+    )
     lio_sam: bool = option(False, "publish accepted edges as [t_query, t_match] on lio_loop/loop_closure_detection")
     node_edges: bool = option(False, "publish accepted edges between the nodes announced on keyframes, on ~/node_edges")
 

@@ -36,7 +36,7 @@ class PlaceNode(ManagedNode):
         self._resources: Resources | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._every_second, clock=self.steady)
-        for name in ("save_map", "load_map", "clear_map", "save_cloud", "relocalize"):
+        for name in ("save_map", "load_map", "clear_map", "save_cloud", "relocalize", "query"):
             self.create_service(Trigger, f"~/{name}", self._service(name))
 
     # Reports from the other parts.

@@ -21,6 +21,7 @@ from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.mapping.map_file import MapLock
 from vlad_ros.maps.kept_cloud import kept_clouds, save_kept
 from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.ros.inputs.requests import Requests
 from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
 from vlad_ros.ros.inputs.tf import TfOdometry, Transforms
 from vlad_ros.ros.listener import Listener
@@ -77,6 +78,7 @@ class Resources:
                 node, config, self.inputs, self.outputs, listener, statistics, self._later
             )
             undo.callback(self.subscriptions.close)
+            undo.callback(Requests(node, config, self.outputs.initial_pose, listener, self._later).close)
             self.taken = Taken(node, self._intakes)
             undo.callback(self.taken.close)
             self._undo = undo.pop_all()
@@ -141,7 +143,8 @@ class Resources:
             "load_map": self._load,
             "clear_map": self._clear,
             "save_cloud": self._save_cloud,
-            "relocalize": self.outputs.localisation.relocalize,
+            "relocalize": self.outputs.relocalize,
+            "query": self.outputs.initial_pose.query,
         }
         job, worker = Job(actions[name]), self._worker
         if not self._config.map_path and name in ("save_map", "load_map"):
@@ -194,7 +197,7 @@ class Resources:
             "scans waiting": str(worker.queue.scans() if worker else 0),
             "deskew": worker.reader.state if worker else "",
         }
-        values |= self.outputs.localisation.values()
+        values |= self.outputs.localisation.values() | self.outputs.initial_pose.values()
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None:
             values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"

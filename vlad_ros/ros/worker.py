@@ -20,6 +20,7 @@ from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.loops.described import Described
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.listener import Listener
+from vlad_ros.ros.outputs.initial_pose import View
 from vlad_ros.ros.outputs.messages import raster_of
 from vlad_ros.ros.statistics import Statistics
 from vlad_ros.stopwatch import Ledger
@@ -133,6 +134,9 @@ class Audience(Protocol):
     def publish(self, described: list[Described]) -> None:
         """Keyframes that have been answered."""
 
+    def look(self, view: View) -> None:
+        """A scan, after its keyframes."""
+
 
 class Worker(threading.Thread):
     """Processes scans and jobs until `finish`."""
@@ -217,6 +221,7 @@ class Worker(threading.Thread):
             self._relay_counters()
         self._statistics.used(pose is not None, self._moved(pose))
         self._audience.publish(described)
+        self._audience.look(View(points, raster, scan.stamp, pose))
         return described
 
     def _points(self, scan: PendingScan) -> F32 | None:

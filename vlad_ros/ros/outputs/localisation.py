@@ -37,8 +37,8 @@ class Localisation:
         self._misplaced: list[range] = []
         self._last: MapPose | None = None
 
-    def observe(self, described: Described) -> None:
-        """Update the vehicle's place from a keyframe."""
+    def observe(self, described: Described) -> MapPose | None:
+        """Update the vehicle's place from a keyframe; the pose that it tells, if any."""
         id, database = described.keyframe_id, self._recognizer.database
         # Loops with keyframes that odometry has misplaced give no information about the vehicle's place.
         closures = [loop for loop in described.closures if not any(loop.match_id in ids for ids in self._misplaced)]
@@ -52,6 +52,7 @@ class Localisation:
         if finding.pose is not None:
             self._confirmed, self._last = id, finding.pose
             self._publisher.publish(pose_message(finding.pose, self._map_frame))
+        return finding.pose
 
     def relocalize(self) -> str:
         """Restart the search for the vehicle's place; ValueError if there is no map to search."""

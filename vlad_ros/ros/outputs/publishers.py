@@ -18,6 +18,7 @@ from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs import messages
 from vlad_ros.ros.outputs.adapters import Adapters, BodyFrame
+from vlad_ros.ros.outputs.initial_pose import InitialPose, View
 from vlad_ros.ros.outputs.localisation import Localisation
 from vlad_ros.ros.outputs.markers import MarkerTopic
 from vlad_ros.ros.qos import PICTURES, RELIABLE
@@ -52,6 +53,7 @@ class Publishers:
         self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
         self._markers = MarkerTopic(node)
         self.localisation = Localisation(node, recognizer, listener, config.map_frame)
+        self.initial_pose = InitialPose(node, recognizer, config, listener)
         self._adapters = Adapters(node, config, body, self._pose_of, lambda reason: listener.reject(reason, ""))
 
     def close(self) -> None:
@@ -60,6 +62,7 @@ class Publishers:
             self._node.destroy_publisher(publisher)
         self._markers.close()
         self.localisation.close()
+        self.initial_pose.close()
         self._adapters.close()
 
     def move(self, stamp: int, T_odom_base: F64 | None) -> None:
@@ -97,7 +100,17 @@ class Publishers:
         self._markers.board.add(item.keyframe.session, item.keyframe_id, item.keyframe.T_odom_base, item.closures)
         self._statistics.judged(item)
         self._adapters.publish(item)
-        self.localisation.observe(item)
+        self.initial_pose.observe(item, self.localisation.observe(item))
+
+    def look(self, view: View) -> None:
+        """The newest scan, after its keyframes."""
+        self.initial_pose.look(view)
+
+    def relocalize(self) -> str:
+        """Search the vehicle's place again; ValueError if there is no map to search."""
+        sentence = self.localisation.relocalize()
+        self.initial_pose.restart()
+        return sentence
 
     def draw(self, now: bool = False) -> None:
         """Publish changed markers, if there are subscribers; rate-limited unless `now`."""
@@ -110,6 +123,7 @@ class Publishers:
     def wipe(self) -> None:
         """The map has been cleared or replaced."""
         self.localisation.begin_anew()
+        self.initial_pose.restart()
         self._markers.board.clear()
         self.draw(now=True)
 
