@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of each keyframe besides descriptors and geometry, in arrays; a session's rows may be interleaved."""
+
+from __future__ import annotations
+
+import bisect
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+
+from vlad_ros.types import F64, Ints
+
+CHUNK = 16384  # rows; arrays that grow in place would copy everything from time to time
+LOCAL_MAP, PARTIAL, PRESENT = 1, 2, 4  # flags
+ROW = np.dtype([("session", "<u4"), ("stamp", "<i8"), ("flags", "u1"), ("travel", "<f8"), ("T_odom_base", "<f8", (3, 4))])
+
+
+class KeyframeRow(NamedTuple):
+    """What the database knows of a keyframe besides descriptors and geometry; the fields are those of `Keyframe`."""
+
+    session: int
+    stamp: int
+    is_local_map: bool
+    partial: bool
+    T_odom_base: F64 | None
+    travel: float | None
+
+
+class Poses:
+    """Transforms (4, 4) by id, NaN where there is none; grows in chunks."""
+
+    def __init__(self) -> None:
+        self._chunks: list[F64] = []
+
+    def get(self, id: int) -> F64 | None:
+        """The transform (4, 4) of `id`, a copy; None if there is none."""
+        at, row = divmod(id, CHUNK)
+        if at >= len(self._chunks) or np.isnan(self._chunks[at][row, 0, 0]):
+            return None
+        T = np.eye(4)
+        T[:3] = self._chunks[at][row]
+        return T
+
+    def set(self, id: int, T: F64 | None) -> None:
+        """Set or remove the transform of `id`."""
+        at, row = divmod(id, CHUNK)
+        while at >= len(self._chunks):
+            self._chunks.append(np.full((CHUNK, 3, 4), np.nan))
+        self._chunks[at][row] = np.nan if T is None else T[:3]
+
+
+class Rows:
+    """The rows by id. Ids are never reused; one that was left out or removed has no row."""
+
+    def __init__(self) -> None:
+        self._chunks: list[np.ndarray] = []
+        self._size = 0
+        self._present = 0
+        self.ids: dict[int, array[int]] = {}  # session -> the ids of its keyframes, ascending
+        self.stamps: dict[int, array[int]] = {}  # session -> their stamps [ns], ascending
+
+    def __len__(self) -> int:
+        return self._present
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next keyframe."""
+        return self._size
+
+    def has(self, id: int) -> bool:
+        """Whether there is a keyframe `id`."""
+        return 0 <= id < self._size and bool(self._row(id)["flags"] & PRESENT)
+
+    def present(self) -> Ints:
+        """(N,) the ids of all keyframes, ascending."""
+        flags = [chunk["flags"] for chunk in self._chunks]
+        return np.flatnonzero(np.concatenate(flags)[: self._size] & PRESENT) if flags else np.empty(0, np.int64)
+
+    def __getitem__(self, id: int) -> KeyframeRow:
+        session, stamp, flags, travel, T = self._row(id).item()
+        pose = None
+        if not np.isnan(T[0, 0]):
+            pose = np.eye(4)
+            pose[:3] = T
+        metres = None if np.isnan(travel) else travel
+        return KeyframeRow(session, stamp, bool(flags & LOCAL_MAP), bool(flags & PARTIAL), pose, metres)
+
+    def column(self, name: str, ids: Ints) -> np.ndarray:
+        """(N, ...) the field `name` of `ids`."""
+        out = np.empty((len(ids), *ROW[name].shape), ROW[name].base)
+        for at in np.unique(ids // CHUNK):
+            here = ids // CHUNK == at
+            out[here] = self._chunks[at][name][ids[here] % CHUNK]
+        return out
+
+    def last(self, session: int) -> int | None:
+        """The stamp [ns] of the newest keyframe of `session`; None if it has none."""
+        stamps = self.stamps.get(session)
+        return stamps[-1] if stamps else None
+
+    def append(self, record: np.ndarray) -> int:
+        """Add one row, a `record` of type `ROW`; returns its id."""
+        id = self._size
+        self.extend(np.array([id]), record.reshape(1))
+        return id
+
+    def extend(self, ids: Ints, records: np.ndarray) -> None:
+        """Add rows (N,) of type `ROW` with ascending `ids`, all above those before; ids in between have no row."""
+        if not len(ids):
+            return
+        self._size = int(ids[-1]) + 1
+        while len(self._chunks) * CHUNK < self._size:
+            self._chunks.append(np.zeros(CHUNK, ROW))
+        records = records.copy()
+        records["flags"] |= PRESENT
+        for at in np.unique(ids // CHUNK):
+            here = ids // CHUNK == at
+            self._chunks[at][ids[here] % CHUNK] = records[here]
+        self._present += len(ids)
+        for session in np.unique(records["session"]).tolist():
+            own = records["session"] == session
+            self.ids.setdefault(session, array("q")).frombytes(ids[own].astype(np.int64).tobytes())
+            self.stamps.setdefault(session, array("q")).frombytes(records["stamp"][own].tobytes())
+
+    def remove(self, id: int) -> None:
+        """Forget the keyframe `id`."""
+        row = self._row(id)
+        at = bisect.bisect_left(self.ids[int(row["session"])], id)
+        del self.ids[int(row["session"])][at], self.stamps[int(row["session"])][at]
+        row["flags"] = 0
+        self._present -= 1
+
+    def between(self, session: int, first: int, last: int) -> Ints:
+        """(N,) the ids of a session's keyframes with stamps from `first` to `last` [ns]."""
+        stamps = self.stamps.get(session, array("q"))
+        own = self.ids.get(session, array("q"))
+        return np.array(own[bisect.bisect_left(stamps, first) : bisect.bisect_right(stamps, last)], np.int64)
+
+    def _row(self, id: int) -> np.ndarray:
+        row: np.ndarray = self._chunks[id // CHUNK][id % CHUNK]
+        return row
+
+
+def record(row: KeyframeRow) -> np.ndarray:
+    """`row` as a record () of type `ROW`."""
+    flags = LOCAL_MAP * row.is_local_map | PARTIAL * row.partial
+    T = np.full((3, 4), np.nan) if row.T_odom_base is None else row.T_odom_base[:3]
+    travel = np.nan if row.travel is None else row.travel
+    return np.array((row.session, row.stamp, flags, travel, T), ROW)

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A map file: an SQLite database that grows row by row, written in a thread of its own.
+
+While it grows its journal is a write-ahead log, each transaction is synced, and what was added is on disk within
+`PERIOD` and one sync. A clean end leaves one file without a log, which opens from read-only media too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from vlad_ros.atomic import replacing
+from vlad_ros.mapping import tables
+from vlad_ros.mapping.codec import pack_geometry, unpack_geometry
+from vlad_ros.mapping.lock import MapError
+from vlad_ros.types import Geometry, Keyframe, PathLike
+
+PERIOD = 0.25  # s from the first change to the transaction that holds it
+RETRY = 1.0  # s until what could not be written is tried again
+LOG_BYTES = 64 << 20  # the write-ahead log is taken into the map before it grows past this
+CACHED = 128  # geometries kept in memory
+SPILL = 256  # keyframes of an unnamed map kept in memory before they go to a temporary file
+Change = Callable[[sqlite3.Connection], None]
+
+
+class MapStore:
+    """One map's tables: a file that grows, one that is only read, or (without `path`) a temporary one without a name.
+
+    `trouble` is a sentence while changes cannot be written, else empty; they stay in memory and are tried again.
+    Thread-safe.
+    """
+
+    def __init__(self, path: Path | None, make: Mapping[str, str], read_only: bool = False) -> None:
+        self.path, self.make, self._read_only = path, dict(make), read_only
+        self.trouble = ""
+        self.faults: list[str] = []  # a sentence for each damaged geometry that was asked for
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._changes: list[Change] = []
+        self._waiting: dict[int, Keyframe] = {}  # not yet written
+        self._packed: dict[int, bytes] = {}  # the geometries of those, of the next transaction
+        self._cache: OrderedDict[int, Geometry | None] = OrderedDict()
+        self._changed = threading.Condition()
+        self._using = threading.RLock()  # of the connection that reads
+        self._writer: threading.Thread | None = None
+        self._due = float("inf")  # time.monotonic() of the next transaction
+        self._writing: sqlite3.Connection | None = None
+        self._reading: sqlite3.Connection | None = None
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def grow(cls, path: PathLike, make: Mapping[str, str]) -> MapStore:
+        """A file to add to; it is created, atomically, where there is none. MapError when it cannot be used."""
+        real = Path(os.path.realpath(path))
+        store = cls(real, make)
+        try:
+            if not real.exists():
+                with replacing(real, durable=True) as temporary, _new(temporary) as new:
+                    tables.create(new, make)
+            store._open_file()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise explain(path, error) from error
+        return store
+
+    @classmethod
+    def read(cls, path: PathLike) -> MapStore:
+        """A file that is only read, from read-only media too. MapError when it cannot be used."""
+        real = Path(os.path.realpath(path))
+        store = cls(real, {}, read_only=True)
+        try:
+            if not real.exists():
+                raise MapError(f"there is no map at {os.fspath(path)}")
+            store._reading = _connect(store._readable(real), "ro")
+            store.make = tables.read_make(store._reading)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            store.close()
+            raise explain(path, error) from error
+        return store
+
+    def _readable(self, path: Path) -> Path:
+        """The file, or a temporary copy where a log lies beside it that this process cannot take over."""
+        log = path.with_name(path.name + "-wal")
+        if not log.exists() or os.access(path.parent, os.W_OK):
+            return path
+        self._folder = tempfile.TemporaryDirectory(prefix="vlad_map_")
+        for file in (path, log):
+            shutil.copyfile(file, Path(self._folder.name) / file.name)
+        return Path(self._folder.name) / path.name
+
+    def _open_file(self) -> None:
+        """Both connections to a file that must exist and hold this map."""
+        assert self.path is not None
+        self._writing = _connect(self.path, "rw")
+        found = tables.read_make(self._writing)
+        if found != self.make:
+            raise ValueError("it has become another map")
+        self._writing.execute("PRAGMA journal_mode = WAL")
+        self._writing.execute("PRAGMA synchronous = FULL")
+        self._writing.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        with self._using:
+            self._reading = _connect(self.path, "ro")
+
+    def _open_temporary(self) -> None:
+        """An unnamed file, which ends with its connection."""
+        self._writing = self._reading = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        tables.create(self._writing, self.make)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection | None]:
+        """The connection for reading what has been written; None where that is nothing."""
+        with self._using:
+            yield self._reading
+
+    def geometry(self, id: int) -> Geometry | None:
+        """The geometry of a keyframe; None if it has none or it is damaged, which `faults` then says."""
+        with self._changed:
+            if id in self._waiting:
+                return self._waiting[id].geometry
+            if id in self._cache:
+                self._cache.move_to_end(id)
+                return self._cache[id]
+        found = self._read_geometry(id)
+        self._remember(id, found)
+        return found
+
+    def _read_geometry(self, id: int) -> Geometry | None:
+        try:
+            with self.reading() as connection:
+                packed = None if connection is None else tables.read_geometry(connection, id)
+            return None if packed is None else unpack_geometry(packed)
+        except (sqlite3.Error, ValueError) as error:
+            self.faults.append(f"the geometry of keyframe {id} in {self.path or 'the map'} is damaged: {error}")
+            return None
+
+    def _remember(self, id: int, geometry: Geometry | None) -> None:
+        with self._changed:
+            self._cache[id] = geometry
+            while len(self._cache) > CACHED:
+                self._cache.popitem(last=False)
+
+    def waiting(self, id: int) -> Keyframe | None:
+        """A keyframe that has not been written yet."""
+        with self._changed:
+            return self._waiting.get(id)
+
+    @property
+    def behind(self) -> int:
+        """The number of keyframes that have not been written yet."""
+        with self._changed:
+            return len(self._waiting)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def add(self, id: int, keyframe: Keyframe) -> None:
+        """Write a keyframe, soon."""
+
+        def insert(connection: sqlite3.Connection) -> None:
+            tables.write_keyframe(connection, id, keyframe, self._packed.get(id))
+
+        with self._changed:
+            self._waiting[id] = keyframe
+        self.change(insert)
+
+    def change(self, change: Change) -> None:
+        """Apply `change` to the tables, soon, after the changes before it; it may be called more than once."""
+        with self._changed:
+            self._changes.append(change)
+            if self.path is None and self._writing is None and len(self._waiting) <= SPILL:
+                return
+            self._due = min(self._due, time.monotonic() + PERIOD)
+            self._start()
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Write all changes so far. MapError, with nothing lost, when they cannot be written now."""
+        with self._changed:
+            self._due = 0.0
+            self.trouble = ""
+            self._start()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.trouble or not self._changes, timeout)
+            if self._changes:
+                why = self.trouble or "writing takes too long"
+                raise MapError(f"the map could not be saved to {self.path or 'a temporary file'}: {why}")
+
+    def close(self, force: bool = False) -> None:
+        """Write what is left, and leave one file without a log. MapError, with nothing lost, when that is impossible
+        (closing may be tried again), unless `force`."""
+        if self.path is not None and not self._read_only:
+            try:
+                self.flush()
+            except MapError:
+                if not force:
+                    raise
+        with self._changed:
+            self._changes.clear()
+        with self._using:
+            if self._reading is not None:
+                self._reading.close()
+            if self._writing is not None and self.path is not None:
+                with contextlib.suppress(sqlite3.Error):  # another process reads: the last one to close does it
+                    self._writing.execute("PRAGMA journal_mode = DELETE")
+                self._writing.close()
+            self._reading = self._writing = None
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _start(self) -> None:
+        """Have a thread that writes; it ends when nothing is left to do."""
+        if self._writer is None and self._changes:
+            self._writer = threading.Thread(target=self._write, name="vlad_map", daemon=True)
+            self._writer.start()
+        self._changed.notify_all()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                while self._changes and (left := self._due - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                if not self._changes:
+                    self._writer = None
+                    return
+                changes, waiting = list(self._changes), dict(self._waiting)
+            for id, keyframe in waiting.items():  # before the transaction, which locks
+                if keyframe.geometry is not None and id not in self._packed:
+                    self._packed[id] = pack_geometry(keyframe.geometry)
+            trouble = self._commit(changes)
+            with self._changed:
+                self.trouble = trouble
+                self._due = time.monotonic() + RETRY if trouble else float("inf")
+                if not trouble:
+                    self._written(len(changes), list(waiting))
+                self._changed.notify_all()
+
+    def _written(self, changes: int, waiting: list[int]) -> None:
+        del self._changes[:changes]
+        if self._changes:
+            self._due = time.monotonic() + PERIOD
+        for id in waiting:
+            self._remember(id, self._waiting.pop(id).geometry)
+            self._packed.pop(id, None)
+
+    def _commit(self, changes: list[Change]) -> str:
+        """One transaction; returns why it failed, else nothing."""
+        try:
+            if self._writing is None:
+                self._open_temporary() if self.path is None else self._open_file()
+            connection = self._writing
+            assert connection is not None
+            with self._using if self.path is None else contextlib.nullcontext():
+                connection.execute("BEGIN IMMEDIATE")
+                for change in changes:
+                    change(connection)
+                connection.execute("COMMIT")
+            self._take_in_log(connection)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self._reopen_later()
+            return str(error)
+        return ""
+
+    def _take_in_log(self, connection: sqlite3.Connection) -> None:
+        """SQLite does so every 1,000 pages, unless somebody reads: then this waits for the reader."""
+        if self.path is None:
+            return
+        log = self.path.with_name(self.path.name + "-wal")
+        if log.exists() and log.stat().st_size > LOG_BYTES // 2:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _reopen_later(self) -> None:
+        """Roll back. A file is opened anew: its medium may be gone, and come back."""
+        if self._writing is None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            self._writing.execute("ROLLBACK")
+        if self.path is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._writing.close()
+            self._writing = None
+
+
+def write_copy(path: PathLike, make: Mapping[str, str], fill: Change) -> None:
+    """A sealed map at `path`, atomically: the tables as `fill` fills them. MapError when it cannot be written, and what
+    was there is untouched."""
+    try:
+        with replacing(path, durable=True) as temporary, _new(temporary) as connection:
+            tables.create(connection, make)
+            connection.execute("BEGIN")
+            fill(connection)
+            connection.execute("COMMIT")
+    except (sqlite3.Error, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise MapError(f"the map could not be saved to {os.fspath(path)}: {why}") from error
+
+
+def copy_live(path: PathLike, out: PathLike) -> None:
+    """A sealed copy of a map, also of one that a node is writing. MapError when it cannot be made."""
+    store = MapStore.read(path)
+    try:
+        with replacing(out, durable=True) as temporary, store.reading() as source, _new(temporary) as target:
+            assert source is not None
+            source.backup(target, pages=4096)
+            target.execute("PRAGMA journal_mode = DELETE")
+    except (sqlite3.Error, OSError) as error:
+        raise MapError(f"the map {os.fspath(path)} could not be copied to {os.fspath(out)}: {error}") from error
+    finally:
+        store.close()
+
+
+def is_database(path: PathLike) -> bool:
+    """Whether a file begins as SQLite's do."""
+    with open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+def explain(path: PathLike, error: Exception) -> MapError:
+    """A sentence for what SQLite, the system or a table says of the map at `path`."""
+    if isinstance(error, MapError):
+        return error
+    if isinstance(error, OSError):
+        return MapError(f"the map {os.fspath(path)} cannot be used: {error.strerror}")
+    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+        return MapError(f"{os.fspath(path)} is not a map of vlad_ros")
+    return MapError(f"the map {os.fspath(path)} cannot be used: {error}")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Nothing of the file is trusted: no function of its schema is run, and cells are checked."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=10.0)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _new(path: Path) -> Iterator[sqlite3.Connection]:
+    """A new file, which is synced as a whole when it is complete."""
+    with contextlib.closing(_connect(path, "rwc")) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        yield connection
