@@ -140,8 +140,7 @@ class PlaceRecognizer(PlaceMemory):
         self.open_session()
         self._drive = self._new_drive()
         if left.at is not None and left.leads_to(scan.T_odom_base, self._gate.pace):
-            travel, ids = left.at.travel or 0.0, self.database.ids(before)
-            self.database.exclusion.follow_on(self.session, ids, before, gap, travel)
+            self.database.exclusion.follow_on(self.session, before, gap, left.at.travel or 0.0)
 
     def _new_drive(self) -> Drive:
         return Drive(self.config, self.describer.bev, self.counters, self.use_bev)

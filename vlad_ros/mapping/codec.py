@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 
@@ -14,30 +15,35 @@ MOST = 65535  # keypoints, features' channels or points of a geometry
 HEAD = struct.Struct("<HHHBB")  # keypoints, channels, points, steps of the features and of the cloud
 POSE = 3 * 4 * 8  # bytes
 LEVEL = 4 * 4 * 8  # bytes
-FULL = 32767
+FULL = 2**23 - 1
+TINY = 2.0**-100
 
 
 def quantise(descriptor: F32) -> F32:
-    """The descriptor (D,) as the map keeps it: 16 bits a number, to 1/65,534 of the largest. Doing it twice changes
-    nothing more."""
+    """The descriptor (D,) as the map keeps it: 24 bits a number. Doing it twice changes nothing more."""
     return unpack_descriptors(np.frombuffer(pack_descriptor(descriptor), np.uint8)[None])[0]
 
 
 def descriptor_bytes(dim: int) -> int:
     """Bytes of a packed descriptor of `dim` numbers."""
-    return 4 + 2 * dim
+    return 4 + 3 * dim
 
 
 def pack_descriptor(descriptor: F32) -> bytes:
-    """A scale (float32) and D integers (int16)."""
-    scale = np.float32(np.max(np.abs(descriptor), initial=0.0) / FULL)
-    return scale.tobytes() + np.round(descriptor / (scale or np.float32(1))).astype("<i2").tobytes()
+    """A scale (float32), which is a power of two, and D integers of three bytes."""
+    largest = float(np.max(np.abs(descriptor), initial=0.0))
+    scale = np.float32(2.0 ** math.ceil(math.log2(largest / FULL))) if largest > TINY else np.float32(TINY)
+    integers = np.round(descriptor / scale).astype("<i4")
+    return scale.tobytes() + integers.view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
 
 
 def unpack_descriptors(packed: np.ndarray) -> F32:
-    """(N, D) float32 from the bytes (N, 4 + 2 D) uint8 of `pack_descriptor`."""
+    """(N, D) float32 from the bytes (N, 4 + 3 D) uint8 of `pack_descriptor`."""
     scale = np.ascontiguousarray(packed[:, :4]).view("<f4")
-    return np.ascontiguousarray(packed[:, 4:]).view("<i2").astype(np.float32) * scale
+    digits = packed[:, 4:].reshape(len(packed), (packed.shape[1] - 4) // 3, 3)
+    integers = np.zeros((*digits.shape[:2], 4), np.uint8)
+    integers[:, :, 1:] = digits  # in the upper bytes, so that the sign comes with them
+    return (integers.view("<i4")[:, :, 0] >> 8).astype(np.float32) * scale
 
 
 def pack_pose(T: F64) -> bytes:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,15 @@ class Corrections:
         """The poses set since the last call."""
         news, self._news = list(self._news.values()), {}
         return news
+
+    def all(self, ids: Ints) -> Iterator[Correction]:
+        """The corrected and kept poses of `ids`."""
+        for id in ids.tolist():
+            corrected, kept = self._corrected.get(id), self._kept.get(id)
+            if corrected is not None:
+                yield Correction(id, corrected, kept=False)
+            elif kept is not None:
+                yield Correction(id, kept, kept=True)
 
     def corrected(self, id: int) -> F64 | None:
         """The pose that a back-end gave the keyframe `id`; None if it gave none."""

@@ -15,21 +15,23 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from vlad_ros.atomic import replacing
-from vlad_ros.mapping import tables
+from vlad_ros.mapping import tables, version2
 from vlad_ros.mapping.codec import pack_geometry, unpack_geometry
+from vlad_ros.mapping.connection import Change, connect, explain, is_database, new_file, refuse_mismatch
 from vlad_ros.mapping.lock import MapError
-from vlad_ros.types import Geometry, Keyframe, PathLike
+from vlad_ros.types import Geometry, Ints, Keyframe, PathLike
 
 PERIOD = 0.25  # s from the first change to the transaction that holds it
 RETRY = 1.0  # s until what could not be written is tried again
 LOG_BYTES = 64 << 20  # the write-ahead log is taken into the map before it grows past this
 CACHED = 128  # geometries kept in memory
 SPILL = 256  # keyframes of an unnamed map kept in memory before they go to a temporary file
-Change = Callable[[sqlite3.Connection], None]
 
 
 class MapStore:
@@ -64,8 +66,12 @@ class MapStore:
         store = cls(real, make)
         try:
             if not real.exists():
-                with replacing(real, durable=True) as temporary, _new(temporary) as new:
+                with replacing(real, durable=True) as temporary, new_file(temporary) as new:
                     tables.create(new, make)
+            elif not is_database(real):
+                version2.convert_in_place(real)
+            with contextlib.closing(connect(real, "rw")) as connection:
+                refuse_mismatch(path, tables.read_make(connection), make)
             store._open_file()
         except (sqlite3.Error, OSError, ValueError) as error:
             raise explain(path, error) from error
@@ -79,7 +85,7 @@ class MapStore:
         try:
             if not real.exists():
                 raise MapError(f"there is no map at {os.fspath(path)}")
-            store._reading = _connect(store._readable(real), "ro")
+            store._reading = connect(store._readable(real), "ro")
             store.make = tables.read_make(store._reading)
         except (sqlite3.Error, OSError, ValueError) as error:
             store.close()
@@ -87,11 +93,15 @@ class MapStore:
         return store
 
     def _readable(self, path: Path) -> Path:
-        """The file, or a temporary copy where a log lies beside it that this process cannot take over."""
-        log = path.with_name(path.name + "-wal")
-        if not log.exists() or os.access(path.parent, os.W_OK):
+        """The file, or a temporary copy: converted where it is of version 2, and where a log lies beside it that this
+        process cannot take over."""
+        log, old = path.with_name(path.name + "-wal"), not is_database(path)
+        if not old and (not log.exists() or os.access(path.parent, os.W_OK)):
             return path
         self._folder = tempfile.TemporaryDirectory(prefix="vlad_map_")
+        if old:
+            version2.convert(path, Path(self._folder.name) / path.name)
+            return Path(self._folder.name) / path.name
         for file in (path, log):
             shutil.copyfile(file, Path(self._folder.name) / file.name)
         return Path(self._folder.name) / path.name
@@ -99,7 +109,7 @@ class MapStore:
     def _open_file(self) -> None:
         """Both connections to a file that must exist and hold this map."""
         assert self.path is not None
-        self._writing = _connect(self.path, "rw")
+        self._writing = connect(self.path, "rw")
         found = tables.read_make(self._writing)
         if found != self.make:
             raise ValueError("it has become another map")
@@ -107,7 +117,7 @@ class MapStore:
         self._writing.execute("PRAGMA synchronous = FULL")
         self._writing.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         with self._using:
-            self._reading = _connect(self.path, "ro")
+            self._reading = connect(self.path, "ro")
 
     def _open_temporary(self) -> None:
         """An unnamed file, which ends with its connection."""
@@ -153,6 +163,20 @@ class MapStore:
         """A keyframe that has not been written yet."""
         with self._changed:
             return self._waiting.get(id)
+
+    def copy_to(self, target: sqlite3.Connection, ids: Ints) -> None:
+        """Copy the rows of `ids` (ascending) to another map's tables."""
+        with self._changed:
+            waiting = dict(self._waiting)
+        for id in ids.tolist():
+            if id in waiting:
+                geometry = waiting[id].geometry
+                tables.write_keyframe(target, id, waiting[id], None if geometry is None else pack_geometry(geometry))
+        written = np.array([id for id in ids.tolist() if id not in waiting], np.int64)
+        with self.reading() as source:
+            if source is not None:
+                for table in ("keyframes", "descriptors", "geometries"):
+                    tables.copy(source, target, written, table)
 
     @property
     def behind(self) -> int:
@@ -288,25 +312,11 @@ class MapStore:
             self._writing = None
 
 
-def write_copy(path: PathLike, make: Mapping[str, str], fill: Change) -> None:
-    """A sealed map at `path`, atomically: the tables as `fill` fills them. MapError when it cannot be written, and what
-    was there is untouched."""
-    try:
-        with replacing(path, durable=True) as temporary, _new(temporary) as connection:
-            tables.create(connection, make)
-            connection.execute("BEGIN")
-            fill(connection)
-            connection.execute("COMMIT")
-    except (sqlite3.Error, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise MapError(f"the map could not be saved to {os.fspath(path)}: {why}") from error
-
-
 def copy_live(path: PathLike, out: PathLike) -> None:
     """A sealed copy of a map, also of one that a node is writing. MapError when it cannot be made."""
     store = MapStore.read(path)
     try:
-        with replacing(out, durable=True) as temporary, store.reading() as source, _new(temporary) as target:
+        with replacing(out, durable=True) as temporary, store.reading() as source, new_file(temporary) as target:
             assert source is not None
             source.backup(target, pages=4096)
             target.execute("PRAGMA journal_mode = DELETE")
@@ -314,42 +324,3 @@ def copy_live(path: PathLike, out: PathLike) -> None:
         raise MapError(f"the map {os.fspath(path)} could not be copied to {os.fspath(out)}: {error}") from error
     finally:
         store.close()
-
-
-def is_database(path: PathLike) -> bool:
-    """Whether a file begins as SQLite's do."""
-    with open(path, "rb") as file:
-        return file.read(16) == b"SQLite format 3\0"
-
-
-def explain(path: PathLike, error: Exception) -> MapError:
-    """A sentence for what SQLite, the system or a table says of the map at `path`."""
-    if isinstance(error, MapError):
-        return error
-    if isinstance(error, OSError):
-        return MapError(f"the map {os.fspath(path)} cannot be used: {error.strerror}")
-    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-        return MapError(f"{os.fspath(path)} is not a map of vlad_ros")
-    return MapError(f"the map {os.fspath(path)} cannot be used: {error}")
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Nothing of the file is trusted: no function of its schema is run, and cells are checked."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=10.0)
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA cell_size_check = ON")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-@contextlib.contextmanager
-def _new(path: Path) -> Iterator[sqlite3.Connection]:
-    """A new file, which is synced as a whole when it is complete."""
-    with contextlib.closing(_connect(path, "rwc")) as connection:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
-        yield connection

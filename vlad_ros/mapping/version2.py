@@ -1,109 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map on disk: a safetensors file, written atomically, with a checksum over every byte.
+"""Maps of format version 2, safetensors files with a checksum over every byte: they are converted, and kept.
 
-The checksum is in the file's own metadata: it is the SHA-256 of the file with those 64 digits set to zero. It detects
-truncation, a flipped bit or a wrong byte anywhere, before any of the file is used.
+The checksum is in the file's own metadata: the SHA-256 of the file with those 64 digits set to zero. Its columns:
+unknown values are NaN, what has a variable length is concatenated, with offsets.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import json
+import itertools
 import mmap
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from uuid import UUID, uuid5
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vlad_ros.atomic import replacing
+from vlad_ros.mapping import tables
+from vlad_ros.mapping.codec import are_rigid, pack_geometry
+from vlad_ros.mapping.connection import write_copy
+from vlad_ros.mapping.geometry_check import check_geometry
+from vlad_ros.mapping.lock import MapError
+from vlad_ros.types import F64, Geometry, Keyframe, PathLike
 
-FORMAT = "vlad_ros_map"
-VERSION = "2"
-BLANK = "0" * 64
+FORMAT, VERSION = "vlad_ros_map", "2"
+BLANK = b"0" * 64
 CHECKSUM = re.compile(rb'"sha256"\s*:\s*"([0-9a-f]{64})"')
-DTYPES = {
-    "|u1": "U8",
-    "|i1": "I8",
-    "<i2": "I16",
-    "<u4": "U32",
-    "<i8": "I64",
-    "<f4": "F32",
-    "<f8": "F64",
-}  # what a map is made of
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
+MAPS = UUID("5fd5a9b4-9c2c-4d0c-8e38-1d0a7c6f5b11")  # namespace of the sessions' UUIDs, made of the old file's checksum
+MAKE = ("kind", "metric", "dim", "model_hash", "bev")
 
 
-class MapError(ValueError):
-    """A map cannot be used; the message is a sentence for the user."""
-
-
-class MapLock:
-    """Holds a map for one process with ``flock`` on ``<path>.lock``, until `release` or the end of the process.
-
-    MapError names the path when another process (or another lock of this one) holds it. The holder is the only one
-    who saves, so it also removes what a killed save has left.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(os.path.realpath(path))  # the same lock for every path to one map
-        lock_path = self.path.with_name(self.path.name + ".lock")
-        try:
-            self._file = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise MapError(f"the map {self.path} cannot be locked: {error.strerror} ({lock_path})") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise MapError(f"the map {self.path} is in use by another node") from error
-        for left_over in self.path.parent.glob(f"{self.path.name}.*.tmp"):
-            with contextlib.suppress(OSError):
-                left_over.unlink()
-
-    def release(self) -> None:
-        """Release the map. The lock file stays: removing it would race with the next holder."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> MapLock:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
-
-
-def write_map(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray | list[np.ndarray]], metadata: Mapping[str, str]
-) -> None:
-    """Replace the map at `path` by `arrays` and `metadata`: temporary file beside it, fsync, rename, fsync the folder.
-
-    An array may come in pieces along its first axis; all are written in place, without copies. MapError when
-    the file cannot be written (no such folder, not permitted, disk full): the old file is untouched then, and the
-    temporary one removed.
-    """
-    tensors = {name: array if isinstance(array, list) else [array] for name, array in arrays.items()}
-    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1][0].itemsize))  # so that each one is aligned
-    header = _header(tensors, {**metadata, "format": FORMAT, "version": VERSION, "sha256": BLANK})
-    content = [piece.reshape(-1).view(np.uint8).data for pieces in tensors.values() for piece in pieces]
+def convert(path: PathLike, out: PathLike) -> None:
+    """Write the map at `path` anew at `out`. MapError when it is missing, damaged, no map or of another version."""
+    arrays, metadata = _read(Path(path))
     try:
-        with replacing(path, durable=True) as temporary, open(temporary, "wb") as file:
-            file.write(_with_checksum(header, content))
-            file.writelines(content)
+        keyframes = list(_keyframes(arrays))
+        numbers = arrays["session_ids"].tolist()
+        frames = _transforms(arrays["session_T_map_odom"])
+        poses = _transforms(arrays["T_map_base"])
+        make = {name: metadata[name] for name in MAKE}
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise MapError(f"the map {os.fspath(path)} is damaged: {error}") from error
+
+    def fill(connection: sqlite3.Connection) -> None:
+        for number, T in zip(numbers, frames, strict=True):
+            session = tables.Session(uuid5(MAPS, f"{metadata['sha256']} {number}"), "", T)
+            tables.write_session(connection, number, session)
+        for id, keyframe in enumerate(keyframes):
+            geometry = None if keyframe.geometry is None else pack_geometry(keyframe.geometry)
+            tables.write_keyframe(connection, id, keyframe, geometry)
+        told = (tables.Correction(id, T, kept=False) for id, T in enumerate(poses) if T is not None)
+        tables.write_corrections(connection, told)
+
+    write_copy(out, make, fill)
+
+
+def convert_in_place(path: Path) -> Path:
+    """Convert the map at `path`; the old file is kept beside it, with the name returned. MapError as in `convert`."""
+    kept = path.with_name(path.name + ".version2")
+    if kept.exists():
+        raise MapError(f"the map {path} is of format version 2, and so is {kept}, where it would be kept: move that one")
+    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        convert(path, new)
+        os.link(path, kept)
+        os.replace(new, path)
     except OSError as error:
-        raise MapError(f"the map could not be saved to {os.fspath(path)}: {error.strerror}") from error
+        raise MapError(f"the map {path} of format version 2 could not be converted: {error.strerror}") from error
+    finally:
+        new.unlink(missing_ok=True)
+    return kept
 
 
-def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of the map at `path`; MapError when it is missing, no map, of another version or damaged."""
-    path = Path(path)
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             at, written = _find_checksum(content)
@@ -124,51 +98,57 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[
         raise MapError(f"{path} is not a map of vlad_ros, or damaged: {error}") from error
 
 
-def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    """MapError, naming the difference, unless the map at `path` was made as `ours` says; `theirs` is its metadata."""
-    said = {
-        "kind": "holds keyframes made from {theirs}, not from {ours}",
-        "metric": "compares by {theirs}, not by {ours}",
-        "dim": "holds descriptors of length {theirs}; this network makes {ours}",
-        "model_hash": "was made with other weights ({theirs:.12}...; these are {ours:.12}...)",
-        "bev": "was made with another BEV configuration ({theirs}; these weights have {ours})",
-    }
-    for name, mine in ours.items():
-        its = theirs.get(name, "nothing")
-        if its != mine:
-            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its, ours=mine))
-
-
 def _other_version(path: Path, version: str | None) -> str:
     if version == "1":
         return (
             f"the map {path} has format version 1, which kept no points to verify loops with; "
             "drive the route again to record it anew (the file is left as it is)"
         )
-    return f"the map {path} has format version {version}; this program reads {VERSION}"
+    return f"the map {path} has format version {version}; this program reads {VERSION} and {tables.VERSION}"
 
 
-def _header(tensors: Mapping[str, Sequence[np.ndarray]], metadata: Mapping[str, str]) -> bytes:
-    """The head of a safetensors file: length, JSON, spaces up to a multiple of 8 bytes."""
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
-    begin = 0
-    for name, pieces in tensors.items():
-        end = begin + sum(piece.nbytes for piece in pieces)
-        shape = [sum(len(piece) for piece in pieces), *pieces[0].shape[1:]]
-        entries[name] = {"dtype": DTYPES[pieces[0].dtype.str], "shape": shape, "data_offsets": [begin, end]}
-        begin = end
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+def _keyframes(arrays: Mapping[str, np.ndarray]) -> Iterator[Keyframe]:
+    """The rows in order; ValueError where the content is impossible, whatever its checksum says."""
+    local = iter(zip(arrays["local_descriptors"], arrays["local_scan_descriptors"], strict=True))
+    single = iter(arrays["single_scan_descriptors"])
+    poses, travels = _transforms(arrays["T_odom_base"]), arrays["travel"]
+    columns = (arrays["sessions"], arrays["stamps"], arrays["is_local_map"].astype(bool), arrays["partial"].astype(bool))
+    last: tuple[int, int] | None = None
+    for id, (session, stamp, is_local, partial, geometry) in enumerate(
+        zip(*(column.tolist() for column in columns), _geometries(arrays), strict=True)
+    ):
+        if last is not None and (session, stamp) <= last:
+            raise ValueError(f"keyframe {id} does not follow the one before it")
+        last = session, stamp
+        descriptor, scan = next(local) if is_local else (next(single), None)
+        if not np.all(np.isfinite(descriptor)) or (scan is not None and not np.all(np.isfinite(scan))):
+            raise ValueError(f"a descriptor of keyframe {id} is not finite")
+        scan = scan if scan is not None and scan.any() else None  # zeros: there is none
+        travel = None if np.isnan(travels[id]) else float(travels[id])
+        kept = scan if is_local else descriptor
+        yield Keyframe(session, stamp, descriptor, kept, is_local, partial, poses[id], travel, geometry)
 
 
-def _with_checksum(header: bytes, content: Sequence[memoryview]) -> bytes:
-    """`header` with the checksum of the whole file in its placeholder."""
-    digest = hashlib.sha256(header)
-    for piece in content:
-        digest.update(piece)
-    at, _ = _find_checksum(header)
-    return header[:at] + digest.hexdigest().encode() + header[at + len(BLANK) :]
+def _transforms(packed: F64) -> list[F64 | None]:
+    known = ~np.isnan(packed[:, 0, 0])
+    if not are_rigid(packed[known, :3]).all():
+        raise ValueError("a transform is not rigid")
+    return [T if is_known else None for T, is_known in zip(packed, known.tolist(), strict=True)]
+
+
+def _geometries(arrays: Mapping[str, np.ndarray]) -> Iterator[Geometry | None]:
+    keypoints, features, cloud = arrays["keypoints"], arrays["features"], arrays["cloud"]
+    spans = zip(
+        itertools.pairwise(arrays["keypoint_offsets"].tolist()),
+        itertools.pairwise(arrays["cloud_offsets"].tolist()),
+        _transforms(arrays["T_level_body"]),
+        strict=True,
+    )
+    for k, p, T in spans:
+        geometry = None if T is None else Geometry(keypoints[slice(*k)], features[slice(*k)], cloud[slice(*p)], T)
+        if geometry is not None:
+            check_geometry(geometry, None)
+        yield geometry
 
 
 def _find_checksum(content: bytes | mmap.mmap) -> tuple[int, str]:
@@ -185,6 +165,6 @@ def _checksum(content: mmap.mmap, at: int) -> str:
     digest = hashlib.sha256()
     with memoryview(content) as view, view[:at] as head, view[at + len(BLANK) :] as tail:
         digest.update(head)
-        digest.update(BLANK.encode())
+        digest.update(BLANK)
         digest.update(tail)
     return digest.hexdigest()

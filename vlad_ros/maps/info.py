@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.mapping.map_file import VERSION
+from vlad_ros.mapping.tables import VERSION
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
@@ -49,7 +49,7 @@ class MapInfo:
 def read_info(path: str | os.PathLike[str]) -> MapInfo:
     """What the map file at `path` holds; MapError when it cannot be read."""
     database = KeyframeDatabase.open(path)
-    ids = range(len(database))
+    ids = database.ids().tolist()
     rows = [database.keyframe(id) for id in ids]
     poses = [T for T in map(database.T_map_base, ids) if T is not None]
     places = np.array([T[:3, 3] for T in poses])
@@ -70,7 +70,7 @@ def read_info(path: str | os.PathLike[str]) -> MapInfo:
 
 
 def _session_info(database: KeyframeDatabase, session: int) -> SessionInfo:
-    ids = database.ids(session)
+    ids = database.ids(session).tolist()
     rows = [database.keyframe(id) for id in ids]
     travels = [row.travel for row in rows if row.travel is not None]
     return SessionInfo(

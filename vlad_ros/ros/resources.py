@@ -18,7 +18,7 @@ from vlad_ros.drive.pairing import Inputs
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
 from vlad_ros.loops.warm_up import warm_up
-from vlad_ros.mapping.map_file import MapLock
+from vlad_ros.mapping.lock import MapLock
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
 from vlad_ros.ros.inputs.tf import TfOdometry, Transforms

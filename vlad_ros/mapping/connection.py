@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections to map files that trust nothing of them, and a sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from vlad_ros.atomic import replacing
+from vlad_ros.mapping import tables
+from vlad_ros.mapping.lock import MapError
+from vlad_ros.types import PathLike
+
+Change = Callable[[sqlite3.Connection], None]
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection to an existing file, `mode` ro or rw (rwc creates one). No function of the file's schema is run, and
+    its cells are checked. sqlite3.Error when it cannot be opened."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=10.0)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[sqlite3.Connection]:
+    """A new file without a journal: it counts only once it is complete, renamed and synced as a whole."""
+    with contextlib.closing(connect(path, "rwc")) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        yield connection
+
+
+def write_copy(path: PathLike, make: Mapping[str, str], fill: Change) -> None:
+    """A sealed map at `path`, atomically: the tables as `fill` fills them. MapError when it cannot be written, and what
+    was there is untouched."""
+    try:
+        with replacing(path, durable=True) as temporary, new_file(temporary) as connection:
+            tables.create(connection, make)
+            connection.execute("BEGIN")
+            fill(connection)
+            connection.execute("COMMIT")
+    except (sqlite3.Error, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise MapError(f"the map could not be saved to {os.fspath(path)}: {why}") from error
+
+
+def is_database(path: PathLike) -> bool:
+    """Whether a file begins as SQLite's do."""
+    with open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+def explain(path: PathLike, error: Exception) -> MapError:
+    """A sentence for what SQLite, the system or a table says of the map at `path`."""
+    if isinstance(error, MapError):
+        return error
+    if isinstance(error, OSError):
+        return MapError(f"the map {os.fspath(path)} cannot be used: {error.strerror}")
+    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+        return MapError(f"{os.fspath(path)} is not a map of vlad_ros")
+    if isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+        return MapError(f"the map {os.fspath(path)} is damaged: {error}")
+    return MapError(f"the map {os.fspath(path)} cannot be used: {error}")
+
+
+def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+    """MapError, naming the difference, unless the map at `path` was made as `ours` says; `theirs` is its metadata."""
+    said = {
+        "kind": "holds keyframes made from {theirs}, not from {ours}",
+        "metric": "compares by {theirs}, not by {ours}",
+        "dim": "holds descriptors of length {theirs}; this network makes {ours}",
+        "model_hash": "was made with other weights ({theirs:.12}...; these are {ours:.12}...)",
+        "bev": "was made with another BEV configuration ({theirs}; these weights have {ours})",
+    }
+    for name, mine in ours.items():
+        its = theirs.get(name, "nothing")
+        if its != mine:
+            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its, ours=mine))
