@@ -27,6 +27,7 @@ setup(
         "console_scripts": [
             "vlad = vlad_ros.cli:main",
             "vlad_node = vlad_ros.ros.node:main",
+            "vlad_graph = vlad_ros.ros.graph_node:main",
         ]
     },
 )

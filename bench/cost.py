@@ -130,15 +130,18 @@ def memory(pid: int, line: str) -> float:
 
 
 @contextlib.contextmanager
-def running(tree: Tree, folder: Path, parameters: dict[str, Any], extra: dict[str, str]) -> Iterator[tuple[Any, ...]]:
-    """A client, the active node of `tree`, and the seconds it took to become active."""
+def running(
+    tree: Tree, folder: Path, parameters: dict[str, Any], extra: dict[str, str], paced: bool = False
+) -> Iterator[tuple[Any, ...]]:
+    """A client, the active node of `tree`, and the seconds it took to become active; only a `paced` one tells a replay
+    what it has taken."""
     from vlad_ros.ros.environment import RUNTIME, dds_profile
     from vlad_ros.ros.outputs.taken import TOPIC
     from vlad_ros.ros.tools.node_client import NodeClient
     from vlad_ros.ros.tools.node_process import NodeProcess, node_command
 
     environment = RUNTIME | dds_profile() | tree.environment | extra
-    argv = [*node_command({"queue_size": 1000, **parameters}), "-r", f"~/{TOPIC}:=/unheard"]
+    argv = node_command({"queue_size": 1000, **parameters}) + ([] if paced else ["-r", f"~/{TOPIC}:=/unheard"])
     with NodeClient() as watch:
         log = Path(tempfile.mkdtemp(dir=folder)) / "node.log"
         began = time.time()

@@ -23,7 +23,8 @@ import numpy as np
 
 from vlad_ros.cloud.crop import clean
 from vlad_ros.cloud.decode import decode_message
-from vlad_ros.cloud.raster import fit_ground, rasterize
+from vlad_ros.cloud.ground import fit_ground
+from vlad_ros.cloud.raster import rasterize
 from vlad_ros.config import BevConfig, RecognizerConfig
 from vlad_ros.drive.local_map import LocalMap
 from vlad_ros.files.sequence import Sequence, load_sequence

@@ -25,7 +25,7 @@ from edges import ROWS, Asked, Row, causal, drives, sparse
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from vlad_ros.cloud.raster import fit_ground, levelling
+from vlad_ros.cloud.ground import fit_ground, levelling
 from vlad_ros.evaluation import results as report
 from vlad_ros.evaluation.edges import RIGHT_DEGREES
 from vlad_ros.loops.verification import Verifier

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class PlaceRecognizer(PlaceMemory):
         self, describer: Describer, calibration: Calibration, config: RecognizerConfig, use_bev: bool = False
     ) -> None:
         super().__init__(describer, calibration, config, use_bev)
+        self.on_selected: Callable[[Place], None] = lambda at: None  # a keyframe, before its local map is complete
         self._gate: StampGate[tuple[Scan, bool | None]] = StampGate()
         self._drive = self._new_drive()
 
@@ -105,6 +107,8 @@ class PlaceRecognizer(PlaceMemory):
         at, ended = self._drive.move(scan)  # along the drive; a jump of odometry ends the windows before it
         done = self._complete(ended)
         selected, seen = self._look(scan, at, is_keyframe)
+        if selected:
+            self.on_selected(at)
         if self._drive.joins(at):  # with its neighbours, into the local maps of the keyframes around it
             return done + self._complete(self._drive.add(at, scan.points, selected, seen and seen.descriptor))
         return [*done, self._recognise(at, seen.descriptor, seen)] if selected and seen else done

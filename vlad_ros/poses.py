@@ -14,10 +14,11 @@ from vlad_ros.types import F64, Array
 SMALL_ANGLE = 1e-4  # rad; below it series are more exact than quotients
 RIGID_TOLERANCE = 1e-3
 UNIT_TOLERANCE = 0.01  # of a quaternion's norm
+FARTHEST = 1e8  # m; a position farther out is none on Earth, in whatever frame
 
 
 def check_rigid(T: F64, name: str = "T_odom_base") -> F64:
-    """`T` as (4, 4) float64; ValueError naming it unless it is a finite rotation and translation."""
+    """`T` as (4, 4) float64; ValueError naming it unless it is a finite rotation and a translation on Earth."""
     T = np.asarray(T, np.float64)
     if T.shape != (4, 4):
         raise ValueError(f"{name} must be a (4, 4) transform, not of shape {T.shape}")
@@ -35,6 +36,8 @@ def check_all_rigid(T: F64 | Sequence[F64], name: str) -> F64:
     off = np.abs(R @ R.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
     for wrong in T[(off > RIGID_TOLERANCE) | (np.linalg.det(R) < 0) | np.any(T[:, 3] != (0, 0, 0, 1), axis=1)]:
         raise ValueError(f"{name} is not a rigid transform: {wrong.tolist()}")
+    for position in T[(np.abs(T[:, :3, 3]) > FARTHEST).any(axis=1), :3, 3]:
+        raise ValueError(f"{name} is nowhere on Earth: position {position}")
     return T
 
 
@@ -63,11 +66,13 @@ def from_quaternion(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64
 
 
 def decode(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> F64:
-    """`from_quaternion` for untrusted numbers; ValueError unless they are finite and the quaternions
-    of unit length."""
+    """`from_quaternion` for untrusted numbers; ValueError unless they are finite, the positions on Earth and the
+    quaternions of unit length."""
     rows = np.atleast_2d(np.concatenate([translation, quaternion_xyzw], axis=-1))
     for row in rows[~np.isfinite(rows).all(axis=1)]:
         raise ValueError(f"the pose is not finite: position {row[:3]}, quaternion {row[3:]}")
+    for row in rows[(np.abs(rows[:, :3]) > FARTHEST).any(axis=1)]:
+        raise ValueError(f"the pose is nowhere on Earth: position {row[:3]}")
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(rows[:, 3:], axis=1)
     for norm in norms[np.abs(norms - 1.0) > UNIT_TOLERANCE]:

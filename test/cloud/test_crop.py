@@ -54,3 +54,10 @@ def test_a_sphere_or_a_plane_at_the_range_limit_is_named(share: float) -> None:
     for drawn, what in ((sphere, "range 120.0 m"), (plane, "x 100.0 m")):
         mixed = np.concatenate([points, np.column_stack([drawn, np.zeros(number)])]).astype(np.float32)
         assert what in missing_returns(rng.permutation(mixed)) and "max_range" in missing_returns(mixed)
+
+
+@pytest.mark.filterwarnings("error")
+def test_points_as_far_as_a_float_reaches() -> None:
+    points = scene(np.random.default_rng(0))
+    points[::7, 0] = 3e38
+    assert missing_returns(points) == ""

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from real_data import data_file
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.cloud.raster import Bev, fit_ground, from_image, levelling, preview, rasterize, rasterize_torch, to_image
+from vlad_ros.cloud.ground import fit_ground, levelling
+from vlad_ros.cloud.raster import Bev, rasterize, rasterize_torch
+from vlad_ros.cloud.raster_image import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.files.sequence import load_sequence
 

@@ -83,12 +83,6 @@ def test_jitter_and_bursts_are_no_news() -> None:
     assert {verdict for _, verdict in judged(seconds.tolist())} == {"ok"}
 
 
-def test_what_is_held_at_the_end_is_dropped() -> None:
-    gate: StampGate[str] = StampGate()
-    gate.judge(0, "a"), gate.judge(SECOND // 10, "b"), gate.judge(100 * SECOND, "c")
-    assert [(one.item, one.verdict) for one in gate.release()] == [("c", "wrong_stamp")] and gate.release() == []
-
-
 @pytest.mark.parametrize(("stamp", "verdict"), [(100 * SECOND, "pause"), (3 * SECOND, "session_opened")])
 def test_what_nobody_contradicts_is_believed(stamp: int, verdict: str) -> None:
     gate: StampGate[str] = StampGate()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Executes a launch file where ROS' `launch` is not installed (no registry has it): what process would it start?
 
-It knows what `vlad.launch.py` uses and nothing else: whatever a launch file does beyond that is an error.
+It knows what `vlad.launch.py` and `slam.launch.py` use and nothing else: whatever a launch file does beyond that is an
+error.
 """
 
 from __future__ import annotations
@@ -230,9 +231,30 @@ def _command(context: Context, package: str, executable: str) -> list[str]:
     installed = context.share.parent.parent / "lib" / package / executable
     if installed.is_file():
         return [str(installed)]
-    if (package, executable) != ("vlad_ros", "vlad_node"):
+    module = {"vlad_node": "vlad_ros.ros.node", "vlad_graph": "vlad_ros.ros.graph_node"}.get(executable)
+    if package != "vlad_ros" or module is None:
         raise LaunchError(f"there is no executable {executable} of {package} at {installed}")
-    return [sys.executable, "-m", "vlad_ros.ros.node"]
+    return [sys.executable, "-m", module]
+
+
+class PythonLaunchDescriptionSource:
+    """Where another launch file is."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+
+class IncludeLaunchDescription(Action):
+    """Another launch file, with arguments of its own."""
+
+    def __init__(self, source: PythonLaunchDescriptionSource, *, launch_arguments: list[tuple[str, Any]]) -> None:
+        super().__init__()
+        self._source, self._arguments = source, launch_arguments
+
+    def execute(self, context: Context) -> None:
+        """Start what it starts."""
+        given = {name: text(value, context) for name, value in self._arguments}
+        context.started += resolve(text(self._source.path, context), **given)
 
 
 class LaunchDescription:
@@ -244,7 +266,12 @@ class LaunchDescription:
 
 MODULES: dict[str, dict[str, Any]] = {
     "launch": {"LaunchDescription": LaunchDescription},
-    "launch.actions": {"DeclareLaunchArgument": DeclareLaunchArgument, "GroupAction": GroupAction},
+    "launch.actions": {
+        "DeclareLaunchArgument": DeclareLaunchArgument,
+        "GroupAction": GroupAction,
+        "IncludeLaunchDescription": IncludeLaunchDescription,
+    },
+    "launch.launch_description_sources": {"PythonLaunchDescriptionSource": PythonLaunchDescriptionSource},
     "launch.conditions": {"IfCondition": IfCondition},
     "launch.substitutions": {
         "LaunchConfiguration": LaunchConfiguration,

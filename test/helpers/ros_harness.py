@@ -38,11 +38,11 @@ FLOAT32 = PointField.FLOAT32
 XYZI = tuple(PointField(name=name, offset=4 * i, datatype=FLOAT32, count=1) for i, name in enumerate("xyzi"))
 
 
-def untrained_weights(path: Path) -> Path:
-    """A weights file of the right form that knows nothing."""
+def untrained_weights(path: Path, half: float = 0.9) -> Path:
+    """A weights file of the right form that knows nothing; loops are as probable as 0.5 at a similarity of `half`."""
     torch.manual_seed(0)
     save_weights(
-        path, PlaceNetwork(ModelConfig(), BevConfig()), similarity_alone(0.9), {"note": "untrained, for tests"}
+        path, PlaceNetwork(ModelConfig(), BevConfig()), similarity_alone(half), {"note": "untrained, for tests"}
     )
     return path
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from vlad_ros.cloud.raster import fit_ground, levelling
+from vlad_ros.cloud.ground import fit_ground, levelling
 from vlad_ros.loops.covariance import WIDE, covariance, jacobian
 from vlad_ros.loops.verification import Verifier
 from vlad_ros.model.kept_geometry import compact_cloud

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlad_ros.cloud.raster import fit_ground, levelling
+from vlad_ros.cloud.ground import fit_ground, levelling
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.evaluation.edges import edge_error
 from vlad_ros.loops.keypoint_alignment import MIN_INLIERS, align, match_features

@@ -19,7 +19,7 @@ from vlad_ros.cloud.thin import join
 from vlad_ros.config import BevConfig
 from vlad_ros.files.sequence import load_sequence
 from vlad_ros.model.describer import Describer
-from vlad_ros.model.runtime import INPUT, OPSET, OUTPUTS, PACKAGES, resolve_inference
+from vlad_ros.model.runtime import INPUT, OPSET, OUTPUTS, PACKAGES, make_runtime, resolve_inference
 from vlad_ros.model.weights import load_weights
 from vlad_ros.simulation.pairs import make_pairs
 
@@ -41,6 +41,16 @@ RUNTIMES = [
 def scans() -> list[np.ndarray]:
     pairs = make_pairs(3, seed=900, maps=False)
     return [cloud for pair in pairs for cloud in (pair.query, pair.match)]
+
+
+def test_the_same_weights_are_traced_once() -> None:
+    """PyTorch keeps what it has traced: each configure and cleanup of a node would leave another copy behind."""
+    backbone = load_weights(None, "cpu")[0].backbone
+    runs = [make_runtime("torch", backbone, BevConfig(), CPU) for _ in range(2)]
+    assert runs[0] is runs[1] is not None
+    with torch.no_grad():
+        next(backbone.parameters()).add_(1.0)
+    assert make_runtime("torch", backbone, BevConfig(), CPU) is not runs[0]
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

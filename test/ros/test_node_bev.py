@@ -16,7 +16,7 @@ pytestmark = pytest.mark.ros
 from rclpy.qos import QoSProfile  # noqa: E402
 from ros_harness import SECOND, Image, Robot, cloud, live_node, place, untrained_weights, wait_for  # noqa: E402
 
-from vlad_ros.cloud.raster import from_image, to_image  # noqa: E402
+from vlad_ros.cloud.raster_image import from_image, to_image  # noqa: E402
 from vlad_ros.config import BevConfig  # noqa: E402
 from vlad_ros.ros.outputs.messages import raster_of  # noqa: E402
 from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402

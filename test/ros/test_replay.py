@@ -101,6 +101,24 @@ def test_topics_are_chosen_and_unheard_ones_named(node, tmp_path: Path) -> None:
         replay.play(node, bag, config, ("/nothing",), progress=False)
 
 
+ODD = {"a b": "a", "/po\x01nts": "", "/twice//": ".x/msg/Y", "/c": "nav_msgs/msg/_odometry", "/d": "nav_msgs/msg/Odo"}
+
+
+def test_names_of_a_damaged_bag_are_left_out(node, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    bag = make_bag(tmp_path / "bag", n=3)
+    lines: list[str] = []
+    with bags.open_bag(bag) as reader:
+        (odom,) = (c for c in reader.connections if c.topic == "/odom")
+        reader.connections += [odom._replace(topic=topic, msgtype=kind) for topic, kind in ODD.items()]
+        reader.connections.append(odom._replace(topic="a b"))
+        player = replay.Player(node, reader, ReplayConfig(rate=100.0, wait=0.1), (), lines.append)
+        try:
+            player.play(progress=False)
+        finally:
+            player.pace.close()
+    assert player.report.published == {"/points": 3, "/odom": 3} and set(player.report.skipped) == set(ODD)
+
+
 def test_a_type_that_is_not_installed_is_left_out(node, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register(get_types_from_msg("uint64 timebase\n", "livox_ros_driver2/msg/CustomMsg"))

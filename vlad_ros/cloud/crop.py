@@ -55,7 +55,7 @@ def clean(points: np.ndarray, min_range: float, max_range: float) -> F32:
 def missing_returns(points: F32) -> str:
     """A warning if the sensor reports missing returns as a sphere or a plane at its range limit, otherwise "". `points`
     (N, >=3) [m] in the sensor's frame, before they are cropped."""
-    some = points[:: max(1, len(points) // SAMPLE), :3]
+    some = points[:: max(1, len(points) // SAMPLE), :3].astype(np.float64)
     ranges = np.linalg.norm(some, axis=1)
     for what, values in (("range", ranges), *zip(("x", "y", "z"), np.abs(some).T, strict=True)):
         limit = float(values.max())

@@ -14,7 +14,6 @@ import numpy as np
 
 from vlad_ros.cloud.decode import four_columns
 from vlad_ros.cloud.ground import fit_ground, levelling
-from vlad_ros.cloud.raster_image import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.jit import kernel
 from vlad_ros.stopwatch import stage
@@ -22,8 +21,6 @@ from vlad_ros.types import F32, F64
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["Bev", "fit_ground", "from_image", "levelling", "preview", "rasterize", "to_image"]
 
 
 @dataclass(frozen=True, eq=False)

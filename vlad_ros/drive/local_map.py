@@ -32,13 +32,12 @@ class JoinedMap:
 
 @dataclass(frozen=True, eq=False)
 class _KeptScan:
-    """A thinned scan (N, 4) in its body frame; scans of different windows are never joined."""
+    """A thinned scan (N, 4) in its body frame."""
 
     points: F32
     stamp: int
     T_odom_base: F64
     travel: float
-    window: int
 
 
 class LocalMap:
@@ -58,7 +57,6 @@ class LocalMap:
         self._trace = 1.0 + 2.0 * math.cos(math.radians(config.keyframe_yaw))
         self._scans: list[_KeptScan] = []
         self._waiting: set[int] = set()
-        self._window = 0
 
     def __len__(self) -> int:
         """Number of scans kept."""
@@ -71,26 +69,25 @@ class LocalMap:
         It is kept, thinned and cropped to the raster's reach, if it is a keyframe or `accumulation_spacing` of travel
         after the last one kept.
         """
-        last = self._scans[-1] if self._scans and self._scans[-1].window == self._window else None
+        last = self._scans[-1] if self._scans else None
         if not is_keyframe and last is not None and travel - last.travel < self._config.accumulation_spacing:
             return
         thinned = voxel_thin(points, self._config.accumulation_voxel)
         seen = thinned[:, 0] ** 2 + thinned[:, 1] ** 2 <= self._radius**2
-        self._scans.append(_KeptScan(thinned[seen], stamp, T_odom_base.copy(), travel, self._window))
+        self._scans.append(_KeptScan(thinned[seen], stamp, T_odom_base.copy(), travel))
         if is_keyframe:
             self._waiting.add(stamp)
 
-    def break_window(self) -> None:
-        """Close the window at a jump or a missing pose: scans before and after are not joined."""
-        self._window += 1
-        self._drop_closed()
+    def clear(self) -> None:
+        """Drop all scans, at a jump or a missing pose: those before and after are not joined. Nothing may wait."""
+        self._scans.clear()
+        self._waiting.clear()
 
     def is_complete(self, travel_keyframe: float, stamp_keyframe: int, travel_now: float, stamp_now: int) -> bool:
-        """Whether a keyframe's wait is over: the body is half a window past it, `accumulation_timeout` has passed in
-        stamp time, or its window was closed."""
-        closed = any(scan.stamp == stamp_keyframe and scan.window != self._window for scan in self._scans)
+        """Whether a keyframe's wait is over: the body is half a window past it, or `accumulation_timeout` has passed in
+        stamp time."""
         late = stamp_now - stamp_keyframe >= nanoseconds(self._config.accumulation_timeout)
-        return closed or late or travel_now - travel_keyframe >= self._half
+        return late or travel_now - travel_keyframe >= self._half
 
     @stage("local map")
     def join(self, stamp_keyframe: int) -> JoinedMap:
@@ -102,8 +99,7 @@ class LocalMap:
         keyframe = self._scan(stamp_keyframe)
         chosen = [keyframe]
         for scan in sorted(self._scans, key=lambda scan: (abs(scan.travel - keyframe.travel), scan.stamp)):
-            in_window = scan.window == keyframe.window and abs(scan.travel - keyframe.travel) <= self._half
-            if in_window and not self._repeats(scan, chosen):
+            if abs(scan.travel - keyframe.travel) <= self._half and not self._repeats(scan, chosen):
                 chosen.append(scan)
         T_keyframe_odom = inverse(keyframe.T_odom_base)
         transforms = [np.eye(4), *(T_keyframe_odom @ scan.T_odom_base for scan in chosen[1:])]
@@ -129,8 +125,7 @@ class LocalMap:
         return any(
             scan is other
             or (
-                scan.window == other.window
-                and abs(scan.travel - other.travel) < self._config.accumulation_spacing
+                abs(scan.travel - other.travel) < self._config.accumulation_spacing
                 and float(np.sum(scan.T_odom_base[:3, :3] * other.T_odom_base[:3, :3])) > self._trace
             )
             for other in others
@@ -142,9 +137,3 @@ class LocalMap:
         settled = [scan for scan in self._scans if scan is not keyframe and scan.stamp not in self._waiting]
         if self._repeats(keyframe, settled):
             self._scans.remove(keyframe)
-        self._drop_closed()
-
-    def _drop_closed(self) -> None:
-        """Drop the scans of closed windows in which no keyframe waits."""
-        wanted = {scan.window for scan in self._scans if scan.stamp in self._waiting} | {self._window}
-        self._scans = [scan for scan in self._scans if scan.window in wanted]

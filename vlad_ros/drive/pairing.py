@@ -45,7 +45,7 @@ class Inputs:
         self._count = count
         self._lock = threading.RLock()
         self._waiting: deque[PendingScan] = deque()
-        self._bevs: list[tuple[int, Any]] = []
+        self._bevs: list[tuple[int, Any]] = []  # in order of arrival
         self._gate: StampGate[PendingScan] = StampGate()
         self._announced: list[int] = []  # stamps not yet passed by a released scan
         self._known: set[int] = set()  # all announced stamps: every Path repeats its nodes
@@ -106,7 +106,6 @@ class Inputs:
         """Add a BEV message; the queue has the same limit as that of the clouds."""
         with self._lock:
             self._bevs.append((stamp, image))
-            self._bevs.sort(key=lambda entry: entry[0])
             self.pump()
             while len(self._bevs) > self._most_waiting:
                 self._bevs.pop(0)
@@ -154,7 +153,7 @@ class Inputs:
     def clear(self) -> int:
         """Drop everything; returns the number of scans that were waiting."""
         with self._lock:
-            dropped = len(self._waiting) + len(self._gate.release())
+            dropped = self.waiting
             self._gate = StampGate()
             self._waiting.clear()
             self._bevs.clear()
@@ -199,16 +198,18 @@ class Inputs:
         return self._newest >= scan.stamp + nanoseconds(timeout)
 
     def _find_bev(self, scan: PendingScan) -> bool:
-        """The BEV nearest in stamp, within the tolerance; final if its stamp is equal or a later one has arrived."""
+        """The BEV nearest in stamp, within the tolerance, of equal ones the last that came; final if its stamp is equal
+        or a later one has arrived, though not one from the future: a wrong stamp is no evidence for this scan."""
         tolerance = nanoseconds(self._config.bev_tolerance)
-        near = [(abs(stamp - scan.stamp), stamp, image) for stamp, image in self._bevs]
+        near = [(abs(stamp - scan.stamp), stamp, image) for stamp, image in reversed(self._bevs)]
         near = [entry for entry in near if entry[0] <= tolerance]
         scan.bev = None
         if near:
             distance, _, scan.bev = min(near, key=lambda entry: entry[:2])
             if distance == 0:
                 return True
-        return bool(self._bevs) and self._bevs[-1][0] > scan.stamp
+        ahead = (self._newest or scan.stamp) + AHEAD
+        return any(scan.stamp < stamp <= ahead for stamp, _ in self._bevs)
 
     def _find_announcement(self, scan: PendingScan) -> bool:
         tolerance = nanoseconds(self._config.keyframe_tolerance)
@@ -224,6 +225,7 @@ class Inputs:
             return
         oldest = min((scan.stamp for scan in self._waiting), default=self._newest + 1)
         tolerance = nanoseconds(self._config.bev_tolerance)
-        while self._bevs and self._bevs[0][0] + tolerance < oldest:
-            self._bevs.pop(0)
+        useful = [entry for entry in self._bevs if entry[0] + tolerance >= oldest]
+        for _ in range(len(self._bevs) - len(useful)):
             self._count("bev_unpaired")
+        self._bevs = useful

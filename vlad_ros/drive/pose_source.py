@@ -53,8 +53,16 @@ class TopicOdometry:
         """Add a message; returns how many had a wrong stamp. ValueError unless the transform is rigid."""
         child = child.lstrip("/")
         if child not in self._buffers and len(self._buffers) >= CHILDREN:
-            raise ValueError(f"the odometry topic has {CHILDREN + 1} child frames: {', '.join(self._buffers)}, {child}")
+            self._make_room(child)
         return self._buffers.setdefault(child, OdometryBuffer()).add(stamp, T_odom_child, twist)
+
+    def _make_room(self, child: str) -> None:
+        """Forget a frame that came only once, as damaged messages have them. ValueError if there is none."""
+        stray = next((name for name, buffer in self._buffers.items() if len(buffer) <= 1), None)
+        if stray is None:
+            names = ", ".join(map(repr, (*self._buffers, child)))
+            raise ValueError(f"the odometry topic has {CHILDREN + 1} child frames: {names}")
+        del self._buffers[stray]
 
     @property
     def children(self) -> list[str]:

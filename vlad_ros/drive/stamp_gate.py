@@ -87,11 +87,6 @@ class StampGate(Generic[Item]):
         self._newest, self._held = held[0], None
         return [Judged(held[1], "pause" if held[0] > newest else "session_opened", held[0] - newest - self.pace)]
 
-    def release(self) -> list[Judged[Item]]:
-        """No further item is expected: drop the held item."""
-        held, self._held = self._held, None
-        return [] if held is None else [Judged(held[1], "wrong_stamp")]
-
     def _follows(self, stamp: int, before: int, pace: int = 0) -> bool:
         """Whether a stamp continues from another; also with an item lost or held in between."""
         return before < stamp <= before + 2 * max(self.pace, pace) + AHEAD

@@ -69,7 +69,7 @@ class Drive:
     def interrupt(self) -> list[Window]:
         """End all windows: later scans are not joined with earlier ones. Returns the keyframes closed by this."""
         closed = self.close()
-        self._local_map.break_window()
+        self._local_map.clear()
         return closed
 
     def leads_to(self, T_odom_base: F64 | None, after: int) -> bool:

@@ -7,6 +7,7 @@ descriptors meet in one map.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import os
@@ -25,6 +26,7 @@ Run = Callable[[Tensor], tuple[Tensor, Tensor]]  # raster (1, C, H, W) -> featur
 
 OPSET = 17
 INPUT, OUTPUTS = "raster", ("features", "scores")
+_TRACED: dict[bytes, Run] = {}
 PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 
 
@@ -92,7 +94,18 @@ def _example(backbone: Backbone, bev: BevConfig) -> Tensor:
 
 
 def _frozen(backbone: Backbone, bev: BevConfig) -> Run:
-    """The backbone traced and frozen: batch norms are folded into the convolutions."""
+    """The backbone traced and frozen: batch norms are folded into the convolutions. PyTorch never frees what it has
+    traced, so the same weights are traced once in a process."""
+    digest = hashlib.sha256(repr((bev, backbone.rotations)).encode())
+    for tensor in backbone.state_dict().values():
+        digest.update(tensor.detach().contiguous().numpy().data)
+    key = digest.digest()
+    if key not in _TRACED:
+        _TRACED[key] = _trace(backbone, bev)
+    return _TRACED[key]
+
+
+def _trace(backbone: Backbone, bev: BevConfig) -> Run:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(backbone, _example(backbone, bev), check_trace=False)  # type: ignore[no-untyped-call]

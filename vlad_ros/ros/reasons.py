@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+LOST = "DDS lost it on the way, or dropped it before the node, busy or standing still, could take it"
+
 # Every reason for not using an input, with the explanation shown in the warning.
 REASONS = {
     "queue_full": "the computer is too slow for this rate; the oldest waiting scan was dropped",
@@ -40,6 +42,7 @@ REASONS = {
     "node_without_odometry": "no odometry leads from a loop's keyframe to the back-end's node; the edge is withheld",
     "node_other_session": "a loop into another session has no nodes of this run's back-end; the edge is withheld",
     "save_failed": "the map could not be saved",
+    **{f"{topic}_lost": LOST for topic in ("points", "odom", "bev", "keyframes")},
     "internal_error": "an error of the program itself; see the log",
 }
 
@@ -60,6 +63,7 @@ TOPICS = {
     "node_far": "keyframes",
     "node_without_odometry": "odom",
     "node_other_session": "keyframes",
+    **{f"{topic}_lost": topic for topic in ("odom", "bev", "keyframes")},
     "save_failed": "~/save_map",
 }
 

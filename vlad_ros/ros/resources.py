@@ -150,7 +150,7 @@ class Resources:
 
     def watch(self) -> list[str]:
         """Once a second: report silence and losses; run the jobs that are triggered by time, not by a scan."""
-        self.subscriptions.find_keyframes()
+        self.subscriptions.look()
         warnings = []
         silence = self._statistics.silent_for()
         if silence >= SILENCE:

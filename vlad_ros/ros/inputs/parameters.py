@@ -16,14 +16,14 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
-from vlad_ros.parameter_table import Field, limits, parameter_fields
+from vlad_ros.parameter_table import PLACE, Field, Kinds, limits, parameter_fields
 from vlad_ros.ros.inputs.parameter_sources import for_many, repeated
 from vlad_ros.settings import from_mapping
 
 # Parameters that rclpy declares for every node.
 RCLPY_NAMES = ("use_sim_time", "start_type_description_service")
 RCLPY_PREFIXES = ("qos_overrides.",)
-PATHS = ("weights", "map_path")
+PATHS = ("weights", "map_path", "graph_path", "trajectory_path", "edits_path")
 BOOLEANS = dict.fromkeys(("y", "yes", "true", "on"), True) | dict.fromkeys(("n", "no", "false", "off"), False)
 NEAR, ALIKE = 0.6, 0.8  # similarity of two names, 0 .. 1
 
@@ -58,8 +58,8 @@ def descriptor(field: Field) -> ParameterDescriptor:
     return answer
 
 
-def declare(node: Node, arguments: Sequence[str]) -> None:
-    """Declare every parameter. ParameterError names all overrides misspelt, of a wrong type or out of range.
+def declare(node: Node, arguments: Sequence[str], kinds: Kinds = PLACE) -> None:
+    """Declare every parameter of `kinds`. ParameterError names all overrides misspelt, of a wrong type or out of range.
 
     `arguments` are the command line of the process. Unknown names that a parameter file gives to many nodes at once
     (under `/**`) are those of other nodes; if one looks like a misspelt name of ours, a warning says so.
@@ -67,14 +67,14 @@ def declare(node: Node, arguments: Sequence[str]) -> None:
     # rclpy has no public way to list undeclared overrides (they would be ignored silently), nor to change one.
     given, full_name = node._parameter_overrides, node.get_fully_qualified_name()
     last = repeated(arguments, full_name)
-    for field in parameter_fields():
+    for field in parameter_fields(kinds):
         if last.get(field.name) == []:  # rclpy cannot infer the type of an empty list: unset
             given.pop(field.name, None)
         elif field.name in last:
             given[field.name] = _as_given(field, last[field.name])
-    given.update({parameter.name: parameter for parameter in as_declared(given.values())})
-    wrong = _unknown(node, set(given), for_many(arguments, full_name))
-    for field in parameter_fields():
+    given.update({parameter.name: parameter for parameter in as_declared(given.values(), kinds)})
+    wrong = _unknown(node, set(given), for_many(arguments, full_name), kinds)
+    for field in parameter_fields(kinds):
         default = field.default
         if isinstance(default, tuple):
             # rclpy cannot infer the type of an empty list: only the type is declared and it stays unset.
@@ -85,18 +85,18 @@ def declare(node: Node, arguments: Sequence[str]) -> None:
             wrong.append(f"{field.name}: {error}")
     if not wrong:
         try:
-            read(node)
+            read_as(node, kinds)
         except ValueError as error:
             wrong.append(str(error))
     if wrong:
         raise ParameterError("; ".join(wrong))
 
 
-def as_declared(parameters: Iterable[Parameter]) -> list[Parameter]:
+def as_declared(parameters: Iterable[Parameter], kinds: Kinds = PLACE) -> list[Parameter]:
     """The parameters, integers given to decimal ones (`max_range:=50`) as decimal numbers: rclpy would refuse them."""
-    decimal = {field.name for field in parameter_fields() if isinstance(field.default, (float, tuple))}
-    kinds = (Parameter.Type.INTEGER, Parameter.Type.INTEGER_ARRAY)
-    return [_as_decimal(each) if each.name in decimal and each.type_ in kinds else each for each in parameters]
+    decimal = {field.name for field in parameter_fields(kinds) if isinstance(field.default, (float, tuple))}
+    whole = (Parameter.Type.INTEGER, Parameter.Type.INTEGER_ARRAY)
+    return [_as_decimal(each) if each.name in decimal and each.type_ in whole else each for each in parameters]
 
 
 def _as_decimal(given: Parameter) -> Parameter:
@@ -120,9 +120,9 @@ def _as_given(field: Field, value: Any) -> Parameter:
     return Parameter(field.name, value=str(value))
 
 
-def _unknown(node: Node, given: Iterable[str], others: set[str]) -> list[str]:
+def _unknown(node: Node, given: Iterable[str], others: set[str], kinds: Kinds) -> list[str]:
     """A sentence for each given name that is no parameter of the node, unless it is in `others`."""
-    known = [field.name for field in parameter_fields()]
+    known = [field.name for field in parameter_fields(kinds)]
     sentences, alike = [], []
     for name in sorted(given):
         if name in known or name in RCLPY_NAMES or name.startswith(RCLPY_PREFIXES):
@@ -148,23 +148,28 @@ def explain(error: RuntimeError) -> str:
 
 def read(node: Node) -> tuple[NodeConfig, RecognizerConfig]:
     """The parameters as the two dataclasses; ValueError names a value that they reject."""
-    values = _values(node)
-    return _configurations(values)
+    place, recognizer = read_as(node, PLACE)
+    return place, recognizer
 
 
-def check(node: Node, changes: list[Parameter], state: str) -> SetParametersResult:
+def read_as(node: Node, kinds: Kinds) -> list[Any]:
+    """The parameters as dataclasses, one of each kind; ValueError names a value that they reject."""
+    return _configurations(_values(node, kinds), kinds)
+
+
+def check(node: Node, changes: list[Parameter], state: str, kinds: Kinds = PLACE) -> SetParametersResult:
     """Accept a parameter change only while unconfigured, and only if the dataclasses accept the values."""
-    names = {field.name for field in parameter_fields()}
+    names = {field.name for field in parameter_fields(kinds)}
     ours = {change.name: change.value for change in changes if change.name in names}
     if not ours:
         return SetParametersResult(successful=True)
     if state != "unconfigured":
         reason = f"{', '.join(sorted(ours))}: fixed while the node is {state}; clean it up, set, and configure again"
         return SetParametersResult(successful=False, reason=reason)
-    values = _values(node)
+    values = _values(node, kinds)
     values.update({name: _plain(value) for name, value in ours.items()})
     try:
-        _configurations(values)
+        _configurations(values, kinds)
     except ValueError as error:
         return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)
@@ -177,13 +182,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, bool, int, float)) else tuple(value)
 
 
-def _values(node: Node) -> dict[str, Any]:
+def _values(node: Node, kinds: Kinds) -> dict[str, Any]:
     unset = Parameter("unset", Parameter.Type.NOT_SET)
-    return {field.name: _plain(node.get_parameter_or(field.name, unset).value) for field in parameter_fields()}
+    return {field.name: _plain(node.get_parameter_or(field.name, unset).value) for field in parameter_fields(kinds)}
 
 
-def _configurations(values: dict[str, Any]) -> tuple[NodeConfig, RecognizerConfig]:
-    values = values | {name: os.path.expanduser(values[name]) for name in PATHS}
-    kinds = (NodeConfig, RecognizerConfig)
+def _configurations(values: dict[str, Any], kinds: Kinds) -> list[Any]:
+    values = values | {name: os.path.expanduser(values[name]) for name in PATHS if name in values}
     parts = [{field.name: values[field.name] for field in dataclasses.fields(kind)} for kind in kinds]
-    return from_mapping(NodeConfig, parts[0]), from_mapping(RecognizerConfig, parts[1])
+    return [from_mapping(kind, part) for kind, part in zip(kinds, parts, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from vlad_ros.config import NodeConfig
 from vlad_ros.drive.pairing import Inputs
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.poses import decode_pose, decode_twist
+from vlad_ros.ros.inputs.gaps import Gaps
 from vlad_ros.ros.inputs.path_message import read_path
 from vlad_ros.ros.listener import Listener
 from vlad_ros.ros.outputs.publishers import Publishers
@@ -62,6 +63,7 @@ class Subscriptions:
         self._paths: deque[tuple[Ints, F64]] = deque()
         self._made: list[Subscription] = []
         self._intakes: list[Intake] = []
+        self._gaps: dict[str, Gaps] = {}
         self._keyframes: Subscription | None = None
         self._offered: tuple[str, bool] | None = None  # type on `keyframes`, and whether reliable
         self.open = False
@@ -76,16 +78,30 @@ class Subscriptions:
         # Half of the DDS history may be in flight; the other half is left for other publishers.
         intake = Intake(self._node.resolve_topic_name(topic), room=qos.depth // 2)
 
-        def take(message: Any) -> None:
+        gaps = self._gaps[topic] = Gaps()
+
+        def take(message: Any, info: Mapping[str, Any]) -> None:
             intake.taken += 1
             if not raw:
                 intake.stamp = stamp_of(message)
+            self._count_lost(topic, gaps.before(info))
             callback(message)
 
         subscription = self._node.create_subscription(kind, topic, take, qos, raw=raw)
         self._made.append(subscription)
         self._intakes.append(intake)
         return subscription
+
+    def _count_lost(self, topic: str, number: int) -> None:
+        if number and self.open:
+            self._statistics.count(f"{topic}_lost", number - 1)
+            self._listener.reject(f"{topic}_lost", "")
+
+    def look(self) -> None:
+        """Once a second: who publishes."""
+        self.find_keyframes()
+        for topic, gaps in self._gaps.items():
+            gaps.look(self._node.count_publishers(self._node.resolve_topic_name(topic)))
 
     def intakes(self, scans: int) -> Iterator[Intake]:
         """What was taken of each input, used or not, and the room for more; of clouds that for `scans` at most."""
@@ -166,7 +182,7 @@ class Subscriptions:
                 continue
             with subscription.handle:
                 while (taken := subscription.handle.take_message(subscription.msg_type, subscription.raw)) is not None:
-                    subscription.callback(taken[0])
+                    subscription.callback(*taken)
 
     def _on_odometry(self, message: Odometry) -> None:
         if not self.open:

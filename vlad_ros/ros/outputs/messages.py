@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import Point, Pose, PoseWithCovarianceStamped, Quaternion
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from vlad_ros.cloud.raster import from_image, preview, to_image
+from vlad_ros.cloud.raster_image import from_image, preview, to_image
 from vlad_ros.config import BevConfig
 from vlad_ros.loops.relocalisation import MapPose
 from vlad_ros.poses import from_quaternion, inverse, to_quaternion
@@ -149,12 +149,16 @@ def match_position(closure: LoopClosure, pose_of: PoseOf) -> F64:
     return np.full(3, np.nan)
 
 
+def to_pose(T: F64) -> Pose:
+    """A message's pose of T (4, 4)."""
+    (x, y, z), (a, b, c, d) = T[:3, 3].tolist(), to_quaternion(T).tolist()
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=a, y=b, z=c, w=d))
+
+
 def pose_message(pose: MapPose, map_frame: str) -> PoseWithCovarianceStamped:
     """T_map_base of a keyframe with its covariance."""
     message = PoseWithCovarianceStamped(header=Header(stamp=to_time(pose.stamp), frame_id=map_frame))
-    p, q = message.pose.pose.position, message.pose.pose.orientation
-    p.x, p.y, p.z = (float(number) for number in pose.T_map_base[:3, 3])
-    q.x, q.y, q.z, q.w = (float(number) for number in to_quaternion(pose.T_map_base))
+    message.pose.pose = to_pose(pose.T_map_base)
     message.pose.covariance = pose.covariance.reshape(-1).tolist()
     return message
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from vlad_ros.config import NodeConfig
+from vlad_ros.drive.scan import Place
 from vlad_ros.loops.described import Described
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.listener import Listener
@@ -44,6 +46,8 @@ class Publishers:
         self.odom_frame = ""
         self._descriptor = node.create_publisher(PointCloud2, "~/descriptor", RELIABLE)
         self._closures = node.create_publisher(PointCloud2, "~/loop_closures", RELIABLE)
+        self._keyframes = node.create_publisher(PoseStamped, "~/keyframes", RELIABLE)
+        recognizer.on_selected = self.select
         self._bev = node.create_publisher(Image, "~/bev", PICTURES)
         self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
         self._markers = MarkerTopic(node)
@@ -52,7 +56,7 @@ class Publishers:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (self._descriptor, self._closures, self._bev, self._preview):
+        for publisher in (self._descriptor, self._closures, self._keyframes, self._bev, self._preview):
             self._node.destroy_publisher(publisher)
         self._markers.close()
         self.localisation.close()
@@ -70,6 +74,13 @@ class Publishers:
         """The back-end's nodes (N,) [ns], at their optimised poses: positions and quaternions (N, 7)."""
         self._adapters.announce(stamps.tolist())
         self.localisation.correct(stamps, numbers)
+
+    def select(self, at: Place) -> None:
+        """A scan that has become a keyframe, told at once: where a back-end makes its nodes there, their edges find
+        them. Only with odometry."""
+        if at.T_odom_base is not None:
+            header = Header(stamp=messages.to_time(at.stamp), frame_id=self.odom_frame)
+            self._keyframes.publish(PoseStamped(header=header, pose=messages.to_pose(at.T_odom_base)))
 
     def publish(self, described: list[Described]) -> None:
         """Descriptor, closures, raster, marker and place of each keyframe."""

@@ -15,8 +15,8 @@ from vlad_ros.ros.tools import replay
 from vlad_ros.ros.tools.node_client import NodeClient
 from vlad_ros.ros.tools.node_process import start_node
 
-# Counters that can increase although nothing was lost.
-HARMLESS = ("session_opened", "pause", "no_odometry", "odometry_jump")
+# Counters that can increase although nothing was lost; what was lost on the way, the replay sends again, or counts.
+HARMLESS = ("session_opened", "pause", "no_odometry", "odometry_jump", "points_lost", "odom_lost")
 
 
 def listen(

@@ -16,6 +16,7 @@ from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -98,16 +99,19 @@ class Player:
         if topic == "/clock":
             self.report.skipped[topic] = "the replay has its own"
             return
-        package, *_, name = kind.split("/")
         try:
+            package, *_, name = kind.split("/")
             message = getattr(import_module(f"{package}.msg"), name)
-        except (ImportError, AttributeError):
+        except (ImportError, AttributeError, TypeError, ValueError):  # the last two: a damaged bag's names
             self.report.skipped[topic] = f"{kind} is not installed"
             return
         latched = any(qos.durability.name == "TRANSIENT_LOCAL" for qos in connection.ext.offered_qos_profiles)
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=self.config.depth, durability=durability)
-        self.publishers[topic] = self.node.create_publisher(message, topic, qos)
+        try:
+            self.publishers[topic] = self.node.create_publisher(message, topic, qos)
+        except (NameValidationException, AttributeError):
+            self.report.skipped[topic] = f"no topic of ROS is called so, or no message {kind}"
 
     def wait_for_subscribers(self) -> None:
         """Wait until every topic has one, at most `config.wait` seconds; topics without one are reported."""
