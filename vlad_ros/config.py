@@ -154,9 +154,14 @@ class NodeConfig(Checked):
     expected_rate: float = option(
         0.0, "scans per second that diagnostics expects; 0: measured from the stamps", "1/s", 0.0, 1000.0
     )
-    map_path: str = option("", "map file of the services; loaded at configure if it exists")
-    save_on_exit: bool = option(False, "save the map at deactivation and exit")
-    autosave_period: float = option(0.0, "period of saving the map; 0: off", "s", 0.0, 86400.0)
+    map_path: str = option("", "map file; read at configure; empty: the map ends with the node")
+    map_mode: str = option(
+        "extend",
+        "the map file: extend it (each keyframe is on disk within a second) or only localise in it (never written)",
+        choices=("extend", "localise"),
+    )
+    save_on_exit: bool = option(False, "does nothing: keyframes are on disk within a second")
+    autosave_period: float = option(0.0, "does nothing: keyframes are on disk within a second", "s", 0.0, 86400.0)
     map_frame: str = option("map", "frame of ~/pose: the odometry frame of the first session in the map")
     lio_sam: bool = option(False, "publish accepted edges as [t_query, t_match] on lio_loop/loop_closure_detection")
     node_edges: bool = option(False, "publish accepted edges between the nodes announced on keyframes, on ~/node_edges")
@@ -165,6 +170,8 @@ class NodeConfig(Checked):
         super().__post_init__()
         if len(self.mounting_xyz_rpy) not in (0, 6):
             raise ValueError(f"mounting_xyz_rpy must hold six numbers or none, not {self.mounting_xyz_rpy!r}")
+        if self.map_mode == "localise" and not self.map_path:
+            raise ValueError("map_mode localise needs map_path, the map to localise in")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from ros_harness import SECOND, Robot, cloud, live_node, node_argv, place, untrained_weights, wait_for  # noqa: E402
-
 from vlad_ros.mapping.map_file import read_map  # noqa: E402
+
 from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402
 
 SINGLE_SCANS = {"keyframe_source": "all", "odom_source": "none", "device": "cpu"}

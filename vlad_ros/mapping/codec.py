@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes as bytes, without loss: what the map file's tables hold. Nothing read is trusted: sizes are checked first."""
+"""Keyframes as bytes, without loss, for the map file's tables. Nothing read is trusted: sizes are checked first."""
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 
@@ -15,35 +14,16 @@ MOST = 65535  # keypoints, features' channels or points of a geometry
 HEAD = struct.Struct("<HHHBB")  # keypoints, channels, points, steps of the features and of the cloud
 POSE = 3 * 4 * 8  # bytes
 LEVEL = 4 * 4 * 8  # bytes
-FULL = 2**23 - 1
-TINY = 2.0**-100
-
-
-def quantise(descriptor: F32) -> F32:
-    """The descriptor (D,) as the map keeps it: 24 bits a number. Doing it twice changes nothing more."""
-    return unpack_descriptors(np.frombuffer(pack_descriptor(descriptor), np.uint8)[None])[0]
-
-
-def descriptor_bytes(dim: int) -> int:
-    """Bytes of a packed descriptor of `dim` numbers."""
-    return 4 + 3 * dim
 
 
 def pack_descriptor(descriptor: F32) -> bytes:
-    """A scale (float32), which is a power of two, and D integers of three bytes."""
-    largest = float(np.max(np.abs(descriptor), initial=0.0))
-    scale = np.float32(2.0 ** math.ceil(math.log2(largest / FULL))) if largest > TINY else np.float32(TINY)
-    integers = np.round(descriptor / scale).astype("<i4")
-    return scale.tobytes() + integers.view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+    """The numbers (D,) as they are."""
+    return np.ascontiguousarray(descriptor, "<f4").tobytes()
 
 
-def unpack_descriptors(packed: np.ndarray) -> F32:
-    """(N, D) float32 from the bytes (N, 4 + 3 D) uint8 of `pack_descriptor`."""
-    scale = np.ascontiguousarray(packed[:, :4]).view("<f4")
-    digits = packed[:, 4:].reshape(len(packed), (packed.shape[1] - 4) // 3, 3)
-    integers = np.zeros((*digits.shape[:2], 4), np.uint8)
-    integers[:, :, 1:] = digits  # in the upper bytes, so that the sign comes with them
-    return (integers.view("<i4")[:, :, 0] >> 8).astype(np.float32) * scale
+def unpack_descriptors(packed: list[bytes], dim: int) -> F32:
+    """(N, D) float32 from the bytes of `pack_descriptor`, 4 D each."""
+    return np.frombuffer(b"".join(packed), "<f4").reshape(-1, dim).astype(np.float32)
 
 
 def pack_pose(T: F64) -> bytes:

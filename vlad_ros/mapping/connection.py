@@ -40,15 +40,38 @@ def new_file(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def seal(path: Path) -> None:
+    """Take the log beside a map file into it, if there is one. sqlite3.Error when that cannot be done."""
+    if path.with_name(path.name + "-wal").exists():
+        with contextlib.closing(connect(path, "rw")) as connection:
+            take_in_log(connection)
+            end_log(connection)
+
+
+def take_in_log(connection: sqlite3.Connection) -> None:
+    """Write all of the log into the file, and sync it; sqlite3.OperationalError when somebody reads for too long."""
+    if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        raise sqlite3.OperationalError("another process reads it without an end")
+
+
+def end_log(connection: sqlite3.Connection) -> None:
+    """Leave one file, which can be opened from read-only media; while another process has it open the log stays."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode = DELETE")
+
+
 def write_copy(path: PathLike, make: Mapping[str, str], fill: Change) -> None:
     """A sealed map at `path`, atomically: the tables as `fill` fills them. MapError when it cannot be written, and what
     was there is untouched."""
     try:
-        with replacing(path, durable=True) as temporary, new_file(temporary) as connection:
-            tables.create(connection, make)
-            connection.execute("BEGIN")
-            fill(connection)
-            connection.execute("COMMIT")
+        with replacing(path, durable=True) as temporary:
+            with new_file(temporary) as connection:
+                tables.create(connection, make)
+                connection.execute("BEGIN")
+                fill(connection)
+                connection.execute("COMMIT")
+            seal(Path(os.path.realpath(path)))  # a log beside the new file would be taken for its own
     except (sqlite3.Error, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise MapError(f"the map could not be saved to {os.fspath(path)}: {why}") from error

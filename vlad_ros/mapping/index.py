@@ -7,7 +7,7 @@ import bisect
 import threading
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -21,6 +21,7 @@ SEGMENT = 8192  # least rows of a graph
 LARGEST = 131072  # most rows of a graph
 MERGED = 8  # graphs of less than a MERGED-th of LARGEST that are made one
 LINKS, BUILD_EFFORT, EFFORT = 16, 80, 64  # of HNSW (Malkov and Yashunin, 2018): M, efConstruction, efSearch
+FAISS: Any = faiss  # its stubs know no graphs
 HALF = faiss.ScalarQuantizer.QT_fp16
 
 
@@ -29,7 +30,7 @@ class _Piece(NamedTuple):
 
     begin: int
     end: int
-    index: faiss.Index
+    index: Any
     is_graph: bool
 
 
@@ -45,9 +46,8 @@ class Job(NamedTuple):
     def run(self) -> list[tuple[float, int]]:
         """(similarity, id) of up to `k` best rows; FAISS skips the excluded ones before it keeps anything."""
         size = self.piece.end - self.piece.begin
-        parameters = faiss.SearchParametersHNSW() if self.piece.is_graph else faiss.SearchParameters()
-        if self.piece.is_graph:
-            parameters.efSearch = EFFORT
+        graph = self.piece.is_graph
+        parameters = FAISS.SearchParametersHNSW(efSearch=EFFORT) if graph else FAISS.SearchParameters()
         if len(self.excluded):
             allowed = np.ones(size, np.bool_)
             allowed[self.excluded - self.piece.begin] = False
@@ -167,7 +167,7 @@ class DescriptorIndex:
                 self._pieces[at : at + len(chosen)] = [graph]
 
     def _graph(self, pieces: list[_Piece]) -> _Piece:
-        index = faiss.IndexHNSWSQ(self.dim, HALF, LINKS, faiss.METRIC_INNER_PRODUCT)
+        index = FAISS.IndexHNSWSQ(self.dim, HALF, LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = BUILD_EFFORT
         index.train(np.zeros((1, self.dim), np.float32))
         for piece in pieces:

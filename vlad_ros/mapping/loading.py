@@ -1,63 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take the rows of a map file into a database; what is damaged is named and left out."""
+"""Take the rows of a map file into memory; what is damaged is named and left out."""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 
 from vlad_ros.mapping import tables
 from vlad_ros.mapping.connection import explain
+from vlad_ros.mapping.contents import MapContents
 from vlad_ros.mapping.index import EXACT, DescriptorIndex
 from vlad_ros.mapping.lock import MapError
 from vlad_ros.mapping.rows import LOCAL_MAP
+from vlad_ros.mapping.store import MapStore
 from vlad_ros.types import F32, Ints
-
-if TYPE_CHECKING:
-    from vlad_ros.mapping.database import KeyframeDatabase
-    from vlad_ros.mapping.store import MapStore
 
 NAMED = 5  # ids that a sentence names
 
 
-def take_in(database: KeyframeDatabase, store: MapStore) -> None:
-    """Add all that `store` holds to the empty `database`. MapError, with the store closed, when it cannot be read."""
+def take_in(contents: MapContents, store: MapStore) -> None:
+    """Add all that `store` holds to the empty `contents`. MapError, with the store closed, when it cannot be read."""
     name = store.path or "the map"
     try:
         with store.reading() as connection:
             if connection is not None:
-                _take_in(database, connection, str(name))
+                _take_in(contents, connection, str(name))
     except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
         store.close(force=True)
         raise explain(name, error) from error
 
 
-def _take_in(database: KeyframeDatabase, connection: sqlite3.Connection, name: str) -> None:
+def _take_in(contents: MapContents, connection: sqlite3.Connection, name: str) -> None:
     sessions, damaged = tables.read_sessions(connection)
     for number, session in sessions.items():
-        database.sessions[number] = session.T_map_odom
-        database.identities[number] = session.uuid, session.name
-    _tell(database, damaged, f"session of {name}", "its place in the map is unknown now")
+        contents.sessions[number] = session.T_map_odom
+        contents.identities[number] = session.uuid, session.name
+    _tell(contents, damaged, f"session of {name}", "its place in the map is unknown now")
     (count,) = connection.execute("SELECT count(*) FROM keyframes").fetchone()
     lost: list[int] = []
-    for batch in tables.read_keyframes(connection, database.dim):
-        lost += batch.damaged + _add(database, batch, count)
-    if count and not len(database):
+    for batch in tables.read_keyframes(connection, contents.dim):
+        lost += batch.damaged + _add(contents, batch, count)
+    if count and not len(contents):
         raise MapError(f"the map {name} is damaged: none of its {count} keyframes can be read")
-    _tell(database, lost, f"keyframe of {name}", "left out")
+    _tell(contents, lost, f"keyframe of {name}", "left out")
     corrections, damaged = tables.read_corrections(connection)
     for correction in corrections:
-        if database.rows.has(correction.id):
-            database.restore(correction)
-    _tell(database, damaged, f"corrected pose of {name}", "left out")
+        if contents.rows.has(correction.id):
+            contents.corrections.restore(correction)
+    _tell(contents, damaged, f"corrected pose of {name}", "left out")
 
 
-def _add(database: KeyframeDatabase, batch: tables.Batch, count: int) -> list[int]:
+def _add(contents: MapContents, batch: tables.Batch, count: int) -> list[int]:
     """Add a batch but for the rows that do not follow their session's last; returns the ids of those."""
-    rows, records = database.rows, batch.records
+    rows, records = contents.rows, batch.records
     follows = np.ones(len(records), np.bool_)
     for session in np.unique(records["session"]).tolist():
         own, last = np.flatnonzero(records["session"] == session), rows.last(session)
@@ -67,16 +64,16 @@ def _add(database: KeyframeDatabase, batch: tables.Batch, count: int) -> list[in
             last = stamp if follows[at] else last
     ids, records = batch.ids[follows], records[follows]
     for session in np.unique(records["session"]).tolist():
-        if session not in database.sessions:  # its row was damaged
-            database.sessions[session], database.identities[session] = None, (uuid4(), "")
+        if session not in contents.sessions:  # its row was damaged
+            contents.sessions[session], contents.identities[session] = None, (uuid4(), "")
         own = records["session"] == session
-        database.exclusion.extend(session, records["stamp"][own], records["travel"][own])
+        contents.exclusion.extend(session, records["stamp"][own], records["travel"][own])
     rows.extend(ids, records)
     local = (records["flags"] & LOCAL_MAP) != 0
     descriptors, has_scan = batch.descriptors[follows], batch.has_scan[follows]
-    _index(database.local, ids[local], descriptors[local], count)
-    _index(database.single, ids[~local], descriptors[~local], count)
-    _index(database.local_scan, ids[has_scan], batch.scans[follows[batch.has_scan]], count)
+    _index(contents.local, ids[local], descriptors[local], count)
+    _index(contents.single, ids[~local], descriptors[~local], count)
+    _index(contents.local_scan, ids[has_scan], batch.scans[follows[batch.has_scan]], count)
     return [int(id) for id in batch.ids[~follows]]
 
 
@@ -87,7 +84,7 @@ def _index(index: DescriptorIndex, ids: Ints, descriptors: F32, count: int) -> N
         index.add(ids.tolist(), descriptors)
 
 
-def _tell(database: KeyframeDatabase, damaged: list[int], what: str, then: str) -> None:
+def _tell(contents: MapContents, damaged: list[int], what: str, then: str) -> None:
     if damaged:
         some = ", ".join(map(str, damaged[:NAMED])) + (", .." if len(damaged) > NAMED else "")
-        database.faults.append(f"{len(damaged)} damaged {what}, {then}: {some}")
+        contents.faults.append(f"{len(damaged)} damaged {what}, {then}: {some}")

@@ -13,7 +13,9 @@ from vlad_ros.types import F64, Ints
 
 CHUNK = 16384  # rows; arrays that grow in place would copy everything from time to time
 LOCAL_MAP, PARTIAL, PRESENT = 1, 2, 4  # flags
-ROW = np.dtype([("session", "<u4"), ("stamp", "<i8"), ("flags", "u1"), ("travel", "<f8"), ("T_odom_base", "<f8", (3, 4))])
+ROW = np.dtype(
+    [("session", "<u4"), ("stamp", "<i8"), ("flags", "u1"), ("travel", "<f8"), ("T_odom_base", "<f8", (3, 4))]
+)
 
 
 class KeyframeRow(NamedTuple):

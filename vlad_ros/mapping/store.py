@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -20,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vlad_ros.atomic import replacing
-from vlad_ros.mapping import tables, version2
+from vlad_ros.mapping import tables
 from vlad_ros.mapping.codec import pack_geometry, unpack_geometry
-from vlad_ros.mapping.connection import Change, connect, explain, is_database, new_file, refuse_mismatch
+from vlad_ros.mapping.connection import Change, connect, end_log, explain, take_in_log
 from vlad_ros.mapping.lock import MapError
+from vlad_ros.mapping.opening import prepare_to_grow, readable
 from vlad_ros.types import Geometry, Ints, Keyframe, PathLike
 
 PERIOD = 0.25  # s from the first change to the transaction that holds it
@@ -45,7 +43,7 @@ class MapStore:
         self.path, self.make, self._read_only = path, dict(make), read_only
         self.trouble = ""
         self.faults: list[str] = []  # a sentence for each damaged geometry that was asked for
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._undo = contextlib.ExitStack()  # removes a temporary copy
         self._changes: list[Change] = []
         self._waiting: dict[int, Keyframe] = {}  # not yet written
         self._packed: dict[int, bytes] = {}  # the geometries of those, of the next transaction
@@ -62,16 +60,9 @@ class MapStore:
     @classmethod
     def grow(cls, path: PathLike, make: Mapping[str, str]) -> MapStore:
         """A file to add to; it is created, atomically, where there is none. MapError when it cannot be used."""
-        real = Path(os.path.realpath(path))
-        store = cls(real, make)
+        store = cls(Path(os.path.realpath(path)), make)
         try:
-            if not real.exists():
-                with replacing(real, durable=True) as temporary, new_file(temporary) as new:
-                    tables.create(new, make)
-            elif not is_database(real):
-                version2.convert_in_place(real)
-            with contextlib.closing(connect(real, "rw")) as connection:
-                refuse_mismatch(path, tables.read_make(connection), make)
+            prepare_to_grow(path, make)
             store._open_file()
         except (sqlite3.Error, OSError, ValueError) as error:
             raise explain(path, error) from error
@@ -80,31 +71,15 @@ class MapStore:
     @classmethod
     def read(cls, path: PathLike) -> MapStore:
         """A file that is only read, from read-only media too. MapError when it cannot be used."""
-        real = Path(os.path.realpath(path))
-        store = cls(real, {}, read_only=True)
+        store = cls(Path(os.path.realpath(path)), {}, read_only=True)
         try:
-            if not real.exists():
-                raise MapError(f"there is no map at {os.fspath(path)}")
-            store._reading = connect(store._readable(real), "ro")
+            file = store._undo.enter_context(readable(path))
+            store._reading = connect(file, "ro")
             store.make = tables.read_make(store._reading)
         except (sqlite3.Error, OSError, ValueError) as error:
             store.close()
             raise explain(path, error) from error
         return store
-
-    def _readable(self, path: Path) -> Path:
-        """The file, or a temporary copy: converted where it is of version 2, and where a log lies beside it that this
-        process cannot take over."""
-        log, old = path.with_name(path.name + "-wal"), not is_database(path)
-        if not old and (not log.exists() or os.access(path.parent, os.W_OK)):
-            return path
-        self._folder = tempfile.TemporaryDirectory(prefix="vlad_map_")
-        if old:
-            version2.convert(path, Path(self._folder.name) / path.name)
-            return Path(self._folder.name) / path.name
-        for file in (path, log):
-            shutil.copyfile(file, Path(self._folder.name) / file.name)
-        return Path(self._folder.name) / path.name
 
     def _open_file(self) -> None:
         """Both connections to a file that must exist and hold this map."""
@@ -150,7 +125,9 @@ class MapStore:
                 packed = None if connection is None else tables.read_geometry(connection, id)
             return None if packed is None else unpack_geometry(packed)
         except (sqlite3.Error, ValueError) as error:
-            self.faults.append(f"the geometry of keyframe {id} in {self.path or 'the map'} is damaged: {error}")
+            fault = f"the geometry of keyframe {id} in {self.path or 'the map'} is damaged: {error}"
+            if fault not in self.faults:
+                self.faults.append(fault)
             return None
 
     def _remember(self, id: int, geometry: Geometry | None) -> None:
@@ -217,6 +194,17 @@ class MapStore:
                 why = self.trouble or "writing takes too long"
                 raise MapError(f"the map could not be saved to {self.path or 'a temporary file'}: {why}")
 
+    def checkpoint(self) -> None:
+        """Write all changes so far, and take the log into the file, synced. MapError when that cannot be done now."""
+        self.flush()
+        if self.path is None:
+            return
+        try:
+            with contextlib.closing(connect(self.path, "rw")) as connection:
+                take_in_log(connection)
+        except sqlite3.Error as error:
+            raise MapError(f"the map could not be saved to {self.path}: {error}") from error
+
     def close(self, force: bool = False) -> None:
         """Write what is left, and leave one file without a log. MapError, with nothing lost, when that is impossible
         (closing may be tried again), unless `force`."""
@@ -232,12 +220,11 @@ class MapStore:
             if self._reading is not None:
                 self._reading.close()
             if self._writing is not None and self.path is not None:
-                with contextlib.suppress(sqlite3.Error):  # another process reads: the last one to close does it
-                    self._writing.execute("PRAGMA journal_mode = DELETE")
-                self._writing.close()
+                with contextlib.suppress(sqlite3.Error):  # the medium may be gone
+                    end_log(self._writing)
+                    self._writing.close()
             self._reading = self._writing = None
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._undo.close()
 
     def _start(self) -> None:
         """Have a thread that writes; it ends when nothing is left to do."""
@@ -310,17 +297,3 @@ class MapStore:
             with contextlib.suppress(sqlite3.Error):
                 self._writing.close()
             self._writing = None
-
-
-def copy_live(path: PathLike, out: PathLike) -> None:
-    """A sealed copy of a map, also of one that a node is writing. MapError when it cannot be made."""
-    store = MapStore.read(path)
-    try:
-        with replacing(out, durable=True) as temporary, store.reading() as source, new_file(temporary) as target:
-            assert source is not None
-            source.backup(target, pages=4096)
-            target.execute("PRAGMA journal_mode = DELETE")
-    except (sqlite3.Error, OSError) as error:
-        raise MapError(f"the map {os.fspath(path)} could not be copied to {os.fspath(out)}: {error}") from error
-    finally:
-        store.close()

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import numpy as np
 
-from vlad_ros.mapping.codec import POSE, are_rigid, descriptor_bytes, pack_descriptor, pack_pose, unpack_descriptors
+from vlad_ros.mapping.codec import POSE, are_rigid, pack_descriptor, pack_pose, unpack_descriptors
 from vlad_ros.mapping.rows import LOCAL_MAP, PARTIAL, ROW
 from vlad_ros.types import F32, F64, Ints, Keyframe
 
@@ -188,11 +188,12 @@ def _read(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> Bat
             return _checked([], dim)._replace(damaged=[begin])
     middle = (begin + end) // 2
     low, high = _read(connection, dim, begin, middle), _read(connection, dim, middle, end)
-    return Batch(*(a + b if isinstance(a, list) else np.concatenate([a, b]) for a, b in zip(low, high, strict=True)))
+    merged = (np.concatenate([getattr(low, name), getattr(high, name)]) for name in Batch._fields[:-1])
+    return Batch(*merged, low.damaged + high.damaged)  # type: ignore[call-arg]
 
 
 def _select(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> list[tuple[object, ...]]:
-    size = descriptor_bytes(dim)
+    size = 4 * dim
     query = (
         "SELECT k.id, session, stamp, flags, travel, T_odom_base, k.checksum, descriptor, scan, d.checksum "
         "FROM keyframes k LEFT JOIN (SELECT * FROM descriptors WHERE length(descriptor) = ? AND "
@@ -216,10 +217,8 @@ def _checked(rows: list[tuple[object, ...]], dim: int) -> Batch:
     poses = b"".join(nowhere if row[5] is None else row[5] for row in good)  # type: ignore[misc]
     records["T_odom_base"] = np.frombuffer(poses, "<f8").reshape(-1, 3, 4)
     has_scan = np.array([row[8] is not None for row in good], np.bool_)
-    descriptors, scans = (
-        unpack_descriptors(np.frombuffer(b"".join(some), np.uint8).reshape(-1, descriptor_bytes(dim)))  # type: ignore[arg-type]
-        for some in ([row[7] for row in good], [row[8] for row in good if row[8] is not None])
-    )
+    packed = [row[7] for row in good], [row[8] for row in good if row[8] is not None]
+    descriptors, scans = (unpack_descriptors(some, dim) for some in packed)  # type: ignore[arg-type]
     posed = ~np.isnan(records["T_odom_base"]).all(axis=(1, 2))
     right = np.isfinite(descriptors).all(axis=1) & (~posed | are_rigid(records["T_odom_base"]))
     right[has_scan] &= np.isfinite(scans).all(axis=1)

@@ -64,7 +64,9 @@ def convert_in_place(path: Path) -> Path:
     """Convert the map at `path`; the old file is kept beside it, with the name returned. MapError as in `convert`."""
     kept = path.with_name(path.name + ".version2")
     if kept.exists():
-        raise MapError(f"the map {path} is of format version 2, and so is {kept}, where it would be kept: move that one")
+        raise MapError(
+            f"the map {path} is of format version 2, and so is {kept}, where it would be kept: move that one"
+        )
     new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         convert(path, new)
@@ -112,7 +114,12 @@ def _keyframes(arrays: Mapping[str, np.ndarray]) -> Iterator[Keyframe]:
     local = iter(zip(arrays["local_descriptors"], arrays["local_scan_descriptors"], strict=True))
     single = iter(arrays["single_scan_descriptors"])
     poses, travels = _transforms(arrays["T_odom_base"]), arrays["travel"]
-    columns = (arrays["sessions"], arrays["stamps"], arrays["is_local_map"].astype(bool), arrays["partial"].astype(bool))
+    columns = (
+        arrays["sessions"],
+        arrays["stamps"],
+        arrays["is_local_map"].astype(bool),
+        arrays["partial"].astype(bool),
+    )
     last: tuple[int, int] | None = None
     for id, (session, stamp, is_local, partial, geometry) in enumerate(
         zip(*(column.tolist() for column in columns), _geometries(arrays), strict=True)

@@ -41,7 +41,8 @@ REASONS = {
     "node_far": "the back-end has no node within 0.5 s of one of the loop's keyframes; the edge is withheld",
     "node_without_odometry": "no odometry leads from a loop's keyframe to the back-end's node; the edge is withheld",
     "node_other_session": "a loop into another session has no nodes of this run's back-end; the edge is withheld",
-    "save_failed": "the map could not be saved",
+    "save_failed": "the map could not be written; it is tried again every second",
+    "map_damaged": "a part of the map file cannot be used",
     **{f"{topic}_lost": LOST for topic in ("points", "odom", "bev", "keyframes")},
     "internal_error": "an error of the program itself; see the log",
 }
@@ -65,6 +66,7 @@ TOPICS = {
     "node_other_session": "keyframes",
     **{f"{topic}_lost": topic for topic in ("odom", "bev", "keyframes")},
     "save_failed": "~/save_map",
+    "map_damaged": "~/load_map",
 }
 
 # Reasons for which the whole cloud is discarded.

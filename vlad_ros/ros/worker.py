@@ -27,19 +27,28 @@ from vlad_ros.types import F32, F64
 
 
 class Job:
-    """A job to run between two scans; `wait` returns whether it succeeded, and a message."""
+    """A job to run between two scans; `wait` returns whether it succeeded, and a message. What the action itself
+    returns as an action, which may wait for a disk, runs in a thread of its own while the scans go on."""
 
-    def __init__(self, action: Callable[[], str]) -> None:
+    def __init__(self, action: Callable[[], str | Callable[[], str]]) -> None:
         self._action = action
         self._done = threading.Event()
         self._answer = (False, "")
 
     def run(self) -> None:
         """Run the job, in the worker's thread."""
+        self._finish(self._action)
+
+    def _finish(self, action: Callable[[], str | Callable[[], str]]) -> None:
         try:
-            self.refuse_or_accept(True, self._action())
+            said = action()
         except (ValueError, OSError) as error:
             self.refuse_or_accept(False, str(error))
+            return
+        if isinstance(said, str):
+            self.refuse_or_accept(True, said)
+        else:
+            threading.Thread(target=self._finish, args=(said,), name="vlad_job", daemon=True).start()
 
     def refuse_or_accept(self, success: bool, sentence: str) -> None:
         """Set the result and wake the waiting thread."""
