@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from map_rows import DIM, MAKE, geometry, keyframe, make
-from vlad_ros.mapping.lock import MapLock
 
 from vlad_ros import cli
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.mapping.database import KeyframeDatabase, MapError
+from vlad_ros.mapping.lock import MapLock
 from vlad_ros.maps.prune import choose
 from vlad_ros.maps.rebuild import rebuild
 from vlad_ros.model.describer import Describer

@@ -103,6 +103,14 @@ class KeyframeDatabase(MapContents):
         self.keyframe(id)
         return self._store_of(id).geometry(id)
 
+    def geometry_bytes(self) -> int:
+        """Bytes of the geometries that are on disk, compressed."""
+        total = 0
+        for store in filter(None, (self._loaded, self.store)):
+            with store.reading() as connection:
+                total += 0 if connection is None else tables.geometry_bytes(connection)
+        return total
+
     def _store_of(self, id: int) -> MapStore:
         return self._loaded if self._loaded is not None and id < self._first else self.store
 

@@ -249,6 +249,11 @@ def read_geometry(connection: sqlite3.Connection, id: int) -> bytes | None:
     return data
 
 
+def geometry_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of all packed geometries."""
+    return int(connection.execute("SELECT total(length(geometry)) FROM geometries").fetchone()[0])
+
+
 def read_descriptors(connection: sqlite3.Connection, id: int, dim: int) -> tuple[F32, F32 | None] | None:
     """The descriptors of a keyframe, None if it is damaged: a local map's and its single scan's, or the single
     scan's."""
