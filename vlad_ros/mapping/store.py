@@ -92,6 +92,8 @@ class MapStore:
         self._writing.execute("PRAGMA synchronous = FULL")
         self._writing.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         with self._using:
+            if self._reading is not None:
+                self._reading.close()
             self._reading = connect(self.path, "ro")
 
     def _open_temporary(self) -> None:
