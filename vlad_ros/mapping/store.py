@@ -154,7 +154,7 @@ class MapStore:
         written = np.array([id for id in ids.tolist() if id not in waiting], np.int64)
         with self.reading() as source:
             if source is not None:
-                for table in ("keyframes", "descriptors", "geometries"):
+                for table in ("keyframes", "descriptors", "geometries", "places"):
                     tables.copy(source, target, written, table)
 
     @property
