@@ -7,9 +7,9 @@ import dataclasses
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
 import numpy as np
@@ -33,6 +33,7 @@ __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
 Kind = Literal["points", "bev"]
 METRIC = "inner_product"
 MAX_UINT32 = 2**32 - 1
+MAX_DIM = 65535
 
 
 class KeyframeDatabase(MapContents):
@@ -60,17 +61,24 @@ class KeyframeDatabase(MapContents):
         damaged, of another version, or made with another network, raster, metric or kind of input."""
         database = cls(dim, model_hash=model_hash, bev=bev, kind=kind)
         store = MapStore.read(path)
-        refuse_mismatch(path, store.make, database._make())
+        try:
+            refuse_mismatch(path, store.make, database._make())
+        except MapError:
+            store.close()
+            raise
         return database._over(store)
 
     @classmethod
     def open(cls, path: PathLike) -> KeyframeDatabase:
         """As `load`, of a map made by any network."""
         store = MapStore.read(path)
-        bev = from_mapping(BevConfig, json.loads(store.make["bev"]))
-        make = store.make
-        database = cls(int(make["dim"]), model_hash=make["model_hash"], bev=bev, kind=cast(Kind, make["kind"]))
-        return database._over(store)
+        try:
+            return cls(**_made(store.make))._over(store)
+        except MapError:
+            raise
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            store.close()
+            raise MapError(f"the map {os.fspath(path)} is damaged: its make is impossible: {error}") from error
 
     @classmethod
     def extend(
@@ -82,12 +90,14 @@ class KeyframeDatabase(MapContents):
         database.store = MapStore.grow(path, database._make())
         database.store.faults = database.faults
         loading.take_in(database, database.store)
+        database._feature_size = database.store.learn_feature_size()
         return database
 
     def _over(self, store: MapStore) -> KeyframeDatabase:
         self._loaded = store
         store.faults = self.faults
         loading.take_in(self, store)
+        self._feature_size = store.learn_feature_size()
         self._first = self.rows.next_id
         return self
 
@@ -238,3 +248,12 @@ class KeyframeDatabase(MapContents):
         """How the descriptors were made; a map file must match this to be used."""
         bev = json.dumps(dataclasses.asdict(self.bev), sort_keys=True)
         return {"kind": self.kind, "metric": METRIC, "dim": str(self.dim), "model_hash": self.model_hash, "bev": bev}
+
+
+def _made(make: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of a database of this make; KeyError, TypeError, ValueError or RecursionError if there is none."""
+    dim, kind = int(make["dim"]), make["kind"]
+    if not 0 < dim <= MAX_DIM or kind not in get_args(Kind):
+        raise ValueError(f"dim {dim}, kind {kind!r}")
+    bev = from_mapping(BevConfig, json.loads(make["bev"]))
+    return {"dim": dim, "model_hash": make["model_hash"], "bev": bev, "kind": kind}

@@ -26,7 +26,9 @@ def take_in(contents: MapContents, store: MapStore) -> None:
     try:
         with store.reading() as connection:
             if connection is not None:
+                connection.execute("BEGIN")  # one instant of a map that another process writes
                 _take_in(contents, connection, str(name))
+                connection.execute("COMMIT")
     except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
         store.close(force=True)
         raise explain(name, error) from error

@@ -20,7 +20,8 @@ import numpy as np
 
 from vlad_ros.mapping import tables
 from vlad_ros.mapping.codec import pack_geometry, unpack_geometry
-from vlad_ros.mapping.connection import Change, connect, end_log, explain, take_in_log
+from vlad_ros.mapping.connection import BUSY_MS, Change, connect, end_log, explain, take_in_log
+from vlad_ros.mapping.geometry_check import check_geometry
 from vlad_ros.mapping.lock import MapError
 from vlad_ros.mapping.opening import prepare_to_grow, readable
 from vlad_ros.types import Geometry, Ints, Keyframe, PathLike
@@ -43,6 +44,7 @@ class MapStore:
         self.path, self.make, self._read_only = path, dict(make), read_only
         self.trouble = ""
         self.faults: list[str] = []  # a sentence for each damaged geometry that was asked for
+        self.feature_size: int | None = None  # that the file's geometries have; None: it had none when it was opened
         self._undo = contextlib.ExitStack()  # removes a temporary copy
         self._changes: list[Change] = []
         self._waiting: dict[int, Keyframe] = {}  # not yet written
@@ -123,12 +125,23 @@ class MapStore:
         try:
             with self.reading() as connection:
                 packed = None if connection is None else tables.read_geometry(connection, id)
-            return None if packed is None else unpack_geometry(packed)
+            geometry = None if packed is None else unpack_geometry(packed)
+            if geometry is not None and self.feature_size is not None:
+                check_geometry(geometry, self.feature_size)
+            return geometry
         except (sqlite3.Error, ValueError) as error:
             fault = f"the geometry of keyframe {id} in {self.path or 'the map'} is damaged: {error}"
             if fault not in self.faults:
                 self.faults.append(fault)
             return None
+
+    def learn_feature_size(self) -> int | None:
+        """`feature_size`, which is that of the first geometry."""
+        with contextlib.suppress(sqlite3.Error), self.reading() as connection:
+            id = None if connection is None else tables.first_geometry(connection)
+            first = None if id is None else self.geometry(id)
+            self.feature_size = None if first is None else first.features.shape[1]
+        return self.feature_size
 
     def _remember(self, id: int, geometry: Geometry | None) -> None:
         with self._changed:
@@ -280,12 +293,17 @@ class MapStore:
         return ""
 
     def _take_in_log(self, connection: sqlite3.Connection) -> None:
-        """SQLite does so every 1,000 pages, unless somebody reads: then this waits for the reader."""
+        """SQLite does so every 1,000 pages, unless somebody reads: then the log grows until he no longer does. Nobody is
+        waited for, since the next transaction would."""
         if self.path is None:
             return
         log = self.path.with_name(self.path.name + "-wal")
         if log.exists() and log.stat().st_size > LOG_BYTES // 2:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _reopen_later(self) -> None:
         """Roll back. A file is opened anew: its medium may be gone, and come back."""

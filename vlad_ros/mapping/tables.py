@@ -249,6 +249,12 @@ def read_geometry(connection: sqlite3.Connection, id: int) -> bytes | None:
     return data
 
 
+def first_geometry(connection: sqlite3.Connection) -> int | None:
+    """The least id of a keyframe with geometry."""
+    id = connection.execute("SELECT min(id) FROM geometries").fetchone()[0]
+    return None if id is None else int(id)
+
+
 def geometry_bytes(connection: sqlite3.Connection) -> int:
     """Bytes of all packed geometries."""
     return int(connection.execute("SELECT total(length(geometry)) FROM geometries").fetchone()[0])

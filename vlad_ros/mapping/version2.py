@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlad_ros.mapping import tables
 from vlad_ros.mapping.codec import are_rigid, pack_geometry
-from vlad_ros.mapping.connection import write_copy
+from vlad_ros.mapping.connection import refuse_mismatch, write_copy
 from vlad_ros.mapping.geometry_check import check_geometry
 from vlad_ros.mapping.lock import MapError
 from vlad_ros.types import F64, Geometry, Keyframe, PathLike
@@ -35,9 +35,11 @@ MAPS = UUID("5fd5a9b4-9c2c-4d0c-8e38-1d0a7c6f5b11")  # namespace of the sessions
 MAKE = ("kind", "metric", "dim", "model_hash", "bev")
 
 
-def convert(path: PathLike, out: PathLike) -> None:
-    """Write the map at `path` anew at `out`. MapError when it is missing, damaged, no map or of another version."""
+def convert(path: PathLike, out: PathLike, wanted: Mapping[str, str] | None = None) -> None:
+    """Write the map at `path` anew at `out`. MapError when it is missing, damaged, no map, of another version, or not
+    of the make `wanted`."""
     arrays, metadata = _read(Path(path))
+    refuse_mismatch(path, metadata, wanted or {})
     try:
         keyframes = list(_keyframes(arrays))
         numbers = arrays["session_ids"].tolist()
@@ -60,7 +62,7 @@ def convert(path: PathLike, out: PathLike) -> None:
     write_copy(out, make, fill)
 
 
-def convert_in_place(path: Path) -> Path:
+def convert_in_place(path: Path, wanted: Mapping[str, str]) -> Path:
     """Convert the map at `path`; the old file is kept beside it, with the name returned. MapError as in `convert`."""
     kept = path.with_name(path.name + ".version2")
     if kept.exists():
@@ -69,7 +71,7 @@ def convert_in_place(path: Path) -> Path:
         )
     new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        convert(path, new)
+        convert(path, new, wanted)
         os.link(path, kept)
         os.replace(new, path)
     except OSError as error:
