@@ -95,6 +95,9 @@ class RecognizerConfig(Checked):
     )
     exclude_time: float = option(30.0, "this session: exclude keyframes younger than this", "s", 0.0, 3600.0)
     exclude_distance: float = option(20.0, "this session: exclude keyframes less travel ago", "m", 0.0, 10000.0)
+    max_keyframes_per_place: int = option(
+        0, "more keyframes found at one place, day after day: the oldest is removed from the map; 0: all stay", "", 0
+    )
     descriptor_size: int = option(
         0, "length of the descriptor: 2048 (unprojected), 512 or 256; 0: the default of the weights", "", 0, 4096
     )

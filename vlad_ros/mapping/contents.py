@@ -13,6 +13,7 @@ import numpy as np
 from vlad_ros.mapping.corrections import Corrections
 from vlad_ros.mapping.exclusion import Exclusion
 from vlad_ros.mapping.index import DescriptorIndex
+from vlad_ros.mapping.places import Places
 from vlad_ros.mapping.rows import KeyframeRow, Rows, record
 from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64, Candidate, Ints, Keyframe
@@ -41,13 +42,15 @@ class MapContents:
         self.rows = Rows()
         self.exclusion = Exclusion(self.rows)
         self.corrections = Corrections(self.rows, self.sessions)
+        self.places = Places()
         self.local, self.local_scan, self.single = (DescriptorIndex(dim) for _ in range(3))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def keyframe(self, id: int) -> KeyframeRow:
-        """Session, stamp, pose and travel of the keyframe `id`; ValueError when there is none."""
+        """Session, stamp, pose and travel of the keyframe `id`, also where it was removed since the map was opened;
+        ValueError when there is none."""
         if not self.rows.has(id):
             raise ValueError(f"there is no keyframe {id} among {len(self)}")
         return self.rows[id]
@@ -105,6 +108,14 @@ class MapContents:
         if descriptor.shape != (self.dim,) or not np.all(np.isfinite(descriptor)):
             raise ValueError(f"descriptor must be {self.dim} finite numbers, not {descriptor!r}")
         return descriptor
+
+    def drop(self, id: int) -> None:
+        """Remove a keyframe."""
+        session, at = self.rows.remove(id)
+        self.exclusion.remove(session, at)
+        self.corrections.remove(session, id)
+        for index in (self.local, self.local_scan, self.single):
+            index.remove(id)
 
     def take(self, keyframe: Keyframe) -> int:
         """Append a keyframe, later than its session's last; returns its id."""

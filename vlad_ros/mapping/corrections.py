@@ -81,10 +81,8 @@ class Corrections:
         self._news[id] = Correction(id, T_map_base, kept=False)
 
     def remove(self, session: int, id: int) -> None:
-        """Forget the pose of the keyframe `id`."""
+        """The keyframe `id` of `session` was removed; its pose can still be asked for."""
         self.numbers[session] -= self._corrected.get(id) is not None
-        self._corrected.set(id, None)
-        self._kept.set(id, None)
         self._settled.pop(session, None)
 
     def forget_frame(self, session: int) -> None:

@@ -209,6 +209,26 @@ class KeyframeDatabase(MapContents):
             self.identities[session] = (uuid4(), "")
             self._write_session(session)
 
+    def join_place(self, id: int, match_id: int) -> None:
+        """The new keyframe `id` was found at the place of `match_id`."""
+        place = self.places.join(id, match_id)
+        self.store.change(lambda connection: tables.write_place(connection, id, place))
+
+    def thin_place(self, id: int, most: int) -> int:
+        """Remove the oldest keyframes at the place of `id` until `most` are left, but never a session's last, nor one of
+        a file that was only loaded; returns how many were removed."""
+        present = [other for other in self.places.members(id) if self.rows.is_present(other)]
+        free = [other for other in present if other >= self._first and other != self._last_of(other)]
+        removed = free[: max(len(present) - most, 0)]
+        for other in removed:
+            self.drop(other)
+            self.store.change(lambda connection, other=other: tables.remove(connection, other))
+        return len(removed)
+
+    def _last_of(self, id: int) -> int:
+        """The id of the newest keyframe of a keyframe's session."""
+        return self.rows.ids[self.rows[id].session][-1]
+
     def save(self, path: PathLike) -> None:
         """Write a sealed copy of the map atomically; on failure MapError, and the old file is untouched. The file that
         the database extends is brought up to date instead."""

@@ -71,6 +71,7 @@ class DescriptorIndex:
         self.dim = dim
         self.ids: array[int] = array("q")
         self._pieces: list[_Piece] = []
+        self._removed = np.empty(0, np.int64)  # positions, ascending
         self._changing = threading.Lock()
         self._builder: threading.Thread | None = None
 
@@ -105,6 +106,11 @@ class DescriptorIndex:
                 self._pieces.append(_Piece(begin, len(self.ids), index, False))
         self._tend()
 
+    def remove(self, id: int) -> None:
+        """Never find `id` again, if it is here. Its numbers stay until the map is opened anew."""
+        if (at := self._position(id)) is not None:
+            self._removed = np.insert(self._removed, np.searchsorted(self._removed, at), at)
+
     def settle(self) -> None:
         """Wait until no graph is being built."""
         while (builder := self._builder) is not None:
@@ -119,7 +125,8 @@ class DescriptorIndex:
         """The parts of a search for `descriptor` (D,), of all rows but those of the ids `excluded` (ascending)."""
         with self._changing:
             pieces = list(self._pieces)
-        positions = np.array([at for id in excluded.tolist() if (at := self._position(id)) is not None], np.int64)
+        known = np.array([at for id in excluded.tolist() if (at := self._position(id)) is not None], np.int64)
+        positions = np.union1d(known, self._removed)
         jobs = []
         for piece in pieces:
             own = positions[np.searchsorted(positions, piece.begin) : np.searchsorted(positions, piece.end)]

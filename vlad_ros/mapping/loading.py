@@ -47,6 +47,9 @@ def _take_in(contents: MapContents, connection: sqlite3.Connection, name: str) -
     if count and not len(contents):
         raise MapError(f"the map {name} is damaged: none of its {count} keyframes can be read")
     _tell(contents, lost, f"keyframe of {name}", "left out")
+    for id, place in tables.read_places(connection):
+        if contents.rows.has(id):
+            contents.places.join(id, place)
     corrections, damaged = tables.read_corrections(connection)
     for correction in corrections:
         if contents.rows.has(correction.id):

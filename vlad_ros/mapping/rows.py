@@ -12,7 +12,7 @@ import numpy as np
 from vlad_ros.types import F64, Ints
 
 CHUNK = 16384  # rows; arrays that grow in place would copy everything from time to time
-LOCAL_MAP, PARTIAL, PRESENT = 1, 2, 4  # flags
+LOCAL_MAP, PARTIAL, KNOWN, PRESENT = 1, 2, 4, 8  # flags
 ROW = np.dtype(
     [("session", "<u4"), ("stamp", "<i8"), ("flags", "u1"), ("travel", "<f8"), ("T_odom_base", "<f8", (3, 4))]
 )
@@ -53,7 +53,7 @@ class Poses:
 
 
 class Rows:
-    """The rows by id. Ids are never reused; one that was left out or removed has no row."""
+    """The rows by id. Ids are never reused; one that was left out has no row, one that was removed keeps its row here."""
 
     def __init__(self) -> None:
         self._chunks: list[np.ndarray] = []
@@ -71,8 +71,8 @@ class Rows:
         return self._size
 
     def has(self, id: int) -> bool:
-        """Whether there is a keyframe `id`."""
-        return 0 <= id < self._size and bool(self._row(id)["flags"] & PRESENT)
+        """Whether there is a keyframe `id`, or was when the map was opened."""
+        return 0 <= id < self._size and bool(self._row(id)["flags"] & KNOWN)
 
     def present(self) -> Ints:
         """(N,) the ids of all keyframes, ascending."""
@@ -115,7 +115,7 @@ class Rows:
         while len(self._chunks) * CHUNK < self._size:
             self._chunks.append(np.zeros(CHUNK, ROW))
         records = records.copy()
-        records["flags"] |= PRESENT
+        records["flags"] |= KNOWN | PRESENT
         for at in np.unique(ids // CHUNK):
             here = ids // CHUNK == at
             self._chunks[at][ids[here] % CHUNK] = records[here]
@@ -125,13 +125,19 @@ class Rows:
             self.ids.setdefault(session, array("q")).frombytes(ids[own].astype(np.int64).tobytes())
             self.stamps.setdefault(session, array("q")).frombytes(records["stamp"][own].tobytes())
 
-    def remove(self, id: int) -> None:
-        """Forget the keyframe `id`."""
+    def is_present(self, id: int) -> bool:
+        """Whether there is a keyframe `id` that was not removed."""
+        return 0 <= id < self._size and bool(self._row(id)["flags"] & PRESENT)
+
+    def remove(self, id: int) -> tuple[int, int]:
+        """Remove the keyframe `id`; returns its session and its position there."""
         row = self._row(id)
-        at = bisect.bisect_left(self.ids[int(row["session"])], id)
-        del self.ids[int(row["session"])][at], self.stamps[int(row["session"])][at]
-        row["flags"] = 0
+        session = int(row["session"])
+        at = bisect.bisect_left(self.ids[session], id)
+        del self.ids[session][at], self.stamps[session][at]
+        row["flags"] &= ~np.uint8(PRESENT)
         self._present -= 1
+        return session, at
 
     def between(self, session: int, first: int, last: int) -> Ints:
         """(N,) the ids of a session's keyframes with stamps from `first` to `last` [ns]."""

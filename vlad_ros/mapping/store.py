@@ -94,6 +94,8 @@ class MapStore:
         self._writing.execute("PRAGMA synchronous = FULL")
         self._writing.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         with self._using:
+            if self._reading is not None:
+                self._reading.close()
             self._reading = connect(self.path, "ro")
 
     def _open_temporary(self) -> None:
@@ -165,7 +167,7 @@ class MapStore:
         written = np.array([id for id in ids.tolist() if id not in waiting], np.int64)
         with self.reading() as source:
             if source is not None:
-                for table in ("keyframes", "descriptors", "geometries"):
+                for table in ("keyframes", "descriptors", "geometries", "places"):
                     tables.copy(source, target, written, table)
 
     @property

@@ -33,9 +33,11 @@ TABLES = {
     "descriptors": "CREATE TABLE descriptors (id INTEGER PRIMARY KEY, descriptor BLOB NOT NULL, scan BLOB, "
     "checksum INTEGER NOT NULL)",
     "geometries": "CREATE TABLE geometries (id INTEGER PRIMARY KEY, geometry BLOB NOT NULL, checksum INTEGER NOT NULL)",
+    "places": "CREATE TABLE places (id INTEGER PRIMARY KEY, place INTEGER NOT NULL, checksum INTEGER NOT NULL)",
     "corrections": "CREATE TABLE corrections (id INTEGER PRIMARY KEY, T_map_base BLOB NOT NULL, kept INTEGER NOT NULL, "
     "checksum INTEGER NOT NULL)",
 }
+KEYED = ("keyframes", "descriptors", "geometries", "places", "corrections")  # tables with a keyframe's id
 BATCH = 4096  # rows read at once
 LONGEST = 1 << 22  # bytes of the largest geometry that is read
 MAX_ID = 2**32 - 1
@@ -127,9 +129,14 @@ def write_corrections(connection: sqlite3.Connection, corrections: Iterable[Corr
     connection.executemany("INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?)", ((*r, _of(*r)) for r in rows))
 
 
+def write_place(connection: sqlite3.Connection, id: int, place: int) -> None:
+    """Insert or replace the place of a keyframe: the id of the first keyframe there."""
+    connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (id, place, _of(id, place)))
+
+
 def remove(connection: sqlite3.Connection, id: int) -> None:
     """Delete a keyframe."""
-    for table in ("keyframes", "descriptors", "geometries", "corrections"):
+    for table in KEYED:
         connection.execute(f"DELETE FROM {table} WHERE id = ?", (id,))
 
 
@@ -168,6 +175,13 @@ def read_corrections(connection: sqlite3.Connection) -> tuple[list[Correction], 
         else:
             found.append(Correction(id, pose, bool(kept)))
     return found, damaged
+
+
+def read_places(connection: sqlite3.Connection) -> Iterator[tuple[int, int]]:
+    """(id, place) by ascending id; damaged ones are left out: a keyframe then has its place for itself."""
+    for id, place, checksum in connection.execute("SELECT * FROM places ORDER BY id"):
+        if _of(id, place) == checksum and isinstance(place, int) and 0 <= place < id <= MAX_ID:
+            yield id, place
 
 
 def read_keyframes(connection: sqlite3.Connection, dim: int) -> Iterator[Batch]:

@@ -41,6 +41,7 @@ REASONS = {
     "node_far": "the back-end has no node within 0.5 s of one of the loop's keyframes; the edge is withheld",
     "node_without_odometry": "no odometry leads from a loop's keyframe to the back-end's node; the edge is withheld",
     "node_other_session": "a loop into another session has no nodes of this run's back-end; the edge is withheld",
+    "keyframe_removed": "max_keyframes_per_place: the oldest keyframe of a place has left the map",
     "save_failed": "the map could not be written; it is tried again every second",
     "map_damaged": "a part of the map file cannot be used",
     **{f"{topic}_lost": LOST for topic in ("points", "odom", "bev", "keyframes")},
