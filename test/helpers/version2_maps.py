@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write maps of format version 2 (safetensors), as the program did up to September 2026: the program only reads them."""
+"""Write maps of format version 2 (safetensors): the program only reads them."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_what_is_no_map_is_refused_and_left_alone(tmp_path: Path, content: bytes
     path = tmp_path / "x"
     path.write_bytes(content)
     for way in (load, extend, KeyframeDatabase.open, lambda file: copy_live(file, tmp_path / "y")):
-        with pytest.raises(MapError, match="is not a map|cannot be used|is damaged") as caught:
+        with pytest.raises(MapError, match=r"is not a map|cannot be used|is damaged") as caught:
             way(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert contents(tmp_path) == {"x": content}
@@ -247,7 +247,7 @@ def test_a_foreign_database_is_refused_and_left_alone(saved: Path, statement: st
         connection.executescript(statement)
     before = saved.read_bytes()
     for way in (load, extend, lambda file: copy_live(file, saved.parent / "y")):
-        with pytest.raises(MapError, match="another program|format version|tables are not those"):
+        with pytest.raises(MapError, match=r"another program|format version|tables are not those"):
             way(saved)
     assert contents(saved.parent) == {"place.map": before}
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.config import BevConfig
-from vlad_ros.mapping import loading, tables
+from vlad_ros.mapping import batches, loading, tables
 from vlad_ros.mapping.connection import refuse_mismatch, write_copy
 from vlad_ros.mapping.contents import MapContents
 from vlad_ros.mapping.geometry_check import check_geometry
@@ -88,16 +88,16 @@ class KeyframeDatabase(MapContents):
         `load`. The caller holds its `MapLock`, and closes the database."""
         database = cls(dim, model_hash=model_hash, bev=bev, kind=kind)
         database.store = MapStore.grow(path, database._make())
-        database.store.faults = database.faults
+        database.store.geometries.faults = database.faults
         loading.take_in(database, database.store)
-        database._feature_size = database.store.learn_feature_size()
+        database._feature_size = database.store.geometries.feature_size
         return database
 
     def _over(self, store: MapStore) -> KeyframeDatabase:
         self._loaded = store
-        store.faults = self.faults
+        store.geometries.faults = self.faults
         loading.take_in(self, store)
-        self._feature_size = store.learn_feature_size()
+        self._feature_size = store.geometries.feature_size
         self._first = self.rows.next_id
         return self
 
@@ -131,7 +131,7 @@ class KeyframeDatabase(MapContents):
         if (waiting := store.waiting(id)) is not None:
             return waiting
         with store.reading() as connection:
-            found = None if connection is None else tables.read_descriptors(connection, id, self.dim)
+            found = None if connection is None else batches.read_descriptors(connection, id, self.dim)
         if found is None:
             raise MapError(f"the descriptors of keyframe {id} can no longer be read")
         descriptor, scan = found
@@ -177,31 +177,38 @@ class KeyframeDatabase(MapContents):
 
     @stage("search")
     def add(self, keyframe: Keyframe) -> int:
-        """Append a keyframe and return its id. ValueError unless its descriptors are finite and of length D, its
-        geometry of the right types, and it is later than its session's last."""
-        if not 0 <= keyframe.session <= MAX_UINT32:
-            raise ValueError(f"session must be a uint32, not {keyframe.session}")
+        """Append a keyframe and return its id. ValueError, and nothing changes, unless its descriptors are finite and
+        of length D, its geometry of the right types, its pose rigid, and it is later than its session's last."""
+        keyframe = self._kept(keyframe)
         last = self.rows.last(keyframe.session)
         if last is not None and keyframe.stamp <= last:
             raise ValueError(f"keyframe {keyframe.stamp} of session {keyframe.session} does not follow {last}")
-        keyframe = self._kept(keyframe)
+        if keyframe.geometry is not None:
+            self._feature_size = keyframe.geometry.features.shape[1]
         self._begin(keyframe.session)
         id = self.take(keyframe)
         self.store.add(id, keyframe)
         return id
 
     def _kept(self, keyframe: Keyframe) -> Keyframe:
-        """Checked, and without a second copy of a descriptor; ValueError as in `add`."""
-        descriptor = self.checked(keyframe.descriptor)
-        scan = keyframe.scan_descriptor
+        """Checked as it will be when it is read again, and without a second copy of a descriptor; ValueError as in
+        `add`."""
+        session, stamp, T, travel = int(keyframe.session), int(keyframe.stamp), keyframe.T_odom_base, keyframe.travel
+        if not 0 <= session <= MAX_UINT32 or self.rows.next_id > MAX_UINT32:
+            raise ValueError(f"session and id must be uint32, not {session} and {self.rows.next_id}")
+        if abs(stamp) >= 2**62 or not (travel is None or np.isfinite(travel)):
+            raise ValueError(f"stamp {stamp} or travel {travel} is no time or way of a drive")
+        T = None if T is None else check_rigid(T)
+        descriptor, scan = self.checked(keyframe.descriptor), keyframe.scan_descriptor
         if not keyframe.is_local_map:
             scan = descriptor
         elif scan is not None:
             scan = self.checked(scan)
         if keyframe.geometry is not None:
             check_geometry(keyframe.geometry, self._feature_size)
-            self._feature_size = keyframe.geometry.features.shape[1]
-        return dataclasses.replace(keyframe, descriptor=descriptor, scan_descriptor=scan)
+        return dataclasses.replace(
+            keyframe, session=session, stamp=stamp, T_odom_base=T, descriptor=descriptor, scan_descriptor=scan
+        )
 
     def _begin(self, session: int) -> None:
         if session not in self.sessions:  # `map` is the first session's odometry frame

@@ -19,8 +19,8 @@ from vlad_ros.types import PathLike
 
 
 def prepare_to_grow(path: PathLike, make: Mapping[str, str]) -> None:
-    """Have a map of `make` at `path`. ValueError, OSError or sqlite3.Error when that is impossible, and what is there is
-    as it was."""
+    """Have a map of `make` at `path`. ValueError, OSError or sqlite3.Error when that is impossible, and what is there
+    is as it was."""
     real = Path(os.path.realpath(path))
     roll_back(real)
     if not real.exists():
