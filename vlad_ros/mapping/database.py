@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import sqlite3
@@ -222,14 +223,14 @@ class KeyframeDatabase(MapContents):
         self.store.change(lambda connection: tables.write_place(connection, id, place))
 
     def thin_place(self, id: int, most: int) -> int:
-        """Remove the oldest keyframes at the place of `id` until `most` are left, but never a session's last, nor one of
-        a file that was only loaded; returns how many were removed."""
+        """Remove the oldest keyframes at the place of `id` until `most` are left, but never a session's last, nor those
+        of a file that was only loaded; returns how many were removed."""
         present = [other for other in self.places.members(id) if self.rows.is_present(other)]
         free = [other for other in present if other >= self._first and other != self._last_of(other)]
         removed = free[: max(len(present) - most, 0)]
         for other in removed:
             self.drop(other)
-            self.store.change(lambda connection, other=other: tables.remove(connection, other))
+            self.store.change(functools.partial(tables.remove, id=other))
         return len(removed)
 
     def _last_of(self, id: int) -> int:

@@ -71,7 +71,7 @@ class DescriptorIndex:
         self.dim = dim
         self.ids: array[int] = array("q")
         self._pieces: list[_Piece] = []
-        self._removed = np.empty(0, np.int64)  # positions, ascending
+        self._removed: Ints = np.empty(0, np.int64)  # positions, ascending
         self._changing = threading.Lock()
         self._builder: threading.Thread | None = None
 

@@ -53,7 +53,7 @@ class Poses:
 
 
 class Rows:
-    """The rows by id. Ids are never reused; one that was left out has no row, one that was removed keeps its row here."""
+    """The rows by id. Ids are never reused: one that was left out has no row, one that was removed keeps its own."""
 
     def __init__(self) -> None:
         self._chunks: dict[int, np.ndarray] = {}  # ascending
