@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlad_ros.mapping.codec import POSE, are_rigid, unpack_descriptors
-from vlad_ros.mapping.rows import ROW
+from vlad_ros.mapping.rows import KNOWN, ROW
 from vlad_ros.mapping.tables import MAX_ID, row_checksum
 from vlad_ros.types import F32, Ints
 
@@ -109,7 +109,7 @@ def _plausible(row: tuple[object, ...]) -> bool:
     whole = all(isinstance(number, int) for number in (id, session, stamp, flags))
     metres = travel is None or (isinstance(travel, float) and np.isfinite(travel))
     packed = isinstance(row[7], bytes) and all(one is None or isinstance(one, bytes) for one in (row[5], row[8]))
-    return whole and metres and packed and 0 <= session <= MAX_ID and 0 <= flags <= 3 and 0 <= id <= MAX_ID  # type: ignore[operator]
+    return whole and metres and packed and 0 <= session <= MAX_ID and 0 <= flags < KNOWN and 0 <= id <= MAX_ID  # type: ignore[operator]
 
 
 def read_descriptors(connection: sqlite3.Connection, id: int, dim: int) -> tuple[F32, F32 | None] | None:

@@ -15,6 +15,7 @@ from vlad_ros.mapping.lock import MapError
 from vlad_ros.types import PathLike
 
 Change = Callable[[sqlite3.Connection], None]
+LONGEST_TOLD = 300  # characters
 BUSY_MS = 10_000  # as long a transaction of another process is waited for
 
 
@@ -123,4 +124,4 @@ def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], our
     for name, mine in ours.items():
         its = theirs.get(name, "nothing")
         if its != mine:
-            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its, ours=mine))
+            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its[:LONGEST_TOLD], ours=mine))

@@ -112,7 +112,7 @@ class KeyframeDatabase(MapContents):
         """The geometry of the keyframe `id` for loop verification, None where it has none; ValueError when there is no
         such keyframe."""
         self.keyframe(id)
-        return self._store_of(id).geometry(id)
+        return self._store_of(id).geometry(id, self.rows.owes_geometry(id))
 
     def geometry_bytes(self) -> int:
         """Bytes of the geometries that are on disk, compressed."""
@@ -128,13 +128,13 @@ class KeyframeDatabase(MapContents):
     def whole(self, id: int) -> Keyframe:
         """The keyframe `id` as it was added, with its descriptors and its geometry."""
         row, store = self.keyframe(id), self._store_of(id)
-        geometry = store.geometry(id)
+        geometry = self.geometry(id)
         if (waiting := store.waiting(id)) is not None:
             return waiting
         with store.reading() as connection:
             found = None if connection is None else batches.read_descriptors(connection, id, self.dim)
         if found is None:
-            raise MapError(f"the descriptors of keyframe {id} can no longer be read")
+            raise MapError(f"the descriptors of keyframe {id} in {store.path or 'the map'} can no longer be read")
         descriptor, scan = found
         scan = scan if row.is_local_map else descriptor
         return Keyframe(descriptor=descriptor, scan_descriptor=scan, geometry=geometry, **row._asdict())
@@ -283,5 +283,8 @@ def _made(make: Mapping[str, str]) -> dict[str, Any]:
     dim, kind = int(make["dim"]), make["kind"]
     if not 0 < dim <= MAX_DIM or kind not in get_args(Kind):
         raise ValueError(f"dim {dim}, kind {kind!r}")
-    bev = from_mapping(BevConfig, json.loads(make["bev"]))
+    bev = json.loads(make["bev"])
+    if not isinstance(bev, dict):
+        raise ValueError(f"bev {bev!r:.99}")
+    bev = from_mapping(BevConfig, bev)
     return {"dim": dim, "model_hash": make["model_hash"], "bev": bev, "kind": kind}

@@ -33,15 +33,15 @@ class GeometryCache:
             while len(self._kept) > CACHED:
                 self._kept.popitem(last=False)
 
-    def get(self, id: int, connection: sqlite3.Connection | None) -> Geometry | None:
-        """The geometry of a keyframe; None if it has none or it cannot be read. Damage is remembered; what the medium
-        refuses is tried again the next time."""
+    def get(self, id: int, connection: sqlite3.Connection | None, is_owed: bool) -> Geometry | None:
+        """The geometry of a keyframe; None if it has none or it cannot be read, or `is_owed` and is missing. Damage is
+        remembered; what the medium refuses is tried again the next time."""
         with self._changing:
             if id in self._kept:
                 self._kept.move_to_end(id)
                 return self._kept[id]
         try:
-            geometry = None if connection is None else self._read(id, connection)
+            geometry = None if connection is None else self._read(id, connection, is_owed)
         except sqlite3.OperationalError as error:
             self._tell(f"the geometry of keyframe {id} in {self._name} cannot be read: {error}")
             return None
@@ -51,8 +51,10 @@ class GeometryCache:
         self.keep(id, geometry)
         return geometry
 
-    def _read(self, id: int, connection: sqlite3.Connection) -> Geometry | None:
+    def _read(self, id: int, connection: sqlite3.Connection, is_owed: bool) -> Geometry | None:
         packed = tables.read_geometry(connection, id)
+        if packed is None and is_owed:
+            raise ValueError("it is missing")
         geometry = None if packed is None else unpack_geometry(packed)
         if geometry is not None and self.feature_size is not None:
             check_geometry(geometry, self.feature_size)
@@ -65,7 +67,7 @@ class GeometryCache:
         except sqlite3.Error as error:
             self._tell(f"the geometries of {self._name} cannot be read: {error}")
             return
-        first = None if id is None else self.get(id, connection)
+        first = None if id is None else self.get(id, connection, is_owed=False)
         self.feature_size = None if first is None else first.features.shape[1]
 
     def _tell(self, fault: str) -> None:

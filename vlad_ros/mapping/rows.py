@@ -12,7 +12,7 @@ import numpy as np
 from vlad_ros.types import F64, Ints
 
 CHUNK = 16384  # rows; arrays that grow in place would copy everything from time to time
-LOCAL_MAP, PARTIAL, KNOWN, PRESENT = 1, 2, 4, 8  # flags
+LOCAL_MAP, PARTIAL, GEOMETRY, KNOWN, PRESENT = 1, 2, 4, 8, 16  # flags; the last two are in memory only
 ROW = np.dtype(
     [("session", "<u4"), ("stamp", "<i8"), ("flags", "u1"), ("travel", "<f8"), ("T_odom_base", "<f8", (3, 4))]
 )
@@ -77,6 +77,10 @@ class Rows:
     def has(self, id: int) -> bool:
         """Whether there is a keyframe `id`, or was when the map was opened."""
         return self._is(id, KNOWN)
+
+    def owes_geometry(self, id: int) -> bool:
+        """Whether the file that the keyframe `id` was read from must have its geometry."""
+        return self._is(id, GEOMETRY)
 
     def present(self) -> Ints:
         """(N,) the ids of all keyframes, ascending."""

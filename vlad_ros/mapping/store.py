@@ -109,12 +109,13 @@ class MapStore:
         with self._using:
             yield self._reading
 
-    def geometry(self, id: int) -> Geometry | None:
-        """The geometry of a keyframe; None if it has none or it cannot be read, which `geometries.faults` says."""
+    def geometry(self, id: int, is_owed: bool) -> Geometry | None:
+        """The geometry of a keyframe; None if it has none, or where it cannot be read or `is_owed` and is missing,
+        which `geometries.faults` says."""
         if (waiting := self.waiting(id)) is not None:
             return waiting.geometry
         with self.reading() as connection:
-            return self.geometries.get(id, connection)
+            return self.geometries.get(id, connection, is_owed)
 
     def waiting(self, id: int) -> Keyframe | None:
         """A keyframe that has not been written yet."""
@@ -149,9 +150,9 @@ class MapStore:
         def insert(connection: sqlite3.Connection) -> None:
             tables.write_keyframe(connection, id, keyframe, self._packed.get(id))
 
-        with self._changed:
+        with self._changed:  # both at once: the writer forgets whatever waits when it has made all changes
             self._waiting[id] = keyframe
-        self.change(insert)
+            self.change(insert)
 
     def change(self, change: Change) -> None:
         """Apply `change` to the tables, soon, after the changes before it; it may be called more than once."""

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-
 from vlad_ros.mapping.codec import POSE, pack_descriptor, pack_pose, unpack_pose
-from vlad_ros.mapping.rows import LOCAL_MAP, PARTIAL
+from vlad_ros.mapping.rows import GEOMETRY, LOCAL_MAP, PARTIAL
 from vlad_ros.types import F64, Ints, Keyframe
 
 APPLICATION = 0x564C4144  # "VLAD"
@@ -92,6 +91,7 @@ def read_make(connection: sqlite3.Connection) -> dict[str, str]:
 def write_keyframe(connection: sqlite3.Connection, id: int, keyframe: Keyframe, geometry: bytes | None) -> None:
     """Insert a keyframe; `geometry` is packed. A damaged row of that id, which was left out, is replaced."""
     flags = LOCAL_MAP * bool(keyframe.is_local_map) | PARTIAL * bool(keyframe.partial)
+    flags |= GEOMETRY * (geometry is not None)
     T = None if keyframe.T_odom_base is None else pack_pose(keyframe.T_odom_base)
     travel = None if keyframe.travel is None else float(keyframe.travel)
     row = (id, int(keyframe.session), int(keyframe.stamp), flags, travel, T)
