@@ -139,7 +139,6 @@ def damaged(folder: Path, rng: np.random.Generator, old: tuple) -> tuple[Path, s
 
 def probe(folder: Path, rng: np.random.Generator, old: tuple) -> str:
     path, how, random, touched, may_lose = damaged(folder, rng, old)
-    print("next:", how, file=sys.stderr)
     signal.alarm(SECONDS)
     try:
         way = KeyframeDatabase.open if rng.random() < 0.3 else load

@@ -67,7 +67,7 @@ class GeometryCache:
         except sqlite3.Error as error:
             self._tell(f"the geometries of {self._name} cannot be read: {error}")
             return
-        first = None if id is None else self.get(id, connection, is_owed=False)
+        first = None if id is None else self.get(id, connection, is_owed=True)
         self.feature_size = None if first is None else first.features.shape[1]
 
     def _tell(self, fault: str) -> None:
