@@ -7,11 +7,13 @@ unknown values are NaN, what has a variable length is concatenated, with offsets
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import itertools
 import mmap
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from uuid import UUID, uuid5
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vlad_ros.atomic import replacing, sync
 from vlad_ros.mapping import tables
 from vlad_ros.mapping.codec import are_rigid, pack_geometry
 from vlad_ros.mapping.connection import refuse_mismatch, write_copy
@@ -77,20 +80,34 @@ def convert(path: PathLike, out: PathLike, wanted: Mapping[str, str] | None = No
 def convert_in_place(path: Path, wanted: Mapping[str, str]) -> Path:
     """Convert the map at `path`; the old file is kept beside it, with the name returned. MapError as in `convert`."""
     kept = path.with_name(path.name + ".version2")
-    if kept.exists():
+    if kept.exists() and not _same(path, kept):  # a killed conversion leaves the same one
         raise MapError(
             f"the map {path} is of format version 2, and so is {kept}, where it would be kept: move that one"
         )
     new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         convert(path, new, wanted)
-        os.link(path, kept)
+        if not kept.exists():
+            _keep(path, kept)
         os.replace(new, path)
+        sync(path.parent)
     except OSError as error:
         raise MapError(f"the map {path} of format version 2 could not be converted: {error.strerror}") from error
     finally:
         new.unlink(missing_ok=True)
     return kept
+
+
+def _same(path: Path, kept: Path) -> bool:
+    return path.samefile(kept) or filecmp.cmp(path, kept, shallow=False)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)
+    except OSError:  # not every file system can
+        with replacing(kept, durable=True) as copy:
+            shutil.copyfile(path, copy)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
