@@ -105,9 +105,9 @@ def unpack_geometry(data: bytes) -> Geometry:
 
 
 def _step(integers: np.ndarray) -> int:
-    """The greatest common divisor of all."""
-    values = np.unique(integers.astype(np.int32))
-    return min(int(np.gcd.reduce(values, initial=0)), 127) if values.any() else 1
+    """The greatest divisor of all that fits into a byte with a sign."""
+    common = int(np.gcd.reduce(np.unique(integers.astype(np.int32)), initial=0))
+    return max(step for step in range(1, 128) if common % step == 0) if common else 1
 
 
 def _planes(rows: np.ndarray) -> bytes:
