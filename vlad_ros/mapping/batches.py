@@ -32,23 +32,31 @@ class Batch(NamedTuple):
 
 def read_keyframes(connection: sqlite3.Connection, dim: int) -> Iterator[Batch]:
     """All keyframes by ascending id. Rows with a wrong checksum, size or content are left out, and so are those that
-    SQLite cannot read. ValueError for an impossible id."""
-    begin, (last,) = 0, connection.execute("SELECT max(id) FROM keyframes").fetchone()
-    (first,) = connection.execute("SELECT min(id) FROM keyframes").fetchone()
-    if last is not None and not 0 <= first <= last <= MAX_ID:
-        raise ValueError("it has keyframes with impossible ids")
-    while last is not None and begin <= last:
+    SQLite cannot read and those of which only the descriptors are left."""
+    begin: int | None = _next(connection, 0)
+    while begin is not None:
         yield _read(connection, dim, begin, begin + BATCH)
-        begin = _next(connection, begin + BATCH, last)
+        begin = _next(connection, begin + BATCH)
 
 
-def _next(connection: sqlite3.Connection, begin: int, last: int) -> int:
+def _next(connection: sqlite3.Connection, begin: int) -> int | None:
     """Where the next batch begins; many ids may have been removed."""
+    found = []
+    for table in ("keyframes", "descriptors"):
+        query = f"SELECT min(id) FROM {table} WHERE id BETWEEN ? AND {MAX_ID}"
+        try:
+            found.append(connection.execute(query, (begin,)).fetchone()[0])
+        except sqlite3.DatabaseError:
+            found.append(begin if begin < _end(connection, table) else None)
+    return min((max(id, begin) for id in found if id is not None), default=None)
+
+
+def _end(connection: sqlite3.Connection, table: str) -> int:
+    """One above the last id of a damaged table; 0 if that cannot be read either."""
     try:
-        (id,) = connection.execute("SELECT min(id) FROM keyframes WHERE id >= ?", (begin,)).fetchone()
+        return int(connection.execute(f"SELECT max(id) FROM {table} WHERE id <= {MAX_ID}").fetchone()[0] or 0) + 1
     except sqlite3.DatabaseError:
-        return begin
-    return last + 1 if id is None else max(int(id), begin)
+        return 0
 
 
 def _read(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> Batch:
@@ -73,13 +81,16 @@ def _select(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> l
     )
     most = end - begin + 1  # more only where pages are in each other's place
     rows = connection.execute(query, (size, size, begin, end, POSE, most)).fetchall()
-    told = {row[0] for row in rows}
-    query = "SELECT id FROM keyframes WHERE id >= ? AND id < ? LIMIT ?"
-    every = [id for (id,) in connection.execute(query, (begin, end, most))]
-    for ids in ([row[0] for row in rows], every):
+    told: set[object] = {row[0] for row in rows}
+    query = "SELECT id FROM {} WHERE id >= ? AND id < ? LIMIT ?"
+    every, other = (
+        [id for (id,) in connection.execute(query.format(table), (begin, end, most))]
+        for table in ("keyframes", "descriptors")
+    )
+    for ids in ([row[0] for row in rows], every, other):
         if any(one >= other for one, other in itertools.pairwise([begin - 1, *ids, end])):
             raise sqlite3.DatabaseError("its rows are out of order")
-    return rows + [(id, *9 * [None]) for id in every if id not in told]
+    return rows + [(id, *9 * [None]) for id in sorted({*every, *other} - told)]
 
 
 def _checked(rows: list[tuple[object, ...]], dim: int) -> Batch:

@@ -49,8 +49,8 @@ def _take_in(contents: MapContents, connection: sqlite3.Connection, name: str) -
     with _part(contents, f"keyframe of {name}", "left out") as lost:
         for batch in batches.read_keyframes(connection, contents.dim):
             lost += batch.damaged + _add(contents, batch, count)
-    if count and not len(contents):
-        raise MapError(f"the map {name} is damaged: none of its {count} keyframes can be read")
+    if (count or lost) and not len(contents):
+        raise MapError(f"the map {name} is damaged: none of its {count or len(lost)} keyframes can be read")
     if len(contents) + len(lost) < count:
         contents.faults.append(f"{count - len(contents) - len(lost)} keyframes of {name} cannot be found any more")
     near = contents.rows.next_id + count  # others are no ids that were given

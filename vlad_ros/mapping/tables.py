@@ -7,6 +7,7 @@ foreign trigger or view is ever run; each row carries a checksum (CRC-32) of its
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sqlite3
@@ -132,15 +133,38 @@ def remove(connection: sqlite3.Connection, id: int) -> None:
 
 
 def copy(source: sqlite3.Connection, target: sqlite3.Connection, ids: Ints, table: str) -> None:
-    """Copy the rows of `ids` (ascending) of a table, as they are."""
+    """Copy the rows of `ids` (ascending) of a table, as they are; what cannot be read is left out."""
     marks = ", ".join("?" for _ in source.execute(f"SELECT * FROM {table} LIMIT 0").description)
+    insert = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # ignored: damaged, NULL where nothing may be
     for at in range(0, len(ids), BATCH):
-        some = ids[at : at + BATCH]
-        wanted = set(some.tolist())
-        rows = source.execute(f"SELECT * FROM {table} WHERE id BETWEEN ? AND ?", (int(some[0]), int(some[-1])))
-        target.executemany(
-            f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (row for row in rows if row[0] in wanted)
-        )
+        left = set(ids[at : at + BATCH].tolist())
+        first, last = int(ids[at]), int(ids[at : at + BATCH][-1])
+        with _tolerated():
+            rows = source.execute(f"SELECT * FROM {table} WHERE id BETWEEN ? AND ?", (first, last))
+            target.executemany(insert, _taken(rows, left))
+        for id in sorted(left):  # it has none in this table, or a damaged page lay in the way
+            with _tolerated():
+                target.executemany(insert, source.execute(f"SELECT * FROM {table} WHERE id = ?", (id,)))
+
+
+def _taken(rows: Iterable[tuple[int, ...]], left: set[int]) -> Iterator[tuple[int, ...]]:
+    """Those whose ids are `left`, which they leave."""
+    for row in rows:
+        if row[0] in left:
+            left.remove(row[0])
+            yield row
+
+
+@contextlib.contextmanager
+def _tolerated() -> Iterator[None]:
+    """Damaged pages are; a full disk is not."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        if "malformed" not in str(error):
+            raise
 
 
 def read_sessions(connection: sqlite3.Connection) -> Iterator[tuple[int, Session | None]]:
