@@ -133,9 +133,9 @@ def remove(connection: sqlite3.Connection, id: int) -> None:
 
 
 def copy(source: sqlite3.Connection, target: sqlite3.Connection, ids: Ints, table: str) -> None:
-    """Copy the rows of `ids` (ascending) of a table, as they are; what cannot be read is left out."""
+    """Copy the rows of `ids` (ascending) of a table, as they are; what is damaged is left out."""
     marks = ", ".join("?" for _ in source.execute(f"SELECT * FROM {table} LIMIT 0").description)
-    insert = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # ignored: damaged, NULL where nothing may be
+    insert = f"INSERT INTO {table} VALUES ({marks})"
     for at in range(0, len(ids), BATCH):
         left = set(ids[at : at + BATCH].tolist())
         first, last = int(ids[at]), int(ids[at : at + BATCH][-1])
@@ -144,13 +144,13 @@ def copy(source: sqlite3.Connection, target: sqlite3.Connection, ids: Ints, tabl
             target.executemany(insert, _taken(rows, left))
         for id in sorted(left):  # it has none in this table, or a damaged page lay in the way
             with _tolerated():
-                target.executemany(insert, source.execute(f"SELECT * FROM {table} WHERE id = ?", (id,)))
+                target.executemany(insert, _taken(source.execute(f"SELECT * FROM {table} WHERE id = ?", (id,)), left))
 
 
 def _taken(rows: Iterable[tuple[int, ...]], left: set[int]) -> Iterator[tuple[int, ...]]:
-    """Those whose ids are `left`, which they leave."""
+    """Those whose ids are `left`, which they leave, and whose checksums fit."""
     for row in rows:
-        if row[0] in left:
+        if row[0] in left and row_checksum(*row[:-1]) == row[-1]:
             left.remove(row[0])
             yield row
 
