@@ -91,7 +91,7 @@ def test_a_kill_after_any_call_costs_nothing_that_was_promised(life: list[Step],
 @pytest.mark.timeout(3600)
 def test_a_power_cut_costs_nothing_that_was_promised(life: list[Step], tmp_path: Path) -> None:
     rng = generator()
-    for _ in range(max(40, rounds(3000))):
+    for _ in range(max(40, rounds(1000))):
         end = int(rng.integers(3, len(life) + 1))
         try:
             check(left_by_power_cut(life[:end], rng), tmp_path / "left", promised(life[:end]))
