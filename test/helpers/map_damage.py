@@ -14,7 +14,7 @@ import numpy as np
 from version2_maps import write_arrays
 
 from vlad_ros.mapping.codec import HEAD
-from vlad_ros.mapping.tables import row_checksum
+from vlad_ros.mapping.tables import _of_make, row_checksum
 
 Random = np.random.Generator
 PAGE = 4096
@@ -171,8 +171,6 @@ def forge_schema(path: Path, rng: Random) -> None:
         connection.execute("UPDATE make SET value = ? WHERE name = ?", (str(rng.choice(MAKES)), str(rng.choice(names))))
         if rng.random() < 0.3:
             connection.execute("DELETE FROM make WHERE name = ?", (str(rng.choice(names)),))
-        from vlad_ros.mapping.tables import _of_make
-
         made = dict(connection.execute("SELECT name, value FROM make WHERE name != 'checksum'"))
         connection.execute("UPDATE make SET value = ? WHERE name = 'checksum'", (str(_of_make(made)),))
 

@@ -14,6 +14,7 @@ from map_rows import equal, geometry
 
 from vlad_ros.mapping import codec
 from vlad_ros.mapping.geometry_check import check_geometry
+from vlad_ros.mapping.tables import LONGEST
 from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.types import Geometry
 
@@ -83,8 +84,6 @@ def test_what_could_not_be_read_again_is_not_taken(sizes: tuple[int, int, int]) 
 
 
 def test_the_largest_that_is_taken_can_be_read_from_a_file() -> None:
-    from vlad_ros.mapping.tables import LONGEST
-
     rng = np.random.default_rng(0)
     noise = geometry(rng, 65535, 65535)
     features = rng.integers(-128, 128, (65535, codec.MOST_FEATURES // 65535)).astype(np.int8)

@@ -17,6 +17,7 @@ from vlad_ros.config import BevConfig
 from vlad_ros.mapping.database import KeyframeDatabase, MapError
 from vlad_ros.mapping.lock import MapLock
 from vlad_ros.mapping.opening import copy_live
+from vlad_ros.mapping.tables import _of_make
 from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.stamps import SECOND
 
@@ -177,8 +178,6 @@ def killed(folder: Path) -> Path:
     ("column", "value", "word"), [("metric", "L2", "compares by L2"), ("dim", "x", "make is impossible")]
 )
 def test_another_metric_or_an_impossible_make(saved: Path, column: str, value: str, word: str) -> None:
-    from vlad_ros.mapping.tables import _of_make
-
     with sqlite3.connect(saved) as connection:
         connection.execute("UPDATE make SET value = ? WHERE name = ?", (value, column))
         rows = dict(connection.execute("SELECT * FROM make WHERE name != 'checksum'"))
@@ -252,7 +251,7 @@ def test_a_foreign_database_is_refused_and_left_alone(saved: Path, statement: st
     assert contents(saved.parent) == {"place.map": before}
 
 
-def test_the_older_lock_and_its_names(tmp_path: Path) -> None:
+def test_one_holder_of_a_map_at_a_time_by_whatever_name(tmp_path: Path) -> None:
     path = tmp_path / "x.map"
     (tmp_path / "link.map").symlink_to(path)
     for left_over in ("x.map.77.tmp", "x.map.77.tmp-journal", "x.map.77.tmp.78.tmp"):
