@@ -81,7 +81,7 @@ def check(files: dict[str, bytes], folder: Path, least: dict[str, int]) -> None:
 @pytest.mark.timeout(3600)
 def test_a_kill_after_any_call_costs_nothing_that_was_promised(life: list[Step], tmp_path: Path) -> None:
     """In a drive, at its end, in checkpoints, conversions, saves and while a map is set aside."""
-    stride = max(1, round(len(life) / max(40, rounds(len(life)))))
+    stride = max(1, round(len(life) / max(25, rounds(len(life)))))
     for end in range(3 + stride // 2, len(life) + 1, stride):
         check(left_by_kill(life[:end]), tmp_path / "left", promised(life[:end]))
     assert promised(life)["end"] == 1
@@ -91,7 +91,7 @@ def test_a_kill_after_any_call_costs_nothing_that_was_promised(life: list[Step],
 @pytest.mark.timeout(3600)
 def test_a_power_cut_costs_nothing_that_was_promised(life: list[Step], tmp_path: Path) -> None:
     rng = generator()
-    for _ in range(max(40, rounds(1000))):
+    for _ in range(max(25, rounds(1000))):
         end = int(rng.integers(3, len(life) + 1))
         try:
             check(left_by_power_cut(life[:end], rng), tmp_path / "left", promised(life[:end]))
