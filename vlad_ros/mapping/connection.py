@@ -15,13 +15,15 @@ from vlad_ros.mapping.lock import MapError
 from vlad_ros.types import PathLike
 
 Change = Callable[[sqlite3.Connection], None]
+LONGEST_TOLD = 300  # characters
+BUSY_MS = 10_000  # as long a transaction of another process is waited for
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection to an existing file, `mode` ro or rw (rwc creates one). No function of the file's schema is run, and
+    """A connection to an existing file, `mode` ro or rw. No function of the file's schema is run, and
     its cells are checked. sqlite3.Error when it cannot be opened."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=10.0)
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=BUSY_MS / 1000)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
@@ -34,14 +36,28 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[sqlite3.Connection]:
     """A new file without a journal: it counts only once it is complete, renamed and synced as a whole."""
-    with contextlib.closing(connect(path, "rwc")) as connection:
+    path.touch()  # the system's reason where that is impossible; SQLite tells none
+    with contextlib.closing(connect(path, "rw")) as connection:
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         yield connection
 
 
+def roll_back(path: Path) -> None:
+    """End what a killed process was doing when it switched the journal of the map at `path`; only one who may write
+    can. MapError for a log without its map: it would be taken for that of the next one."""
+    strays = [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")]
+    strays = [stray for stray in strays if stray.exists() and stray.stat().st_size]
+    if strays and not (path.exists() and is_database(path)):
+        raise MapError(f"{strays[0]} is the log of a map that no longer lies beside it: move it there, or delete it")
+    if any(stray.name.endswith("-journal") for stray in strays):
+        with contextlib.closing(connect(path, "rw")) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+
+
 def seal(path: Path) -> None:
     """Take the log beside a map file into it, if there is one. sqlite3.Error when that cannot be done."""
+    roll_back(path)
     if path.with_name(path.name + "-wal").exists():
         with contextlib.closing(connect(path, "rw")) as connection:
             take_in_log(connection)
@@ -108,4 +124,4 @@ def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], our
     for name, mine in ours.items():
         its = theirs.get(name, "nothing")
         if its != mine:
-            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its, ours=mine))
+            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its[:LONGEST_TOLD], ours=mine))

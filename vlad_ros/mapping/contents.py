@@ -15,6 +15,7 @@ from vlad_ros.mapping.exclusion import Exclusion
 from vlad_ros.mapping.index import DescriptorIndex
 from vlad_ros.mapping.places import Places
 from vlad_ros.mapping.rows import KeyframeRow, Rows, record
+from vlad_ros.mapping.tables import MAX_ID
 from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64, Candidate, Ints, Keyframe
 
@@ -60,8 +61,9 @@ class MapContents:
         return self.rows.present() if session is None else np.array(self.rows.ids.get(session, ()), np.int64)
 
     def next_session(self) -> int:
-        """The first session id above all those in use."""
-        return max(self.sessions, default=-1) + 1
+        """The first session id above all those in use; where there is none, the first free one."""
+        above = max(self.sessions, default=-1) + 1
+        return above if above <= MAX_ID else next(free for free in itertools.count() if free not in self.sessions)
 
     @property
     def has_single_scans(self) -> bool:

@@ -8,16 +8,16 @@ import functools
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
 from vlad_ros.config import BevConfig
-from vlad_ros.mapping import loading, tables
+from vlad_ros.mapping import batches, loading, tables
 from vlad_ros.mapping.connection import refuse_mismatch, write_copy
 from vlad_ros.mapping.contents import MapContents
 from vlad_ros.mapping.geometry_check import check_geometry
@@ -34,6 +34,7 @@ __all__ = ["KeyframeDatabase", "KeyframeRow", "MapError"]
 Kind = Literal["points", "bev"]
 METRIC = "inner_product"
 MAX_UINT32 = 2**32 - 1
+MAX_DIM = 65535
 
 
 class KeyframeDatabase(MapContents):
@@ -61,17 +62,24 @@ class KeyframeDatabase(MapContents):
         damaged, of another version, or made with another network, raster, metric or kind of input."""
         database = cls(dim, model_hash=model_hash, bev=bev, kind=kind)
         store = MapStore.read(path)
-        refuse_mismatch(path, store.make, database._make())
+        try:
+            refuse_mismatch(path, store.make, database._make())
+        except MapError:
+            store.close()
+            raise
         return database._over(store)
 
     @classmethod
     def open(cls, path: PathLike) -> KeyframeDatabase:
         """As `load`, of a map made by any network."""
         store = MapStore.read(path)
-        bev = from_mapping(BevConfig, json.loads(store.make["bev"]))
-        make = store.make
-        database = cls(int(make["dim"]), model_hash=make["model_hash"], bev=bev, kind=cast(Kind, make["kind"]))
-        return database._over(store)
+        try:
+            return cls(**_made(store.make))._over(store)
+        except MapError:
+            raise
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            store.close()
+            raise MapError(f"the map {os.fspath(path)} is damaged: its make is impossible: {error}") from error
 
     @classmethod
     def extend(
@@ -81,14 +89,16 @@ class KeyframeDatabase(MapContents):
         `load`. The caller holds its `MapLock`, and closes the database."""
         database = cls(dim, model_hash=model_hash, bev=bev, kind=kind)
         database.store = MapStore.grow(path, database._make())
-        database.store.faults = database.faults
+        database.store.geometries.faults = database.faults
         loading.take_in(database, database.store)
+        database._feature_size = database.store.geometries.feature_size
         return database
 
     def _over(self, store: MapStore) -> KeyframeDatabase:
         self._loaded = store
-        store.faults = self.faults
+        store.geometries.faults = self.faults
         loading.take_in(self, store)
+        self._feature_size = store.geometries.feature_size
         self._first = self.rows.next_id
         return self
 
@@ -102,7 +112,7 @@ class KeyframeDatabase(MapContents):
         """The geometry of the keyframe `id` for loop verification, None where it has none; ValueError when there is no
         such keyframe."""
         self.keyframe(id)
-        return self._store_of(id).geometry(id)
+        return self._store_of(id).geometry(id, self.rows.owes_geometry(id))
 
     def geometry_bytes(self) -> int:
         """Bytes of the geometries that are on disk, compressed."""
@@ -118,13 +128,13 @@ class KeyframeDatabase(MapContents):
     def whole(self, id: int) -> Keyframe:
         """The keyframe `id` as it was added, with its descriptors and its geometry."""
         row, store = self.keyframe(id), self._store_of(id)
-        geometry = store.geometry(id)
+        geometry = self.geometry(id)
         if (waiting := store.waiting(id)) is not None:
             return waiting
         with store.reading() as connection:
-            found = None if connection is None else tables.read_descriptors(connection, id, self.dim)
+            found = None if connection is None else batches.read_descriptors(connection, id, self.dim)
         if found is None:
-            raise MapError(f"the descriptors of keyframe {id} can no longer be read")
+            raise MapError(f"the descriptors of keyframe {id} in {store.path or 'the map'} can no longer be read")
         descriptor, scan = found
         scan = scan if row.is_local_map else descriptor
         return Keyframe(descriptor=descriptor, scan_descriptor=scan, geometry=geometry, **row._asdict())
@@ -168,31 +178,38 @@ class KeyframeDatabase(MapContents):
 
     @stage("search")
     def add(self, keyframe: Keyframe) -> int:
-        """Append a keyframe and return its id. ValueError unless its descriptors are finite and of length D, its
-        geometry of the right types, and it is later than its session's last."""
-        if not 0 <= keyframe.session <= MAX_UINT32:
-            raise ValueError(f"session must be a uint32, not {keyframe.session}")
+        """Append a keyframe and return its id. ValueError, and nothing changes, unless its descriptors are finite and
+        of length D, its geometry of the right types, its pose rigid, and it is later than its session's last."""
+        keyframe = self._kept(keyframe)
         last = self.rows.last(keyframe.session)
         if last is not None and keyframe.stamp <= last:
             raise ValueError(f"keyframe {keyframe.stamp} of session {keyframe.session} does not follow {last}")
-        keyframe = self._kept(keyframe)
+        if keyframe.geometry is not None:
+            self._feature_size = keyframe.geometry.features.shape[1]
         self._begin(keyframe.session)
         id = self.take(keyframe)
         self.store.add(id, keyframe)
         return id
 
     def _kept(self, keyframe: Keyframe) -> Keyframe:
-        """Checked, and without a second copy of a descriptor; ValueError as in `add`."""
-        descriptor = self.checked(keyframe.descriptor)
-        scan = keyframe.scan_descriptor
+        """Checked as it will be when it is read again, and without a second copy of a descriptor; ValueError as in
+        `add`."""
+        session, stamp, T, travel = int(keyframe.session), int(keyframe.stamp), keyframe.T_odom_base, keyframe.travel
+        if not 0 <= session <= MAX_UINT32 or self.rows.next_id > MAX_UINT32:
+            raise ValueError(f"session and id must be uint32, not {session} and {self.rows.next_id}")
+        if abs(stamp) >= 2**62 or not (travel is None or np.isfinite(travel)):
+            raise ValueError(f"stamp {stamp} or travel {travel} is no time or way of a drive")
+        T = None if T is None else check_rigid(T)
+        descriptor, scan = self.checked(keyframe.descriptor), keyframe.scan_descriptor
         if not keyframe.is_local_map:
             scan = descriptor
         elif scan is not None:
             scan = self.checked(scan)
         if keyframe.geometry is not None:
             check_geometry(keyframe.geometry, self._feature_size)
-            self._feature_size = keyframe.geometry.features.shape[1]
-        return dataclasses.replace(keyframe, descriptor=descriptor, scan_descriptor=scan)
+        return dataclasses.replace(
+            keyframe, session=session, stamp=stamp, T_odom_base=T, descriptor=descriptor, scan_descriptor=scan
+        )
 
     def _begin(self, session: int) -> None:
         if session not in self.sessions:  # `map` is the first session's odometry frame
@@ -259,3 +276,15 @@ class KeyframeDatabase(MapContents):
         """How the descriptors were made; a map file must match this to be used."""
         bev = json.dumps(dataclasses.asdict(self.bev), sort_keys=True)
         return {"kind": self.kind, "metric": METRIC, "dim": str(self.dim), "model_hash": self.model_hash, "bev": bev}
+
+
+def _made(make: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of a database of this make; KeyError, TypeError, ValueError or RecursionError if there is none."""
+    dim, kind = int(make["dim"]), make["kind"]
+    if not 0 < dim <= MAX_DIM or kind not in get_args(Kind):
+        raise ValueError(f"dim {dim}, kind {kind!r}")
+    bev = json.loads(make["bev"])
+    if not isinstance(bev, dict):
+        raise ValueError(f"bev {bev!r:.99}")
+    bev = from_mapping(BevConfig, bev)
+    return {"dim": dim, "model_hash": make["model_hash"], "bev": bev, "kind": kind}

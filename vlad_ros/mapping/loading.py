@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from uuid import uuid4
 
 import numpy as np
 
-from vlad_ros.mapping import tables
+from vlad_ros.mapping import batches, tables
 from vlad_ros.mapping.connection import explain
 from vlad_ros.mapping.contents import MapContents
 from vlad_ros.mapping.index import EXACT, DescriptorIndex
@@ -26,36 +28,61 @@ def take_in(contents: MapContents, store: MapStore) -> None:
     try:
         with store.reading() as connection:
             if connection is not None:
+                connection.execute("BEGIN")  # one instant of a map that another process writes
                 _take_in(contents, connection, str(name))
+                store.geometries.learn_feature_size(connection)
+                connection.execute("COMMIT")
     except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
         store.close(force=True)
         raise explain(name, error) from error
 
 
 def _take_in(contents: MapContents, connection: sqlite3.Connection, name: str) -> None:
-    sessions, damaged = tables.read_sessions(connection)
-    for number, session in sessions.items():
-        contents.sessions[number] = session.T_map_odom
-        contents.identities[number] = session.uuid, session.name
-    _tell(contents, damaged, f"session of {name}", "its place in the map is unknown now")
     (count,) = connection.execute("SELECT count(*) FROM keyframes").fetchone()
-    lost: list[int] = []
-    for batch in tables.read_keyframes(connection, contents.dim):
-        lost += batch.damaged + _add(contents, batch, count)
-    if count and not len(contents):
-        raise MapError(f"the map {name} is damaged: none of its {count} keyframes can be read")
-    _tell(contents, lost, f"keyframe of {name}", "left out")
-    for id, place in tables.read_places(connection):
-        if contents.rows.has(id):
-            contents.places.join(id, place)
-    corrections, damaged = tables.read_corrections(connection)
-    for correction in corrections:
-        if contents.rows.has(correction.id):
-            contents.corrections.restore(correction)
-    _tell(contents, damaged, f"corrected pose of {name}", "left out")
+    with _part(contents, f"session of {name}", "its place in the map is unknown now") as damaged:
+        for number, session in tables.read_sessions(connection):
+            if session is None:
+                damaged.append(number)
+            else:
+                contents.sessions[number] = session.T_map_odom
+                contents.identities[number] = session.uuid, session.name
+    with _part(contents, f"keyframe of {name}", "left out") as lost:
+        for batch in batches.read_keyframes(connection, contents.dim):
+            lost += batch.damaged + _add(contents, batch, count)
+    if (count or lost) and not len(contents):
+        raise MapError(f"the map {name} is damaged: none of its {count or len(lost)} keyframes can be read")
+    if len(contents) + len(lost) < count:
+        contents.faults.append(f"{count - len(contents) - len(lost)} keyframes of {name} cannot be found any more")
+    near = contents.rows.next_id + count  # others are no ids that were given
+    contents.rows.reserve(max((id for id in lost if id < near), default=-1) + 1)
+    with _part(contents, f"place of {name}", "left out") as damaged:
+        for id, place in tables.read_places(connection):
+            if place is None:
+                damaged.append(id)
+            elif contents.rows.has(id):
+                contents.places.join(id, place)
+    with _part(contents, f"corrected pose of {name}", "left out") as damaged:
+        for id, correction in tables.read_corrections(connection):
+            if correction is None:
+                damaged.append(id)
+            elif contents.rows.has(id):
+                contents.corrections.restore(correction)
 
 
-def _add(contents: MapContents, batch: tables.Batch, count: int) -> list[int]:
+@contextlib.contextmanager
+def _part(contents: MapContents, what: str, then: str) -> Iterator[list[int]]:
+    """A list for the numbers of damaged rows, told at the end; what SQLite cannot read ends the part."""
+    damaged: list[int] = []
+    try:
+        yield damaged
+    except sqlite3.DatabaseError as error:
+        contents.faults.append(f"more than one {what} cannot be read: {error}")
+    if damaged:
+        some = ", ".join(map(str, damaged[:NAMED])) + (", .." if len(damaged) > NAMED else "")
+        contents.faults.append(f"{len(damaged)} damaged {what}, {then}: {some}")
+
+
+def _add(contents: MapContents, batch: batches.Batch, count: int) -> list[int]:
     """Add a batch but for the rows that do not follow their session's last; returns the ids of those."""
     rows, records = contents.rows, batch.records
     follows = np.ones(len(records), np.bool_)
@@ -85,9 +112,3 @@ def _index(index: DescriptorIndex, ids: Ints, descriptors: F32, count: int) -> N
         index.fill(ids, descriptors)
     else:
         index.add(ids.tolist(), descriptors)
-
-
-def _tell(contents: MapContents, damaged: list[int], what: str, then: str) -> None:
-    if damaged:
-        some = ", ".join(map(str, damaged[:NAMED])) + (", .." if len(damaged) > NAMED else "")
-        contents.faults.append(f"{len(damaged)} damaged {what}, {then}: {some}")

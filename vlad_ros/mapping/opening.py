@@ -13,32 +13,36 @@ from pathlib import Path
 
 from vlad_ros.atomic import replacing
 from vlad_ros.mapping import tables, version2
-from vlad_ros.mapping.connection import connect, explain, is_database, new_file, refuse_mismatch, seal
+from vlad_ros.mapping.connection import connect, explain, is_database, new_file, refuse_mismatch, roll_back, seal
 from vlad_ros.mapping.lock import MapError
 from vlad_ros.types import PathLike
 
 
 def prepare_to_grow(path: PathLike, make: Mapping[str, str]) -> None:
-    """Have a map of `make` at `path`. ValueError, OSError or sqlite3.Error when that is impossible."""
+    """Have a map of `make` at `path`. ValueError, OSError or sqlite3.Error when that is impossible, and what is there
+    is as it was."""
     real = Path(os.path.realpath(path))
+    roll_back(real)
     if not real.exists():
         with replacing(real, durable=True) as temporary, new_file(temporary) as new:
             tables.create(new, make)
     elif not is_database(real):
-        version2.convert_in_place(real)
-    with contextlib.closing(connect(real, "rw")) as connection:
+        version2.convert_in_place(real, make)
+    with contextlib.closing(connect(real, "ro")) as connection:  # whoever may write takes in the log
         refuse_mismatch(path, tables.read_make(connection), make)
 
 
 @contextlib.contextmanager
 def readable(path: PathLike) -> Iterator[Path]:
-    """The map at `path`, or a temporary copy: converted where it is of version 2, and where a log lies beside it that
-    this process cannot take over. ValueError, OSError or sqlite3.Error when there is no map."""
+    """The map at `path`, or a temporary copy: converted where it is of version 2, and where it has a log, or wants one,
+    that this process can neither use nor make. ValueError, OSError or sqlite3.Error when there is no map."""
     real = Path(os.path.realpath(path))
     if not real.exists():
         raise MapError(f"there is no map at {os.fspath(path)}")
-    log, old = real.with_name(real.name + "-wal"), not is_database(real)
-    if not old and (not log.exists() or os.access(real.parent, os.W_OK)):
+    old, writable = not is_database(real), os.access(real.parent, os.W_OK)
+    if not old and writable:
+        roll_back(real)
+    if not old and (writable or _opens(real)):
         yield real
         return
     with tempfile.TemporaryDirectory(prefix="vlad_map_") as folder:
@@ -46,9 +50,20 @@ def readable(path: PathLike) -> Iterator[Path]:
         if old:
             version2.convert(path, copy)
         else:
-            for file in (real, log):
-                shutil.copyfile(file, copy.with_name(file.name))
+            for file in (real, *(real.with_name(real.name + suffix) for suffix in ("-wal", "-journal"))):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(file, copy.with_name(file.name))
+            roll_back(copy)
         yield copy
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with contextlib.closing(connect(path, "ro")) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        return False
+    return True
 
 
 def copy_live(path: PathLike, out: PathLike) -> None:
@@ -58,7 +73,7 @@ def copy_live(path: PathLike, out: PathLike) -> None:
             tables.read_make(source)
             with replacing(out, durable=True) as temporary:
                 with new_file(temporary) as target:
-                    source.backup(target, pages=4096)
+                    source.backup(target)  # in parts it would begin anew with each change
                     target.execute("PRAGMA journal_mode = DELETE")
                 seal(Path(os.path.realpath(out)))
     except (sqlite3.Error, OSError, ValueError) as error:

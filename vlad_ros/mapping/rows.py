@@ -12,7 +12,7 @@ import numpy as np
 from vlad_ros.types import F64, Ints
 
 CHUNK = 16384  # rows; arrays that grow in place would copy everything from time to time
-LOCAL_MAP, PARTIAL, KNOWN, PRESENT = 1, 2, 4, 8  # flags
+LOCAL_MAP, PARTIAL, GEOMETRY, KNOWN, PRESENT = 1, 2, 4, 8, 16  # flags; the last two are in memory only
 ROW = np.dtype(
     [("session", "<u4"), ("stamp", "<i8"), ("flags", "u1"), ("travel", "<f8"), ("T_odom_base", "<f8", (3, 4))]
 )
@@ -30,15 +30,15 @@ class KeyframeRow(NamedTuple):
 
 
 class Poses:
-    """Transforms (4, 4) by id, NaN where there is none; grows in chunks."""
+    """Transforms (4, 4) by id, NaN where there is none; grows in chunks, those of which nothing is known are absent."""
 
     def __init__(self) -> None:
-        self._chunks: list[F64] = []
+        self._chunks: dict[int, F64] = {}
 
     def get(self, id: int) -> F64 | None:
         """The transform (4, 4) of `id`, a copy; None if there is none."""
         at, row = divmod(id, CHUNK)
-        if at >= len(self._chunks) or np.isnan(self._chunks[at][row, 0, 0]):
+        if at not in self._chunks or np.isnan(self._chunks[at][row, 0, 0]):
             return None
         T = np.eye(4)
         T[:3] = self._chunks[at][row]
@@ -47,8 +47,8 @@ class Poses:
     def set(self, id: int, T: F64 | None) -> None:
         """Set or remove the transform of `id`."""
         at, row = divmod(id, CHUNK)
-        while at >= len(self._chunks):
-            self._chunks.append(np.full((CHUNK, 3, 4), np.nan))
+        if at not in self._chunks:
+            self._chunks[at] = np.full((CHUNK, 3, 4), np.nan)
         self._chunks[at][row] = np.nan if T is None else T[:3]
 
 
@@ -56,7 +56,7 @@ class Rows:
     """The rows by id. Ids are never reused: one that was left out has no row, one that was removed keeps its own."""
 
     def __init__(self) -> None:
-        self._chunks: list[np.ndarray] = []
+        self._chunks: dict[int, np.ndarray] = {}  # ascending
         self._size = 0
         self._present = 0
         self.ids: dict[int, array[int]] = {}  # session -> the ids of its keyframes, ascending
@@ -70,14 +70,22 @@ class Rows:
         """The id of the next keyframe."""
         return self._size
 
+    def reserve(self, next_id: int) -> None:
+        """Give no new keyframe an id below `next_id`."""
+        self._size = max(self._size, next_id)
+
     def has(self, id: int) -> bool:
         """Whether there is a keyframe `id`, or was when the map was opened."""
-        return 0 <= id < self._size and bool(self._row(id)["flags"] & KNOWN)
+        return self._is(id, KNOWN)
+
+    def owes_geometry(self, id: int) -> bool:
+        """Whether the file that the keyframe `id` was read from must have its geometry."""
+        return self._is(id, GEOMETRY)
 
     def present(self) -> Ints:
         """(N,) the ids of all keyframes, ascending."""
-        flags = [chunk["flags"] for chunk in self._chunks]
-        return np.flatnonzero(np.concatenate(flags)[: self._size] & PRESENT) if flags else np.empty(0, np.int64)
+        ids = [np.flatnonzero(chunk["flags"] & PRESENT) + at * CHUNK for at, chunk in self._chunks.items()]
+        return np.concatenate(ids) if ids else np.empty(0, np.int64)
 
     def __getitem__(self, id: int) -> KeyframeRow:
         session, stamp, flags, travel, T = self._row(id).item()
@@ -91,7 +99,7 @@ class Rows:
     def column(self, name: str, ids: Ints) -> np.ndarray:
         """(N, ...) the field `name` of `ids`."""
         out = np.empty((len(ids), *ROW[name].shape), ROW[name].base)
-        for at in np.unique(ids // CHUNK):
+        for at in np.unique(ids // CHUNK).tolist():
             here = ids // CHUNK == at
             out[here] = self._chunks[at][name][ids[here] % CHUNK]
         return out
@@ -112,13 +120,11 @@ class Rows:
         if not len(ids):
             return
         self._size = int(ids[-1]) + 1
-        while len(self._chunks) * CHUNK < self._size:
-            self._chunks.append(np.zeros(CHUNK, ROW))
         records = records.copy()
         records["flags"] |= KNOWN | PRESENT
-        for at in np.unique(ids // CHUNK):
+        for at in np.unique(ids // CHUNK).tolist():
             here = ids // CHUNK == at
-            self._chunks[at][ids[here] % CHUNK] = records[here]
+            self._chunks.setdefault(at, np.zeros(CHUNK, ROW))[ids[here] % CHUNK] = records[here]
         self._present += len(ids)
         for session in np.unique(records["session"]).tolist():
             own = records["session"] == session
@@ -127,7 +133,7 @@ class Rows:
 
     def is_present(self, id: int) -> bool:
         """Whether there is a keyframe `id` that was not removed."""
-        return 0 <= id < self._size and bool(self._row(id)["flags"] & PRESENT)
+        return self._is(id, PRESENT)
 
     def remove(self, id: int) -> tuple[int, int]:
         """Remove the keyframe `id`; returns its session and its position there."""
@@ -144,6 +150,9 @@ class Rows:
         stamps = self.stamps.get(session, array("q"))
         own = self.ids.get(session, array("q"))
         return np.array(own[bisect.bisect_left(stamps, first) : bisect.bisect_right(stamps, last)], np.int64)
+
+    def _is(self, id: int, flag: int) -> bool:
+        return id // CHUNK in self._chunks and bool(self._row(id)["flags"] & flag)
 
     def _row(self, id: int) -> np.ndarray:
         row: np.ndarray = self._chunks[id // CHUNK][id % CHUNK]

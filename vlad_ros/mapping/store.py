@@ -12,15 +12,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from vlad_ros.mapping import tables
-from vlad_ros.mapping.codec import pack_geometry, unpack_geometry
-from vlad_ros.mapping.connection import Change, connect, end_log, explain, take_in_log
+from vlad_ros.mapping.codec import pack_geometry
+from vlad_ros.mapping.connection import BUSY_MS, Change, connect, end_log, explain, take_in_log
+from vlad_ros.mapping.geometry_cache import GeometryCache
 from vlad_ros.mapping.lock import MapError
 from vlad_ros.mapping.opening import prepare_to_grow, readable
 from vlad_ros.types import Geometry, Ints, Keyframe, PathLike
@@ -28,8 +28,7 @@ from vlad_ros.types import Geometry, Ints, Keyframe, PathLike
 PERIOD = 0.25  # s from the first change to the transaction that holds it
 RETRY = 1.0  # s until what could not be written is tried again
 LOG_BYTES = 64 << 20  # the write-ahead log is taken into the map before it grows past this
-CACHED = 128  # geometries kept in memory
-SPILL = 256  # keyframes of an unnamed map kept in memory before they go to a temporary file
+SPILL = 256  # changes of an unnamed map kept in memory before they go to a temporary file
 
 
 class MapStore:
@@ -42,12 +41,11 @@ class MapStore:
     def __init__(self, path: Path | None, make: Mapping[str, str], read_only: bool = False) -> None:
         self.path, self.make, self._read_only = path, dict(make), read_only
         self.trouble = ""
-        self.faults: list[str] = []  # a sentence for each damaged geometry that was asked for
+        self.geometries = GeometryCache(str(path or "the map"))
         self._undo = contextlib.ExitStack()  # removes a temporary copy
         self._changes: list[Change] = []
         self._waiting: dict[int, Keyframe] = {}  # not yet written
         self._packed: dict[int, bytes] = {}  # the geometries of those, of the next transaction
-        self._cache: OrderedDict[int, Geometry | None] = OrderedDict()
         self._changed = threading.Condition()
         self._using = threading.RLock()  # of the connection that reads
         self._writer: threading.Thread | None = None
@@ -65,6 +63,7 @@ class MapStore:
             prepare_to_grow(path, make)
             store._open_file()
         except (sqlite3.Error, OSError, ValueError) as error:
+            store.close(force=True)
             raise explain(path, error) from error
         return store
 
@@ -98,8 +97,9 @@ class MapStore:
 
     def _open_temporary(self) -> None:
         """An unnamed file, which ends with its connection."""
-        self._writing = self._reading = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        tables.create(self._writing, self.make)
+        connection = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        tables.create(connection, self.make)
+        self._writing = self._reading = connection
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -109,34 +109,13 @@ class MapStore:
         with self._using:
             yield self._reading
 
-    def geometry(self, id: int) -> Geometry | None:
-        """The geometry of a keyframe; None if it has none or it is damaged, which `faults` then says."""
-        with self._changed:
-            if id in self._waiting:
-                return self._waiting[id].geometry
-            if id in self._cache:
-                self._cache.move_to_end(id)
-                return self._cache[id]
-        found = self._read_geometry(id)
-        self._remember(id, found)
-        return found
-
-    def _read_geometry(self, id: int) -> Geometry | None:
-        try:
-            with self.reading() as connection:
-                packed = None if connection is None else tables.read_geometry(connection, id)
-            return None if packed is None else unpack_geometry(packed)
-        except (sqlite3.Error, ValueError) as error:
-            fault = f"the geometry of keyframe {id} in {self.path or 'the map'} is damaged: {error}"
-            if fault not in self.faults:
-                self.faults.append(fault)
-            return None
-
-    def _remember(self, id: int, geometry: Geometry | None) -> None:
-        with self._changed:
-            self._cache[id] = geometry
-            while len(self._cache) > CACHED:
-                self._cache.popitem(last=False)
+    def geometry(self, id: int, is_owed: bool) -> Geometry | None:
+        """The geometry of a keyframe; None if it has none, or where it cannot be read or `is_owed` and is missing,
+        which `geometries.faults` says."""
+        if (waiting := self.waiting(id)) is not None:
+            return waiting.geometry
+        with self.reading() as connection:
+            return self.geometries.get(id, connection, is_owed)
 
     def waiting(self, id: int) -> Keyframe | None:
         """A keyframe that has not been written yet."""
@@ -171,15 +150,15 @@ class MapStore:
         def insert(connection: sqlite3.Connection) -> None:
             tables.write_keyframe(connection, id, keyframe, self._packed.get(id))
 
-        with self._changed:
+        with self._changed:  # both at once: the writer forgets whatever waits when it has made all changes
             self._waiting[id] = keyframe
-        self.change(insert)
+            self.change(insert)
 
     def change(self, change: Change) -> None:
         """Apply `change` to the tables, soon, after the changes before it; it may be called more than once."""
         with self._changed:
             self._changes.append(change)
-            if self.path is None and self._writing is None and len(self._waiting) <= SPILL:
+            if self.path is None and self._writing is None and len(self._changes) <= SPILL:
                 return
             self._due = min(self._due, time.monotonic() + PERIOD)
             self._start()
@@ -260,7 +239,7 @@ class MapStore:
         if self._changes:
             self._due = time.monotonic() + PERIOD
         for id in waiting:
-            self._remember(id, self._waiting.pop(id).geometry)
+            self.geometries.keep(id, self._waiting.pop(id).geometry)
             self._packed.pop(id, None)
 
     def _commit(self, changes: list[Change]) -> str:
@@ -282,12 +261,17 @@ class MapStore:
         return ""
 
     def _take_in_log(self, connection: sqlite3.Connection) -> None:
-        """SQLite does so every 1,000 pages, unless somebody reads: then this waits for the reader."""
+        """SQLite does so every 1,000 pages, unless somebody reads: then the log grows until he no longer does. Nobody
+        is waited for, since the next transaction would."""
         if self.path is None:
             return
         log = self.path.with_name(self.path.name + "-wal")
         if log.exists() and log.stat().st_size > LOG_BYTES // 2:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _reopen_later(self) -> None:
         """Roll back. A file is opened anew: its medium may be gone, and come back."""

@@ -7,6 +7,7 @@ foreign trigger or view is ever run; each row carries a checksum (CRC-32) of its
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sqlite3
@@ -16,11 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-import numpy as np
-
-from vlad_ros.mapping.codec import POSE, are_rigid, pack_descriptor, pack_pose, unpack_descriptors
-from vlad_ros.mapping.rows import LOCAL_MAP, PARTIAL, ROW
-from vlad_ros.types import F32, F64, Ints, Keyframe
+from vlad_ros.mapping.codec import POSE, pack_descriptor, pack_pose, unpack_pose
+from vlad_ros.mapping.rows import GEOMETRY, LOCAL_MAP, PARTIAL
+from vlad_ros.types import F64, Ints, Keyframe
 
 APPLICATION = 0x564C4144  # "VLAD"
 VERSION = 3
@@ -38,7 +37,7 @@ TABLES = {
     "checksum INTEGER NOT NULL)",
 }
 KEYED = ("keyframes", "descriptors", "geometries", "places", "corrections")  # tables with a keyframe's id
-BATCH = 4096  # rows read at once
+BATCH = 4096  # rows copied at once
 LONGEST = 1 << 22  # bytes of the largest geometry that is read
 MAX_ID = 2**32 - 1
 
@@ -57,18 +56,6 @@ class Correction(NamedTuple):
     id: int
     T_map_base: F64
     kept: bool
-
-
-class Batch(NamedTuple):
-    """Rows read: `ids` (N,), `records` (N,) of type `rows.ROW`, `descriptors` (N, D), `scans` (M, D) of those where
-    `has_scan` (N,); `damaged`: ids of the rows left out."""
-
-    ids: Ints
-    records: np.ndarray
-    descriptors: F32
-    has_scan: np.ndarray
-    scans: F32
-    damaged: list[int]
 
 
 def create(connection: sqlite3.Connection, make: Mapping[str, str]) -> None:
@@ -103,35 +90,40 @@ def read_make(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def write_keyframe(connection: sqlite3.Connection, id: int, keyframe: Keyframe, geometry: bytes | None) -> None:
-    """Insert a keyframe; `geometry` is packed."""
-    flags = LOCAL_MAP * keyframe.is_local_map | PARTIAL * keyframe.partial
+    """Insert a keyframe; `geometry` is packed. A damaged row of that id, which was left out, is replaced."""
+    flags = LOCAL_MAP * bool(keyframe.is_local_map) | PARTIAL * bool(keyframe.partial)
+    flags |= GEOMETRY * (geometry is not None)
     T = None if keyframe.T_odom_base is None else pack_pose(keyframe.T_odom_base)
     travel = None if keyframe.travel is None else float(keyframe.travel)
     row = (id, int(keyframe.session), int(keyframe.stamp), flags, travel, T)
-    connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _of(*row)))
+    connection.execute("INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_checksum(*row)))
     scan = keyframe.scan_descriptor if keyframe.is_local_map else None  # a single scan's is its descriptor
     packed = (id, pack_descriptor(keyframe.descriptor), None if scan is None else pack_descriptor(scan))
-    connection.execute("INSERT INTO descriptors VALUES (?, ?, ?, ?)", (*packed, _of(*packed)))
+    connection.execute("INSERT OR REPLACE INTO descriptors VALUES (?, ?, ?, ?)", (*packed, row_checksum(*packed)))
     if geometry is not None:
-        connection.execute("INSERT INTO geometries VALUES (?, ?, ?)", (id, geometry, _of(id, geometry)))
+        connection.execute(
+            "INSERT OR REPLACE INTO geometries VALUES (?, ?, ?)", (id, geometry, row_checksum(id, geometry))
+        )
 
 
 def write_session(connection: sqlite3.Connection, number: int, session: Session) -> None:
     """Insert or replace a session."""
     T = None if session.T_map_odom is None else pack_pose(session.T_map_odom)
     row = (number, session.uuid.bytes, session.name, T)
-    connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", (*row, _of(*row)))
+    connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", (*row, row_checksum(*row)))
 
 
 def write_corrections(connection: sqlite3.Connection, corrections: Iterable[Correction]) -> None:
     """Insert or replace poses."""
     rows = ((id, pack_pose(T), int(kept)) for id, T, kept in corrections)
-    connection.executemany("INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?)", ((*r, _of(*r)) for r in rows))
+    connection.executemany(
+        "INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?)", ((*r, row_checksum(*r)) for r in rows)
+    )
 
 
 def write_place(connection: sqlite3.Connection, id: int, place: int) -> None:
     """Insert or replace the place of a keyframe: the id of the first keyframe there."""
-    connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (id, place, _of(id, place)))
+    connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (id, place, row_checksum(id, place)))
 
 
 def remove(connection: sqlite3.Connection, id: int) -> None:
@@ -141,112 +133,69 @@ def remove(connection: sqlite3.Connection, id: int) -> None:
 
 
 def copy(source: sqlite3.Connection, target: sqlite3.Connection, ids: Ints, table: str) -> None:
-    """Copy the rows of `ids` (ascending) of a table, as they are."""
+    """Copy the rows of `ids` (ascending) of a table, as they are; what is damaged is left out."""
     marks = ", ".join("?" for _ in source.execute(f"SELECT * FROM {table} LIMIT 0").description)
+    insert = f"INSERT INTO {table} VALUES ({marks})"
     for at in range(0, len(ids), BATCH):
-        some = ids[at : at + BATCH]
-        wanted = set(some.tolist())
-        rows = source.execute(f"SELECT * FROM {table} WHERE id BETWEEN ? AND ?", (int(some[0]), int(some[-1])))
-        target.executemany(
-            f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (row for row in rows if row[0] in wanted)
-        )
+        left = set(ids[at : at + BATCH].tolist())
+        first, last = int(ids[at]), int(ids[at : at + BATCH][-1])
+        with _tolerated():
+            rows = source.execute(f"SELECT * FROM {table} WHERE id BETWEEN ? AND ?", (first, last))
+            target.executemany(insert, _taken(rows, left))
+        for id in sorted(left):  # it has none in this table, or a damaged page lay in the way
+            with _tolerated():
+                target.executemany(insert, _taken(source.execute(f"SELECT * FROM {table} WHERE id = ?", (id,)), left))
 
 
-def read_sessions(connection: sqlite3.Connection) -> tuple[dict[int, Session], list[int]]:
-    """The sessions by number, and the numbers of damaged ones."""
-    sessions, damaged = {}, []
-    query = "SELECT * FROM sessions WHERE length(uuid) = 16 AND length(name) < 4096 ORDER BY number"
-    for number, uuid, name, T, checksum in connection.execute(query):
-        pose = _pose(T) if T is not None else None
-        if _of(number, uuid, name, T) != checksum or not 0 <= number <= MAX_ID or (T is not None and pose is None):
-            damaged.append(number)
-        else:
-            sessions[number] = Session(UUID(bytes=uuid), name, pose)
-    return sessions, damaged
+def _taken(rows: Iterable[tuple[int, ...]], left: set[int]) -> Iterator[tuple[int, ...]]:
+    """Those whose ids are `left`, which they leave, and whose checksums fit."""
+    for row in rows:
+        if row[0] in left and row_checksum(*row[:-1]) == row[-1]:
+            left.remove(row[0])
+            yield row
 
 
-def read_corrections(connection: sqlite3.Connection) -> tuple[list[Correction], list[int]]:
-    """The poses, and the ids of damaged ones."""
-    found, damaged = [], []
-    for id, T, kept, checksum in connection.execute("SELECT * FROM corrections WHERE length(T_map_base) = 96"):
-        pose = _pose(T)
-        if pose is None or _of(id, T, kept) != checksum:
-            damaged.append(id)
-        else:
-            found.append(Correction(id, pose, bool(kept)))
-    return found, damaged
-
-
-def read_places(connection: sqlite3.Connection) -> Iterator[tuple[int, int]]:
-    """(id, place) by ascending id; damaged ones are left out: a keyframe then has its place for itself."""
-    for id, place, checksum in connection.execute("SELECT * FROM places ORDER BY id"):
-        if _of(id, place) == checksum and isinstance(place, int) and 0 <= place < id <= MAX_ID:
-            yield id, place
-
-
-def read_keyframes(connection: sqlite3.Connection, dim: int) -> Iterator[Batch]:
-    """All keyframes by ascending id. Rows with a wrong checksum, size or content are left out, and so are those that
-    SQLite cannot read."""
-    first, last = connection.execute("SELECT min(id), max(id) FROM keyframes").fetchone()
-    for begin in range(first or 0, (-1 if last is None else last) + 1, BATCH):
-        if not 0 <= begin <= MAX_ID:
-            raise ValueError("it has keyframes with impossible ids")
-        yield _read(connection, dim, begin, begin + BATCH)
-
-
-def _read(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> Batch:
+@contextlib.contextmanager
+def _tolerated() -> Iterator[None]:
+    """Damaged pages are; a full disk is not."""
     try:
-        return _checked(_select(connection, dim, begin, end), dim)
-    except sqlite3.DatabaseError:
-        if end - begin == 1:
-            return _checked([], dim)._replace(damaged=[begin])
-    middle = (begin + end) // 2
-    low, high = _read(connection, dim, begin, middle), _read(connection, dim, middle, end)
-    merged = (np.concatenate([getattr(low, name), getattr(high, name)]) for name in Batch._fields[:-1])
-    return Batch(*merged, low.damaged + high.damaged)  # type: ignore[call-arg]
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        if "malformed" not in str(error):
+            raise
 
 
-def _select(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> list[tuple[object, ...]]:
-    size = 4 * dim
+def read_sessions(connection: sqlite3.Connection) -> Iterator[tuple[int, Session | None]]:
+    """The sessions by ascending number, None where one is damaged."""
     query = (
-        "SELECT k.id, session, stamp, flags, travel, T_odom_base, k.checksum, descriptor, scan, d.checksum "
-        "FROM keyframes k LEFT JOIN (SELECT * FROM descriptors WHERE length(descriptor) = ? AND "
-        "(scan IS NULL OR length(scan) = ?)) d ON d.id = k.id "
-        "WHERE k.id >= ? AND k.id < ? AND (T_odom_base IS NULL OR length(T_odom_base) = ?) ORDER BY k.id"
+        "SELECT number, CASE WHEN length(uuid) = 16 THEN uuid END, CASE WHEN length(name) < 4096 THEN name END, "
+        "CASE WHEN length(T_map_odom) = ? THEN T_map_odom END, checksum FROM sessions ORDER BY number"
     )
-    rows = connection.execute(query, (size, size, begin, end, POSE)).fetchall()
-    told = {row[0] for row in rows}
-    every = connection.execute("SELECT id FROM keyframes WHERE id >= ? AND id < ?", (begin, end))
-    return rows + [(id, *9 * [None]) for (id,) in every if id not in told]
+    for number, uuid, name, T, told in connection.execute(query, (POSE,)):
+        right = told == row_checksum(number, uuid, name, T) and isinstance(uuid, bytes) and isinstance(name, str)
+        pose = None if T is None else unpack_pose(T)
+        if right and 0 <= number <= MAX_ID and (T is None or pose is not None):
+            yield number, Session(UUID(bytes=uuid), name, pose)
+        else:
+            yield number, None
 
 
-def _checked(rows: list[tuple[object, ...]], dim: int) -> Batch:
-    good = [row for row in rows if _of(*row[:6]) == row[6] and _of(row[0], *row[7:9]) == row[9]]
-    good = [row for row in good if _plausible(row)]
-    records = np.zeros(len(good), ROW)
-    for name, at in (("session", 1), ("stamp", 2), ("flags", 3)):
-        records[name] = [row[at] for row in good]
-    records["travel"] = [np.nan if row[4] is None else row[4] for row in good]
-    nowhere = np.full(12, np.nan).astype("<f8").tobytes()
-    poses = b"".join(nowhere if row[5] is None else row[5] for row in good)  # type: ignore[misc]
-    records["T_odom_base"] = np.frombuffer(poses, "<f8").reshape(-1, 3, 4)
-    has_scan = np.array([row[8] is not None for row in good], np.bool_)
-    packed = [row[7] for row in good], [row[8] for row in good if row[8] is not None]
-    descriptors, scans = (unpack_descriptors(some, dim) for some in packed)  # type: ignore[arg-type]
-    posed = ~np.isnan(records["T_odom_base"]).all(axis=(1, 2))
-    right = np.isfinite(descriptors).all(axis=1) & (~posed | are_rigid(records["T_odom_base"]))
-    right[has_scan] &= np.isfinite(scans).all(axis=1)
-    ids = np.array([row[0] for row in good], np.int64)
-    kept = set(ids[right].tolist())
-    damaged = sorted(int(row[0]) for row in rows if row[0] not in kept)  # type: ignore[call-overload]
-    return Batch(ids[right], records[right], descriptors[right], has_scan[right], scans[right[has_scan]], damaged)
+def read_corrections(connection: sqlite3.Connection) -> Iterator[tuple[int, Correction | None]]:
+    """The poses by keyframe, None where one is damaged."""
+    query = "SELECT id, CASE WHEN length(T_map_base) = ? THEN T_map_base END, kept, checksum FROM corrections"
+    for id, T, kept, told in connection.execute(query, (POSE,)):
+        pose = unpack_pose(T)
+        right = pose is not None and told == row_checksum(id, T, kept)
+        yield id, Correction(id, pose, bool(kept)) if right else None  # type: ignore[arg-type]
 
 
-def _plausible(row: tuple[object, ...]) -> bool:
-    id, session, stamp, flags, travel = row[:5]
-    whole = all(isinstance(number, int) for number in (id, session, stamp, flags))
-    metres = travel is None or (isinstance(travel, float) and np.isfinite(travel))
-    return whole and metres and 0 <= session <= MAX_ID and 0 <= flags <= 3 and 0 <= id <= MAX_ID  # type: ignore[operator]
+def read_places(connection: sqlite3.Connection) -> Iterator[tuple[int, int | None]]:
+    """(id, place) by keyframe, None where that is damaged."""
+    for id, place, told in connection.execute("SELECT * FROM places ORDER BY id"):
+        right = told == row_checksum(id, place) and isinstance(place, int) and 0 <= place < id <= MAX_ID
+        yield id, place if right else None
 
 
 def read_geometry(connection: sqlite3.Connection, id: int) -> bytes | None:
@@ -257,10 +206,16 @@ def read_geometry(connection: sqlite3.Connection, id: int) -> bytes | None:
         if connection.execute("SELECT 1 FROM geometries WHERE id = ?", (id,)).fetchone():
             raise ValueError("it is too large")
         return None
-    data, checksum = found
-    if not isinstance(data, bytes) or _of(id, data) != checksum:
+    data, told = found
+    if not isinstance(data, bytes) or row_checksum(id, data) != told:
         raise ValueError("its checksum does not fit its content")
     return data
+
+
+def first_geometry(connection: sqlite3.Connection) -> int | None:
+    """The least id of a keyframe with geometry."""
+    id = connection.execute("SELECT min(id) FROM geometries").fetchone()[0]
+    return None if id is None else int(id)
 
 
 def geometry_bytes(connection: sqlite3.Connection) -> int:
@@ -268,26 +223,11 @@ def geometry_bytes(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT total(length(geometry)) FROM geometries").fetchone()[0])
 
 
-def read_descriptors(connection: sqlite3.Connection, id: int, dim: int) -> tuple[F32, F32 | None] | None:
-    """The descriptors of a keyframe, None if it is damaged: a local map's and its single scan's, or the single
-    scan's."""
-    batch = _read(connection, dim, id, id + 1)
-    return (batch.descriptors[0], batch.scans[0] if len(batch.scans) else None) if len(batch.ids) else None
-
-
-def _pose(data: object) -> F64 | None:
-    if not isinstance(data, bytes) or len(data) != POSE:
-        return None
-    T = np.eye(4)
-    T[:3] = np.frombuffer(data, "<f8").reshape(3, 4)
-    return T if are_rigid(T[None, :3])[0] else None
-
-
 def _of_make(make: Mapping[str, str]) -> int:
     return zlib.crc32(json.dumps(dict(sorted(make.items()))).encode())
 
 
-def _of(*values: object) -> int:
+def row_checksum(*values: object) -> int:
     """CRC-32 of a row's values."""
     return zlib.crc32(b"".join(itertools.chain.from_iterable(map(_bytes, values))))
 

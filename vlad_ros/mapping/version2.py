@@ -7,11 +7,13 @@ unknown values are NaN, what has a variable length is concatenated, with offsets
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import itertools
 import mmap
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,9 +22,10 @@ from uuid import UUID, uuid5
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vlad_ros.atomic import replacing, sync
 from vlad_ros.mapping import tables
 from vlad_ros.mapping.codec import are_rigid, pack_geometry
-from vlad_ros.mapping.connection import write_copy
+from vlad_ros.mapping.connection import refuse_mismatch, write_copy
 from vlad_ros.mapping.geometry_check import check_geometry
 from vlad_ros.mapping.lock import MapError
 from vlad_ros.types import F64, Geometry, Keyframe, PathLike
@@ -33,12 +36,26 @@ CHECKSUM = re.compile(rb'"sha256"\s*:\s*"([0-9a-f]{64})"')
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 MAPS = UUID("5fd5a9b4-9c2c-4d0c-8e38-1d0a7c6f5b11")  # namespace of the sessions' UUIDs, made of the old file's checksum
 MAKE = ("kind", "metric", "dim", "model_hash", "bev")
+COLUMNS: dict[str, tuple[object, ...]] = {  # type, and shape but for the number of rows
+    **dict.fromkeys(["local_descriptors", "local_scan_descriptors", "single_scan_descriptors"], ("f4", "dim")),
+    **dict.fromkeys(["T_map_base", "session_T_map_odom", "T_odom_base", "T_level_body"], ("f8", 4, 4)),
+    **dict.fromkeys(["session_ids", "sessions"], ("u4",)),
+    **dict.fromkeys(["stamps", "keypoint_offsets", "cloud_offsets"], ("i8",)),
+    **dict.fromkeys(["is_local_map", "partial"], ("u1",)),
+    "travel": ("f8",),
+    "keypoints": ("f4", 2),
+    "features": ("i1", "features"),
+    "cloud": ("i2", 3),
+}
 
 
-def convert(path: PathLike, out: PathLike) -> None:
-    """Write the map at `path` anew at `out`. MapError when it is missing, damaged, no map or of another version."""
+def convert(path: PathLike, out: PathLike, wanted: Mapping[str, str] | None = None) -> None:
+    """Write the map at `path` anew at `out`. MapError when it is missing, damaged, no map, of another version, or not
+    of the make `wanted`."""
     arrays, metadata = _read(Path(path))
+    refuse_mismatch(path, metadata, wanted or {})
     try:
+        _check_columns(arrays, int(metadata["dim"]))
         keyframes = list(_keyframes(arrays))
         numbers = arrays["session_ids"].tolist()
         frames = _transforms(arrays["session_T_map_odom"])
@@ -60,23 +77,37 @@ def convert(path: PathLike, out: PathLike) -> None:
     write_copy(out, make, fill)
 
 
-def convert_in_place(path: Path) -> Path:
+def convert_in_place(path: Path, wanted: Mapping[str, str]) -> Path:
     """Convert the map at `path`; the old file is kept beside it, with the name returned. MapError as in `convert`."""
     kept = path.with_name(path.name + ".version2")
-    if kept.exists():
+    if kept.exists() and not _same(path, kept):  # a killed conversion leaves the same one
         raise MapError(
             f"the map {path} is of format version 2, and so is {kept}, where it would be kept: move that one"
         )
     new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        convert(path, new)
-        os.link(path, kept)
+        convert(path, new, wanted)
+        if not kept.exists():
+            _keep(path, kept)
         os.replace(new, path)
+        sync(path.parent)
     except OSError as error:
         raise MapError(f"the map {path} of format version 2 could not be converted: {error.strerror}") from error
     finally:
         new.unlink(missing_ok=True)
     return kept
+
+
+def _same(path: Path, kept: Path) -> bool:
+    return path.samefile(kept) or filecmp.cmp(path, kept, shallow=False)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)
+    except OSError:  # not every file system can
+        with replacing(kept, durable=True) as copy:
+            shutil.copyfile(path, copy)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -109,6 +140,18 @@ def _other_version(path: Path, version: str | None) -> str:
     return f"the map {path} has format version {version}; this program reads {VERSION} and {tables.VERSION}"
 
 
+def _check_columns(arrays: Mapping[str, np.ndarray], dim: int) -> None:
+    """KeyError or ValueError unless all columns are there, of their types and shapes."""
+    sizes = {"dim": dim, "features": arrays["features"].shape[-1]}
+    for name, (dtype, *shape) in COLUMNS.items():
+        array, wanted = arrays[name], tuple(sizes.get(size, size) for size in shape)  # type: ignore[call-overload]
+        if array.dtype != dtype or array.ndim != 1 + len(wanted) or array.shape[1:] != wanted:
+            raise ValueError(f"its column {name} is {array.dtype} of shape {array.shape}")
+    local, single = len(arrays["local_descriptors"]), len(arrays["single_scan_descriptors"])
+    if local != np.count_nonzero(arrays["is_local_map"]) or local + single != len(arrays["is_local_map"]):
+        raise ValueError("it has not as many descriptors as keyframes")
+
+
 def _keyframes(arrays: Mapping[str, np.ndarray]) -> Iterator[Keyframe]:
     """The rows in order; ValueError where the content is impossible, whatever its checksum says."""
     local = iter(zip(arrays["local_descriptors"], arrays["local_scan_descriptors"], strict=True))
@@ -126,6 +169,8 @@ def _keyframes(arrays: Mapping[str, np.ndarray]) -> Iterator[Keyframe]:
     ):
         if last is not None and (session, stamp) <= last:
             raise ValueError(f"keyframe {id} does not follow the one before it")
+        if abs(stamp) >= 2**62 or np.isinf(travels[id]):
+            raise ValueError(f"stamp or travel of keyframe {id} is impossible")
         last = session, stamp
         descriptor, scan = next(local) if is_local else (next(single), None)
         if not np.all(np.isfinite(descriptor)) or (scan is not None and not np.all(np.isfinite(scan))):
