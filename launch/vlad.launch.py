@@ -24,14 +24,15 @@ ARGUMENTS = (
     ("odom", "odom", "topic of the odometry (nav_msgs/Odometry); without it every keyframe is a single scan"),
     ("keyframes", "keyframes", "topic of the keyframes of a back-end (PoseStamped, or Path with its optimised poses)"),
     ("base_frame", "", "body frame; empty: as in params_file, by default the frame of the cloud"),
-    ("map", "", "map file: loaded if it exists, written by ~/save_map; empty: as in params_file"),
+    ("map", "", "map file: loaded if it exists, and grows with the drive; empty: as in params_file"),
+    ("map_mode", "", "extend, or localise: the map file is never written; empty: as in params_file"),
     ("use_sim_time", "", "true: time from /clock (bags, simulation); empty: as in params_file"),
     ("namespace", "", "namespace of the node"),
     ("device", "", "auto, cpu, cuda or cuda:N; empty: as in params_file"),
     ("autostart", "true", "configure and activate after start"),
 )
 # Launch argument -> parameter, set where the argument is not empty.
-TEXTS = (("base_frame", "base_frame"), ("map", "map_path"), ("device", "device"))
+TEXTS = (("base_frame", "base_frame"), ("map", "map_path"), ("map_mode", "map_mode"), ("device", "device"))
 SWITCHES = (("use_sim_time", "use_sim_time"), ("autostart", "autostart"))
 
 

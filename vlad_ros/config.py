@@ -95,6 +95,9 @@ class RecognizerConfig(Checked):
     )
     exclude_time: float = option(30.0, "this session: exclude keyframes younger than this", "s", 0.0, 3600.0)
     exclude_distance: float = option(20.0, "this session: exclude keyframes less travel ago", "m", 0.0, 10000.0)
+    max_keyframes_per_place: int = option(
+        0, "more keyframes found at one place, day after day: the oldest is removed from the map; 0: all stay", "", 0
+    )
     descriptor_size: int = option(
         0, "length of the descriptor: 2048 (unprojected), 512 or 256; 0: the default of the weights", "", 0, 4096
     )
@@ -154,9 +157,14 @@ class NodeConfig(Checked):
     expected_rate: float = option(
         0.0, "scans per second that diagnostics expects; 0: measured from the stamps", "1/s", 0.0, 1000.0
     )
-    map_path: str = option("", "map file of the services; loaded at configure if it exists")
-    save_on_exit: bool = option(False, "save the map at deactivation and exit")
-    autosave_period: float = option(0.0, "period of saving the map; 0: off", "s", 0.0, 86400.0)
+    map_path: str = option("", "map file; read at configure; empty: the map ends with the node")
+    map_mode: str = option(
+        "extend",
+        "the map file: extend it (each keyframe is on disk within a second) or only localise in it (never written)",
+        choices=("extend", "localise"),
+    )
+    save_on_exit: bool = option(False, "does nothing: keyframes are on disk within a second")
+    autosave_period: float = option(0.0, "does nothing: keyframes are on disk within a second", "s", 0.0, 86400.0)
     cloud_path: str = option("cloud.ply", "file that ~/save_cloud writes (PLY): what keyframes keep of their clouds")
     map_frame: str = option("map", "frame of ~/pose: the odometry frame of the first session in the map")
     initial_pose_topic: str = option(
@@ -175,6 +183,8 @@ class NodeConfig(Checked):
         super().__post_init__()
         if len(self.mounting_xyz_rpy) not in (0, 6):
             raise ValueError(f"mounting_xyz_rpy must hold six numbers or none, not {self.mounting_xyz_rpy!r}")
+        if self.map_mode == "localise" and not self.map_path:
+            raise ValueError("map_mode localise needs map_path, the map to localise in")
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,17 @@ class PlaceRecognizer(PlaceMemory):
             keyframe = dataclasses.replace(keyframe, geometry=seen.geometry())
             id = self.database.add(keyframe)
             closures = self._judge.judge(id, keyframe, candidates, self.database)
+            self._settle(id, closures)
         return Described(id, keyframe, closures, seen.bev, {**seen.milliseconds, **ledger.milliseconds})
+
+    def _settle(self, id: int, closures: list[LoopClosure]) -> None:
+        """Have a keyframe join the place where it was found, and thin that place out if it is too full."""
+        found = next((closure.match_id for closure in closures if closure.accepted), None)
+        if found is not None:
+            self.database.join_place(id, found)
+            if self.config.max_keyframes_per_place:
+                removed = self.database.thin_place(id, self.config.max_keyframes_per_place)
+                self.counters["keyframe_removed"] += removed
 
     def _go_on(self, scan: Scan, gap: int) -> None:
         """Start a session after the clock was set back; unless odometry restarted too, the last places are excluded."""
@@ -144,8 +154,7 @@ class PlaceRecognizer(PlaceMemory):
         self.open_session()
         self._drive = self._new_drive()
         if left.at is not None and left.leads_to(scan.T_odom_base, self._gate.pace):
-            travel, ids = left.at.travel or 0.0, self.database.ids(before)
-            self.database.exclusion.follow_on(self.session, ids, before, gap, travel)
+            self.database.exclusion.follow_on(self.session, before, gap, left.at.travel or 0.0)
 
     def _new_drive(self) -> Drive:
         return Drive(self.config, self.describer.bev, self.counters, self.use_bev)

@@ -1,295 +1,269 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map file against everything that can happen to a file."""
+"""A map file answers as the map in memory did, and what is no such file is refused untouched."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from map_rows import DIM, MAKE, geometry, keyframe, make
-from safetensors.numpy import load_file, save_file
+from map_rows import DIM, MAKE, equal, extend, geometry, keyframe, load, make, mixed
 
 from vlad_ros.config import BevConfig
 from vlad_ros.mapping.database import KeyframeDatabase, MapError
-from vlad_ros.mapping.map_file import MapLock, read_map, write_map
+from vlad_ros.mapping.lock import MapLock
+from vlad_ros.mapping.opening import copy_live
+from vlad_ros.mapping.tables import _of_make
+from vlad_ros.poses import from_xyz_rpy
 from vlad_ros.stamps import SECOND
-from vlad_ros.types import Keyframe
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+ROWS = mixed()
+T = from_xyz_rpy((5.0, -1.0, 0.0, 0.0, 0.0, 0.3))
 
 
-@pytest.fixture
-def rows() -> list[Keyframe]:
-    rng = np.random.default_rng(9)
-    bare = [keyframe(rng, i // 4, i * SECOND, i % 3 == 0, float(i) if i % 2 else None) for i in range(12)]
-    shapes = rng.integers(0, 4, (12, 2)) * 10  # empty ones, too
-    return [
-        row if i == 5 else dataclasses.replace(row, geometry=geometry(rng, *map(int, shapes[i])))
-        for i, row in enumerate(bare)
-    ]
+def in_memory() -> KeyframeDatabase:
+    database = make(ROWS)
+    database.set_T_map_odom(1, T)
+    database.place(9, T)
+    return database
 
 
 @pytest.fixture
-def saved(tmp_path, rows) -> Path:
-    path = tmp_path / "place.map"
-    make(rows).save(path)
-    return path
+def saved(tmp_path: Path) -> Path:
+    in_memory().save(tmp_path / "place.map")
+    return tmp_path / "place.map"
 
 
-def test_a_loaded_map_answers_the_same(saved, rows):
-    before, after = make(rows), KeyframeDatabase.load(saved, dim=DIM, **MAKE)
+def extended(path: Path) -> KeyframeDatabase:
+    database = extend(path)
+    for row in ROWS:
+        database.add(row)
+    database.set_T_map_odom(1, T)
+    database.place(9, T)
+    return database
+
+
+def assert_same(one: KeyframeDatabase, other: KeyframeDatabase) -> None:
+    """Rows, geometry, places, sessions and answers."""
+    assert other.faults == [] and equal(one.ids(), other.ids()) and one.next_session() == other.next_session()
+    assert one.sessions.keys() == other.sessions.keys()
+    assert all(equal(one.sessions[s], other.sessions[s]) for s in one.sessions)
+    for id in one.ids().tolist():
+        assert equal(one.whole(id), other.whole(id)) and equal(one.geometry(id), other.geometry(id))
+        assert equal(one.T_map_base(id), other.T_map_base(id)) and equal(one.corrected(id), other.corrected(id))
+    assert [one.number_corrected(s) for s in one.sessions] == [other.number_corrected(s) for s in one.sessions]
     rng = np.random.default_rng(10)
     for local in (False, True):
         query = keyframe(rng, 2, 40 * SECOND, local, 40.0)
-        assert after.search(query, 5, 31.0, 20.0) == before.search(query, 5, 31.0, 20.0)
-    for id in range(len(rows)):
-        one, other = before.keyframe(id), after.keyframe(id)
-        assert one._replace(T_odom_base=None) == other._replace(T_odom_base=None)
-        assert (one.T_odom_base is None) == (other.T_odom_base is None)
-        assert one.T_odom_base is None or np.array_equal(one.T_odom_base, other.T_odom_base)
-    assert (
-        list(after.sessions) == [0, 1, 2] and after.sessions[2] is None and np.array_equal(after.sessions[0], np.eye(4))
-    )
-    assert after.next_session() == 3
-    after.add(keyframe(rng, 3))  # and it grows on
-    assert len(after) == 13
+        assert one.search(query, 20, 31.0, 20.0) == other.search(query, 20, 31.0, 20.0) != []
 
 
-def test_geometry_and_places_are_kept(tmp_path, rows):
-    before = make(rows)
-    T = np.eye(4)
-    T[:2, 3] = 5.0, -1.0
-    before.set_T_map_odom(1, T)
-    before.place(9, T)
-    before.save(tmp_path / "x.map")
-    for after in (
-        KeyframeDatabase.load(tmp_path / "x.map", dim=DIM, **MAKE),
-        KeyframeDatabase.open(tmp_path / "x.map"),
-    ):
-        for id, row in enumerate(rows):
-            one, other = row.geometry, after.geometry(id)
-            assert (one is None) == (other is None) == (id == 5)
-            if one is not None:
-                for name in ("keypoints", "features", "cloud", "T_level_body"):
-                    a, b = getattr(one, name), getattr(other, name)
-                    assert a.dtype == b.dtype and np.array_equal(a, b)
-            here, there = before.T_map_base(id), after.T_map_base(id)
-            assert here is there is None or np.array_equal(here, there)
-        assert [id for id in range(12) if after.corrected(id) is not None] == [9]
-        with pytest.raises(ValueError, match="features"):
-            wrong = dataclasses.replace(
-                rows[0].geometry, features=np.zeros((len(rows[0].geometry.features), 5), np.int8)
-            )
-            after.add(dataclasses.replace(rows[0], session=7, geometry=wrong))
+def lives(tmp_path: Path) -> dict[str, KeyframeDatabase]:
+    """One map by every way through a file."""
+    in_memory().save(tmp_path / "saved.map")
+    extended(tmp_path / "extended.map").close()
+    live = extended(tmp_path / "live.map")
+    live.store.flush()
+    load(tmp_path / "saved.map").save(tmp_path / "again.map")
+    copy_live(tmp_path / "live.map", tmp_path / "copied.map")
+    ways = {name: load(tmp_path / f"{name}.map") for name in ("saved", "extended", "live", "again", "copied")}
+    half = KeyframeDatabase(DIM, **MAKE)
+    for row in ROWS[:5]:
+        half.add(row)
+    half.save(tmp_path / "half.map")
+    grown = load(tmp_path / "half.map")
+    for row in ROWS[5:]:
+        grown.add(row)
+    grown.set_T_map_odom(1, T)
+    grown.place(9, T)
+    grown.save(tmp_path / "grown.map")
+    return {**ways, "being extended": live, "opened": KeyframeDatabase.open(tmp_path / "saved.map"), "read on": grown,
+            "both": load(tmp_path / "grown.map")}  # fmt: skip
 
 
-def test_single_scans_descriptors_that_are_absent_stay_so(tmp_path):
-    rng = np.random.default_rng(5)
-    rows = [keyframe(rng, 0, i, is_local_map=i != 3) for i in range(8)]
-    rows = [dataclasses.replace(row, scan_descriptor=None) if i in (1, 2, 7) else row for i, row in enumerate(rows)]
-    make(rows).save(tmp_path / "x.map")
-    after = KeyframeDatabase.load(tmp_path / "x.map", dim=DIM, **MAKE)
-    for id, row in enumerate(rows):
-        found = after.whole(id).scan_descriptor
-        assert (found is None) == (id in (1, 2, 7)) and (found is None or np.array_equal(found, row.scan_descriptor))
+def test_every_way_through_a_file_answers_the_same(tmp_path: Path) -> None:
+    for name, after in lives(tmp_path).items():
+        print(name)
+        assert_same(in_memory(), after)
+        after.close()
 
 
-def test_saving_does_not_copy_what_it_saves(tmp_path):
-    """The pieces of the file are the keyframes' own memory: a peak far below the map's size, in a process alone."""
-    script = f"""
-import resource, sys
-sys.path.insert(0, "test/helpers")
-import numpy as np
-from map_rows import geometry, keyframe, make
-import dataclasses
-rng = np.random.default_rng(0)
-one = geometry(rng, 250, 3000)
-database = make([
-    dataclasses.replace(keyframe(rng, 0, i), geometry=dataclasses.replace(one, cloud=one.cloud + np.int16(i % 7)))
-    for i in range(5000)
-])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-database.save({str(tmp_path / "x.map")!r})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert 1024 * int(done.stdout) < 0.5 * (tmp_path / "x.map").stat().st_size
+def test_sessions_keep_their_uuid(tmp_path: Path) -> None:
+    before = extended(tmp_path / "x.map")
+    before.save(tmp_path / "copy.map")
+    told = before.identities
+    assert len({uuid for uuid, _ in told.values()}) == 3
+    before.close()
+    for path in ("x.map", "copy.map"):
+        assert load(tmp_path / path).identities == told
+    grown = extend(tmp_path / "x.map")
+    grown.add(keyframe(np.random.default_rng(0), 3))
+    assert {s: grown.identities[s] for s in told} == told and len({u for u, _ in grown.identities.values()}) == 4
+    grown.close()
 
 
-def test_an_empty_map_can_be_kept(tmp_path):
+def test_a_loaded_map_grows_in_memory_and_its_file_does_not(saved: Path) -> None:
+    before = saved.read_bytes()
+    after = load(saved)
+    for stamp in range(300):  # more than are kept in memory
+        row = keyframe(np.random.default_rng(stamp), 3, stamp)
+        after.add(dataclasses.replace(row, geometry=geometry(np.random.default_rng(stamp))))
+    after.store.flush()
+    for id in (0, 11, 12, 311):
+        assert after.whole(id).stamp == after.keyframe(id).stamp
+    with pytest.raises(ValueError, match="features"):
+        wrong = dataclasses.replace(ROWS[0].geometry, features=np.zeros((len(ROWS[0].geometry.features), 5), np.int8))
+        after.add(dataclasses.replace(ROWS[0], session=7, geometry=wrong))
+    after.close()
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == ["place.map"]
+
+
+def test_geometry_of_another_network_is_refused_in_a_map_that_was_only_opened(saved: Path) -> None:
+    with pytest.raises(ValueError, match="features"):
+        load(saved).add(dataclasses.replace(keyframe(np.random.default_rng(0), 7), geometry=dataclasses.replace(
+            geometry(np.random.default_rng(0)), features=np.zeros((5, 7), np.int8))))  # fmt: skip
+
+
+def test_an_empty_map_can_be_kept(tmp_path: Path) -> None:
     KeyframeDatabase(DIM, **MAKE).save(tmp_path / "empty.map")
-    assert len(KeyframeDatabase.load(tmp_path / "empty.map", dim=DIM, **MAKE)) == 0
+    assert len(load(tmp_path / "empty.map")) == 0
+    extend(tmp_path / "new.map").close()
+    assert len(load(tmp_path / "new.map")) == 0
 
 
-def test_the_file_is_plain_safetensors(saved, rows):
-    arrays = load_file(saved)
-    scans = np.stack([row.scan_descriptor for row in rows if not row.is_local_map])
-    assert np.array_equal(arrays["single_scan_descriptors"], scans)
-    assert arrays["stamps"].dtype == np.int64 and arrays["sessions"].dtype == np.uint32
+OTHERS = [
+    ({"model_hash": "1" * 64}, "other weights"),
+    ({"bev": BevConfig(extent=60.0)}, "another BEV configuration"),
+    ({"kind": "bev"}, "made from points, not from bev"),
+    ({"dim": DIM + 1}, "length 8; this network makes 9"),
+]
 
 
-def test_saving_twice_gives_the_same_bytes(tmp_path, saved, rows):
-    make(rows).save(tmp_path / "again.map")
-    assert (tmp_path / "again.map").read_bytes() == saved.read_bytes()
+@pytest.mark.parametrize(("other", "word"), OTHERS)
+@pytest.mark.parametrize("way", [load, extend])
+def test_a_map_of_another_make_is_refused(saved: Path, other: dict, word: str, way) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(MapError, match=word) as caught:
+        way(saved, **other)
+    assert str(saved) in str(caught.value) and "\n" not in str(caught.value)
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == ["place.map"]
+
+
+def test_a_map_of_another_make_is_refused_with_the_log_of_a_killed_writer_beside(tmp_path: Path) -> None:
+    kept = killed(tmp_path)
+    before = {file.name: file.read_bytes() for file in kept.parent.iterdir() if not file.name.endswith("-shm")}
+    assert len(before) == 2
+    with pytest.raises(MapError, match="other weights"):
+        extend(kept, model_hash="1" * 64)
+    assert {file.name: file.read_bytes() for file in kept.parent.iterdir() if not file.name.endswith("-shm")} == before
+    assert_same(in_memory(), load(kept))
+
+
+def killed(folder: Path) -> Path:
+    """A map as a killed writer leaves it: nearly all of it is in its log."""
+    (folder / "killed").mkdir()
+    writer = extended(folder / "live.map")
+    writer.store.flush()
+    for name in ("live.map", "live.map-wal"):
+        shutil.copy(folder / name, folder / "killed" / name)
+    writer.close()
+    return folder / "killed" / "live.map"
 
 
 @pytest.mark.parametrize(
-    ("other", "word"),
-    [
-        ({"model_hash": "1" * 64}, "other weights"),
-        ({"bev": BevConfig(extent=60.0)}, "another BEV configuration"),
-        ({"kind": "bev"}, "made from points, not from bev"),
-        ({"dim": DIM + 1}, "length 8; this network makes 9"),
-    ],
+    ("column", "value", "word"), [("metric", "L2", "compares by L2"), ("dim", "x", "make is impossible")]
 )
-def test_a_map_of_another_make_is_refused(saved, other, word):
-    with pytest.raises(MapError, match=word) as caught:
-        KeyframeDatabase.load(saved, **({"dim": DIM} | MAKE | other))
-    assert str(saved) in str(caught.value)
-
-
-def test_another_metric_or_version_is_refused(saved, monkeypatch):
-    arrays, metadata = read_map(saved)
-    write_map(saved, arrays, metadata | {"metric": "L2"})
-    with pytest.raises(MapError, match="compares by L2"):
-        KeyframeDatabase.load(saved, dim=DIM, **MAKE)
-    for version, word in (("99", "version 99"), ("1", "version 1, which kept no points.* record it anew")):
-        monkeypatch.setattr("vlad_ros.mapping.map_file.VERSION", version)
-        write_map(saved, arrays, metadata)
-        monkeypatch.undo()
+def test_another_metric_or_an_impossible_make(saved: Path, column: str, value: str, word: str) -> None:
+    with sqlite3.connect(saved) as connection:
+        connection.execute("UPDATE make SET value = ? WHERE name = ?", (value, column))
+        rows = dict(connection.execute("SELECT * FROM make WHERE name != 'checksum'"))
+        connection.execute("UPDATE make SET value = ? WHERE name = 'checksum'", (str(_of_make(rows)),))
+    if column == "metric":
         with pytest.raises(MapError, match=word):
-            KeyframeDatabase.load(saved, dim=DIM, **MAKE)
+            load(saved)
+    else:
+        with pytest.raises(MapError, match=word):
+            KeyframeDatabase.open(saved)
 
 
-def test_what_is_no_map_is_refused(tmp_path):
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+FOREIGN = {
+    "empty": b"",
+    "one byte": b"\x00",
+    "text": b"hello, this is a text file and no map",
+    "noise": b"\xff" * 100,
+    "a head alone": b"SQLite format 3\0",
+    "a head and noise": b"SQLite format 3\0" + b"\xa5" * 5000,
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_is_no_map_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
-    with pytest.raises(MapError, match="there is no map at"):
-        read_map(path)
-    with pytest.raises(MapError, match="is not a map"):
-        read_map(tmp_path)
-    for content in (b"", b"\x00", b"hello, this is a text file and no map", b"\xff" * 100):
-        path.write_bytes(content)
-        with pytest.raises(MapError, match="is not a map"):
-            read_map(path)
-    save_file({"x": np.zeros(3)}, path)
-    with pytest.raises(MapError, match="is not a map"):
-        read_map(path)
+    path.write_bytes(content)
+    for way in (load, extend, KeyframeDatabase.open, lambda file: copy_live(file, tmp_path / "y")):
+        with pytest.raises(MapError, match=r"is not a map|cannot be used|is damaged") as caught:
+            way(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert contents(tmp_path) == {"x": content}
 
 
-def test_flipped_bits_are_noticed(saved):
-    content = saved.read_bytes()
-    rng = np.random.default_rng(11)
-    header = 8 + int.from_bytes(content[:8], "little")
-    for at in [*range(0, header, 2), *range(header, len(content), 29)]:
-        damaged = bytearray(content)
-        damaged[at] ^= 1 << int(rng.integers(8))
-        saved.write_bytes(damaged)
-        with pytest.raises(MapError):
-            read_map(saved)
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    for way in (load, KeyframeDatabase.open, lambda file: copy_live(file, tmp_path / "y")):
+        with pytest.raises(MapError, match="there is no map at"):
+            way(tmp_path / "x")
+    with pytest.raises(MapError, match="nowhere"):
+        extend(tmp_path / "nowhere" / "x.map")
+    for way in (load, extend, KeyframeDatabase.open, lambda file: copy_live(file, tmp_path / "y")):
+        with pytest.raises(MapError, match="Is a directory"):
+            way(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
-@given(data=st.data())
-@settings(max_examples=200, deadline=None)
-def test_any_other_damage_is_noticed(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("damage") / "x.map"
-    write_map(path, {"x": np.arange(12, dtype=np.float32)}, {"model_hash": "0" * 64})
-    content = path.read_bytes()
-    at = data.draw(st.integers(0, len(content) - 1))
-    kind = data.draw(st.sampled_from(["cut", "grow", "set", "drop", "insert"]))
-    byte = data.draw(st.binary(min_size=1, max_size=1))
-    damaged = {
-        "cut": content[:at],
-        "grow": content + content[:at] + byte,
-        "set": content[:at] + byte + content[at + 1 :],
-        "drop": content[:at] + content[at + 1 :],
-        "insert": content[:at] + byte + content[at:],
-    }[kind]
-    path.write_bytes(damaged)
-    if damaged == content:
-        read_map(path)
-        return
-    with pytest.raises(MapError):
-        read_map(path)
+STATEMENTS = {
+    "another program": "PRAGMA application_id = 7",
+    "version 99": "PRAGMA user_version = 99",
+    "version 0": "PRAGMA user_version = 0",
+    "a trigger": "CREATE TRIGGER t AFTER INSERT ON keyframes BEGIN DELETE FROM keyframes; END",
+    "a view": "CREATE VIEW v AS SELECT 1",
+    "a table": "CREATE TABLE more (x)",
+    "an index": "CREATE INDEX i ON keyframes (stamp)",
+    "no descriptors": "DROP TABLE descriptors",
+    "a table of another form": "DROP TABLE corrections; CREATE TABLE corrections (id, T_map_base, kept, checksum)",
+}
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path, rows):
-    path = tmp_path / "small.map"
-    make(rows).save(path)
-    before = path.read_bytes()
-    script = f"""
-import resource
-import numpy as np
-from vlad_ros.mapping.map_file import MapError, write_map
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    write_map({str(path)!r}, {{"x": np.zeros(100_000, np.float32)}}, {{}})
-except MapError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert f"could not be saved to {path}: File too large" in done.stdout
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["small.map"]
+@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS.keys())
+def test_a_foreign_database_is_refused_and_left_alone(saved: Path, statement: str) -> None:
+    with sqlite3.connect(saved) as connection:
+        connection.executescript(statement)
+    before = saved.read_bytes()
+    for way in (load, extend, lambda file: copy_live(file, saved.parent / "y")):
+        with pytest.raises(MapError, match=r"another program|format version|tables are not those"):
+            way(saved)
+    assert contents(saved.parent) == {"place.map": before}
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, rows):
-    with pytest.raises(MapError, match="No such file or directory"):
-        make(rows).save(tmp_path / "nowhere" / "x.map")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(MapError, match=r"folder: Is a directory"):
-        make(rows).save(tmp_path / "folder")
-    assert os.listdir(tmp_path) == ["folder"]
-
-
-SAVER = """
-import sys
-import numpy as np
-from vlad_ros.mapping.map_file import MapLock, write_map
-with MapLock(sys.argv[1]):
-    print("locked", flush=True)
-    for i in range(10**6):
-        write_map(sys.argv[1], {"x": np.full(1_000_000, i, np.float32)}, {})
-        print(i, flush=True)
-"""
-
-
-def test_kill_9_in_the_middle_of_a_save_leaves_a_map(tmp_path):
-    path = tmp_path / "killed.map"
-    write_map(path, {"x": np.full(1_000_000, -1, np.float32)}, {})
-    rng = np.random.default_rng(12)
-    for _ in range(6):
-        with subprocess.Popen(
-            [sys.executable, "-c", SAVER, str(path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-        ) as saver:
-            assert saver.stdout is not None and saver.stdout.readline() == "locked\n"
-            saver.stdout.readline()
-            with pytest.raises(MapError, match=r"killed\.map is in use"):
-                MapLock(path)
-            time.sleep(float(rng.uniform(0, 0.05)))
-            saver.send_signal(signal.SIGKILL)
-        arrays, _ = read_map(path)
-        assert np.all(arrays["x"] == arrays["x"][0])
-    with MapLock(path):  # whoever holds the map next sweeps
-        assert sorted(os.listdir(tmp_path)) == ["killed.map", "killed.map.lock"]
-
-
-def test_one_holder_of_a_map_at_a_time(tmp_path):
+def test_one_holder_of_a_map_at_a_time_by_whatever_name(tmp_path: Path) -> None:
     path = tmp_path / "x.map"
+    (tmp_path / "link.map").symlink_to(path)
+    for left_over in ("x.map.77.tmp", "x.map.77.tmp-journal", "x.map.77.tmp.78.tmp"):
+        (tmp_path / left_over).touch()
     lock = MapLock(path)
-    with pytest.raises(MapError, match=str(path)):
-        MapLock(path)
+    for other in (path, tmp_path / "link.map"):
+        with pytest.raises(MapError, match=str(path)):
+            MapLock(other)
+    assert sorted(os.listdir(tmp_path)) == ["link.map", "x.map.lock"]
     lock.release()
     lock.release()
-    with MapLock(path):
+    with MapLock(tmp_path / "link.map"):
         pass
     with pytest.raises(MapError, match="nowhere"):
         MapLock(tmp_path / "nowhere" / "x.map")

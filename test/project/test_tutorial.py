@@ -75,7 +75,7 @@ def test_every_command_with_the_node(folder: Path, monkeypatch: pytest.MonkeyPat
         reader = Reader(folder, stack)
         for line in LIVE:
             reader.type(line)
-        today = ("launch", "replay", "watch", "rviz2", "save_map", "info", "prune")
+        today = ("launch", "replay", "watch", "rviz2", "save_map", "copy", "info", "prune")
         assert reader.done == [*today, "launch", "echo", "replay", "relocalize"]
         assert len(reader.poses) >= 3, "the vehicle has not found itself"
 

@@ -142,8 +142,9 @@ def drive(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Drive:
         assert cli.main(["import", str(folder / f"{name}.npz"), str(folder / name)]) == 0
     map_path = folder / "places.map"
     common = {"weights": str(weights), "map_path": str(map_path), "exclude_time": EXCLUDE_TIME}
-    first = run_node(folder / "first", folder / "part", save_on_exit=True, **common)
-    second = run_node(folder / "second", folder / "again", top_k=1000, verification_budget=0.0, **common)
+    first = run_node(folder / "first", folder / "part", **common)
+    asking = {"map_mode": "localise", "top_k": 1000, "verification_budget": 0.0}
+    second = run_node(folder / "second", folder / "again", **asking, **common)
     assert part.poses is not None
     positions = dict(zip(part.stamps_ns(), part.poses[:, :3, 3], strict=True))
     return Drive(

@@ -237,7 +237,7 @@ def test_a_run_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     assert len(run.keyframes) == 20 and run.path == tmp_path / "run" and run.map_path.exists()
     again = read_run(tmp_path / "run")
     assert len(again.keyframes) == 20 and again.about["source"] == "other" and again.about["metrics"]
-    names = {"run.json", "keyframes.csv", "closures.csv", "timing.csv", "health.csv", "map.safetensors", "notes.txt"}
+    names = {"run.json", "keyframes.csv", "closures.csv", "timing.csv", "health.csv", "map.sqlite3", "notes.txt"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad map info | prune | rebuild`: look into a map file, or make a new one from it."""
+"""`vlad map info | copy | prune | rebuild`: look into a map file, or make a new one from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A parser for each action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     info = actions.add_parser("info", help="print what a map holds")
+    copy = actions.add_parser("copy", help="write a sealed copy, also of a map that a node is extending")
     prune = actions.add_parser("prune", help="write a thinner map: evenly spread keyframes of each session")
     rebuild = actions.add_parser("rebuild", help="write a map described anew, by other weights, from its stored clouds")
-    for action in (info, prune, rebuild):
+    for action in (info, copy, prune, rebuild):
         action.add_argument("map", metavar="MAP", help="a map file; it is only read")
-    for action in (prune, rebuild):
+    for action in (copy, prune, rebuild):
         action.add_argument("-o", "--out", required=True, metavar="OUT", help="map file to write; it must not exist")
     how = prune.add_mutually_exclusive_group(required=True)
     how.add_argument("--spacing", type=float, metavar="M", help="least distance between two keyframes of a session")
@@ -36,7 +37,15 @@ def run(args: argparse.Namespace) -> int:
     from vlad_ros.maps.new_map import check_free
 
     check_free(args.out)
-    return _prune(args) if args.action == "prune" else _rebuild(args)
+    return {"copy": _copy, "prune": _prune, "rebuild": _rebuild}[args.action](args)
+
+
+def _copy(args: argparse.Namespace) -> int:
+    from vlad_ros.mapping.opening import copy_live
+
+    copy_live(args.map, args.out)
+    print(f"{args.out}: a copy of {args.map}")
+    return 0
 
 
 def _prune(args: argparse.Namespace) -> int:

@@ -27,19 +27,30 @@ class PlaceMemory:
         self.clear_map()
 
     def save_map(self, path: PathLike) -> None:
-        """Save the keyframes described so far atomically. MapError on failure."""
+        """Write a sealed copy of the map atomically; one that is extended at `path` is brought up to date there.
+        MapError on failure."""
         self.database.save(path)
 
     def load_map(self, path: PathLike) -> None:
-        """Replace the map by a file's; the drive continues as a new session of it, and keyframes still waiting for
-        their windows are searched in the new map. MapError, and nothing changes, when the file cannot be used."""
-        self.database = KeyframeDatabase.load(path, **self.describer.make(self.use_bev))
-        self.open_session()
+        """Replace the map by a file's, which is never written; the drive continues as a new session of it, and
+        keyframes still waiting for their windows are searched in the new map. MapError, and nothing changes, when the
+        file cannot be used."""
+        self._replace(KeyframeDatabase.load(path, **self.describer.make(self.use_bev)))
+
+    def extend_map(self, path: PathLike) -> None:
+        """As `load_map`, but the file grows with the drive: each keyframe is on disk within a second. It is created
+        where there is none, and of format version 2 it is converted. The caller holds its `MapLock`."""
+        self._replace(KeyframeDatabase.extend(path, **self.describer.make(self.use_bev)))
 
     def clear_map(self) -> None:
-        """Remove all keyframes; the drive continues as the first session of an empty map."""
-        self.database = KeyframeDatabase(**self.describer.make(self.use_bev))
+        """Forget all keyframes; the drive continues as the first session of an empty map. A map file stays."""
+        self._replace(KeyframeDatabase(**self.describer.make(self.use_bev)))
+
+    def _replace(self, database: KeyframeDatabase) -> None:
+        before, self.database = getattr(self, "database", None), database
         self.open_session()
+        if before is not None:
+            before.close()
 
     def open_session(self) -> None:
         """Start a new session that forgets all earlier loops: the map was replaced, the stamps restarted, or the

@@ -1,72 +1,184 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors of one kind in FAISS, searched exactly, with a range of rows left out inside the search."""
+"""Descriptors of one kind in FAISS: exact where that is fast enough, beyond it by graphs built in the background."""
 
 from __future__ import annotations
 
 import bisect
+import threading
+from array import array
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
-from vlad_ros.types import F32
+from vlad_ros.types import F32, Ints
 
 BLOCK = 2048  # rows
+EXACT = 16384  # rows; up to here all are compared exactly
+TAIL = 4096  # of more rows, at least these newest ones are
+SEGMENT = 8192  # least rows of a graph
+LARGEST = 131072  # most rows of a graph
+MERGED = 8  # graphs of less than a MERGED-th of LARGEST that are made one
+LINKS, BUILD_EFFORT, EFFORT = 16, 80, 64  # of HNSW (Malkov and Yashunin, 2018): M, efConstruction, efSearch
+FAISS: Any = faiss  # its stubs know no graphs
+HALF = faiss.ScalarQuantizer.QT_fp16
 
 
-class FlatIndex:
-    """Descriptors of one kind, in the order of their keyframes' ids.
+class _Piece(NamedTuple):
+    """Rows `begin` .. `end` (positions) in a FAISS index of their own."""
 
-    They are stored in FAISS indexes of `BLOCK` rows: a single growing index would copy all its data from time to time
-    (1 s at 65,536 rows), and FAISS runs a single query in a single thread, so blocks spread it over the cores.
+    begin: int
+    end: int
+    index: Any
+    is_graph: bool
+
+
+class Job(NamedTuple):
+    """A part of a search, which may run in any thread."""
+
+    piece: _Piece
+    ids: Sequence[int]
+    excluded: Ints  # positions
+    descriptor: F32
+    k: int
+
+    def run(self) -> list[tuple[float, int]]:
+        """(similarity, id) of up to `k` best rows; FAISS skips the excluded ones before it keeps anything."""
+        size = self.piece.end - self.piece.begin
+        graph = self.piece.is_graph
+        parameters = FAISS.SearchParametersHNSW(efSearch=EFFORT) if graph else FAISS.SearchParameters()
+        if len(self.excluded):
+            allowed = np.ones(size, np.bool_)
+            allowed[self.excluded - self.piece.begin] = False
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(size, faiss.swig_ptr(bits))  # keeps no reference to `bits`
+            parameters.sel = selector
+        found = self.piece.index.search(self.descriptor[None], min(self.k, size), params=parameters)
+        begin = self.piece.begin
+        return [(float(s), self.ids[begin + row]) for s, row in zip(found[0][0], found[1][0], strict=True) if row >= 0]
+
+
+class DescriptorIndex:
+    """Descriptors (N, D) of one kind, in the order of their keyframes' ids.
+
+    New ones go to flat indexes of `BLOCK` rows: one that grows in place would copy all its data from time to time, and
+    FAISS runs a single query in a single thread. Of more than `EXACT` rows the older ones are moved, by a thread
+    of its own, into HNSW graphs over float16 numbers, which are never changed but only made one when there are many.
     """
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self.ids: list[int] = []
-        self._blocks: list[faiss.IndexFlatIP] = []
-
-    def add(self, ids: Sequence[int], descriptors: F32) -> None:
-        """Append `descriptors` (N, D)."""
-        while len(descriptors):
-            if len(self.ids) == BLOCK * len(self._blocks):
-                self._blocks.append(faiss.IndexFlatIP(self.dim))
-            room = BLOCK * len(self._blocks) - len(self.ids)
-            self._blocks[-1].add(descriptors[:room])
-            self.ids += ids[:room]
-            ids, descriptors = ids[room:], descriptors[room:]
+        self.ids: array[int] = array("q")
+        self._pieces: list[_Piece] = []
+        self._removed: Ints = np.empty(0, np.int64)  # positions, ascending
+        self._changing = threading.Lock()
+        self._builder: threading.Thread | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def row(self, id: int) -> F32 | None:
-        """The descriptor (D,) of the keyframe `id`, a copy; None if it has none of this kind."""
-        found = bisect.bisect_left(self.ids, id)
-        if found == len(self.ids) or self.ids[found] != id:
-            return None
-        at, row = divmod(found, BLOCK)
-        return np.asarray(self._blocks[at].reconstruct(row), np.float32)
+    def add(self, ids: Sequence[int], descriptors: F32) -> None:
+        """Append `descriptors` (N, D), N small; `ids` are above all earlier ones."""
+        while len(ids):
+            with self._changing:
+                last = self._pieces[-1] if self._pieces else None
+                if last is None or last.is_graph or last.end - last.begin >= BLOCK:
+                    last = _Piece(len(self.ids), len(self.ids), faiss.IndexFlatIP(self.dim), False)
+                    self._pieces.append(last)
+                room = BLOCK - (last.end - last.begin)
+                last.index.add(np.ascontiguousarray(descriptors[:room], np.float32))
+                self.ids.extend(ids[:room])
+                self._pieces[-1] = last._replace(end=len(self.ids))
+            ids, descriptors = ids[room:], descriptors[room:]
+        self._tend()
 
-    def arrays(self) -> list[F32]:
-        """The indexes' own memory, (N, D) in pieces."""
-        flat = [faiss.rev_swig_ptr(block.get_xb(), block.ntotal * self.dim) for block in self._blocks]
-        return [piece.reshape(-1, self.dim) for piece in flat] or [np.empty((0, self.dim), np.float32)]
+    def fill(self, ids: Ints, descriptors: F32) -> None:
+        """Append many rows (N, D) of a map of many at once, in float16."""
+        for at in range(0, len(ids), BLOCK):
+            some = np.ascontiguousarray(descriptors[at : at + BLOCK], np.float32)
+            index = faiss.IndexScalarQuantizer(self.dim, HALF, faiss.METRIC_INNER_PRODUCT)
+            index.train(some[:1])
+            index.add(some)
+            with self._changing:
+                begin = len(self.ids)
+                self.ids.extend(ids[at : at + BLOCK].tolist())
+                self._pieces.append(_Piece(begin, len(self.ids), index, False))
+        self._tend()
 
-    def pieces(self, excluded: range) -> list[range]:
-        """The rows whose ids are not `excluded`, split at block boundaries."""
-        begin, end = (bisect.bisect_left(self.ids, id) for id in (excluded.start, excluded.stop))
-        pieces = []
-        for start in range(0, len(self.ids), BLOCK):
-            stop = min(start + BLOCK, len(self.ids))
-            pieces += [range(start, min(begin, stop)), range(max(end, start), stop)]
-        return [piece for piece in pieces if piece]
+    def remove(self, id: int) -> None:
+        """Never find `id` again, if it is here. Its numbers stay until the map is opened anew."""
+        if (at := self._position(id)) is not None:
+            self._removed = np.insert(self._removed, np.searchsorted(self._removed, at), at)
 
-    def search(self, descriptor: F32, k: int, piece: range) -> list[tuple[float, int]]:
-        """(similarity, id) of the `k` best within `piece`. FAISS skips the other rows before it compares anything."""
-        at, offset = divmod(piece.start, BLOCK)
-        selector = faiss.IDSelectorRange(offset, offset + len(piece))
-        parameters = faiss.SearchParameters()
-        parameters.sel = selector
-        found = self._blocks[at].search(descriptor[None], min(k, len(piece)), params=parameters)
-        first = piece.start - offset
-        return [(float(s), self.ids[first + row]) for s, row in zip(found[0][0], found[1][0], strict=True)]
+    def settle(self) -> None:
+        """Wait until no graph is being built."""
+        while (builder := self._builder) is not None:
+            builder.join()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no graph is being built."""
+        return self._builder is None
+
+    def jobs(self, descriptor: F32, k: int, excluded: Ints) -> list[Job]:
+        """The parts of a search for `descriptor` (D,), of all rows but those of the ids `excluded` (ascending)."""
+        with self._changing:
+            pieces = list(self._pieces)
+        known = np.array([at for id in excluded.tolist() if (at := self._position(id)) is not None], np.int64)
+        positions = np.union1d(known, self._removed)
+        jobs = []
+        for piece in pieces:
+            own = positions[np.searchsorted(positions, piece.begin) : np.searchsorted(positions, piece.end)]
+            if len(own) < piece.end - piece.begin:
+                jobs.append(Job(piece, self.ids, own, descriptor, k))
+        return jobs
+
+    def _position(self, id: int) -> int | None:
+        at = bisect.bisect_left(self.ids, id)
+        return at if at < len(self.ids) and self.ids[at] == id else None
+
+    # -- graphs -------------------------------------------------------------------------------------------------------
+
+    def _tend(self) -> None:
+        with self._changing:
+            if self._builder is None and self._next():
+                self._builder = threading.Thread(target=self._build, name="vlad_index", daemon=True)
+                self._builder.start()
+
+    def _next(self) -> list[_Piece]:
+        """The neighbouring pieces that are to become one graph; empty if there is nothing to do."""
+        small = [p for p in self._pieces if p.is_graph and p.end - p.begin <= LARGEST // MERGED]
+        if len(small) >= MERGED:
+            return small[:MERGED]
+        flat = [piece for piece in self._pieces if not piece.is_graph]
+        rows, chosen = sum(piece.end - piece.begin for piece in flat) - TAIL, list[_Piece]()
+        if len(self.ids) <= EXACT or rows < SEGMENT:
+            return []
+        while flat and rows >= flat[0].end - flat[0].begin and sum(p.end - p.begin for p in chosen) < LARGEST:
+            rows -= flat[0].end - flat[0].begin
+            chosen.append(flat.pop(0))
+        return chosen
+
+    def _build(self) -> None:
+        faiss.omp_set_num_threads(1)  # of this thread: the others belong to the drive
+        while True:
+            with self._changing:
+                chosen = self._next()
+                if not chosen:
+                    self._builder = None
+                    return
+            graph = self._graph(chosen)
+            with self._changing:
+                at = self._pieces.index(chosen[0])
+                self._pieces[at : at + len(chosen)] = [graph]
+
+    def _graph(self, pieces: list[_Piece]) -> _Piece:
+        index = FAISS.IndexHNSWSQ(self.dim, HALF, LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = BUILD_EFFORT
+        index.train(np.zeros((1, self.dim), np.float32))
+        for piece in pieces:
+            storage = piece.index.storage if piece.is_graph else piece.index
+            for at in range(0, piece.end - piece.begin, BLOCK):
+                index.add(storage.reconstruct_n(at, min(BLOCK, piece.end - piece.begin - at)))
+        return _Piece(pieces[0].begin, pieces[-1].end, index, True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.mapping.map_file import VERSION
+from vlad_ros.mapping.tables import VERSION
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
@@ -31,7 +31,7 @@ class SessionInfo:
 @dataclass(frozen=True, eq=False)
 class MapInfo:
     """What `vlad map info` prints. `box` (2, 3): least and greatest x y z [m] in the map frame, over the keyframes
-    with a known pose there; None if there are none."""
+    with a known pose there; None if there are none. `faults`: a sentence for each damage."""
 
     path: str
     bytes: int
@@ -44,16 +44,16 @@ class MapInfo:
     geometry_bytes: int
     box: F64 | None
     sessions: list[SessionInfo]
+    faults: list[str]
 
 
 def read_info(path: str | os.PathLike[str]) -> MapInfo:
     """What the map file at `path` holds; MapError when it cannot be read."""
     database = KeyframeDatabase.open(path)
-    ids = range(len(database))
+    ids = database.ids().tolist()
     rows = [database.keyframe(id) for id in ids]
     poses = [T for T in map(database.T_map_base, ids) if T is not None]
     places = np.array([T[:3, 3] for T in poses])
-    geometries = [database.geometry(id) for id in ids]
     return MapInfo(
         path=os.fspath(path),
         bytes=Path(path).stat().st_size,
@@ -63,14 +63,15 @@ def read_info(path: str | os.PathLike[str]) -> MapInfo:
         keyframes=len(database),
         local_maps=sum(row.is_local_map for row in rows),
         partial=sum(row.partial for row in rows),
-        geometry_bytes=sum(geometry.nbytes for geometry in geometries if geometry is not None),
+        geometry_bytes=database.geometry_bytes(),
         box=np.stack([places.min(0), places.max(0)]) if len(places) else None,
         sessions=[_session_info(database, session) for session in database.sessions],
+        faults=database.faults,
     )
 
 
 def _session_info(database: KeyframeDatabase, session: int) -> SessionInfo:
-    ids = database.ids(session)
+    ids = database.ids(session).tolist()
     rows = [database.keyframe(id) for id in ids]
     travels = [row.travel for row in rows if row.travel is not None]
     return SessionInfo(
@@ -99,7 +100,7 @@ def text(info: MapInfo) -> str:
         spans = (f"{axis} {low:.1f} .. {high:.1f} m" for axis, low, high in zip("xyz", *info.box, strict=True))
         lines.append(f"bounding box  {', '.join(spans)}")
     lines += [f"session {one.session:<6}{_session_text(one)}" for one in info.sessions]
-    return "\n".join(lines)
+    return "\n".join(lines + info.faults)
 
 
 def _session_text(one: SessionInfo) -> str:

@@ -29,7 +29,7 @@ class Kept(NamedTuple):
 def kept_clouds(database: KeyframeDatabase) -> list[Kept]:
     """Of all keyframes that have both, in their order. ValueError where none has."""
     found = []
-    for id in range(len(database)):
+    for id in database.ids().tolist():
         geometry, T_map_base = database.geometry(id), database.T_map_base(id)
         if geometry is not None and len(geometry.cloud) and T_map_base is not None:
             found.append(Kept(geometry.cloud, T_map_base.copy()))

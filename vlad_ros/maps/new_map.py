@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterable
 
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.mapping.map_file import MapError, MapLock
+from vlad_ros.mapping.lock import MapError, MapLock
 from vlad_ros.types import Keyframe
 
 
 def fill(new: KeyframeDatabase, old: KeyframeDatabase, keyframes: Iterable[tuple[int, Keyframe]]) -> None:
     """Add `keyframes`, with the ids that they have in `old`, to the empty `new`, with sessions and corrected
     poses."""
-    new.sessions.update(old.sessions)
+    for session in old.sessions:
+        new.adopt_session(session, old)
     for id, keyframe in keyframes:
         T_map_base = old.corrected(id)
         added = new.add(keyframe)

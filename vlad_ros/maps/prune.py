@@ -10,7 +10,7 @@ import numpy as np
 
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.maps.new_map import fill
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Ints
 
 
 def choose(database: KeyframeDatabase, spacing: float | None = None, size: int | None = None) -> list[int]:
@@ -30,7 +30,7 @@ def choose(database: KeyframeDatabase, spacing: float | None = None, size: int |
     sessions = sum(len(some) > 0 for some in ids)
     if size is not None and size < max(sessions, 1):
         raise ValueError(f"a map of {sessions} sessions keeps at least one keyframe of each, not {size} in all")
-    distances = np.full(len(database), -math.inf)  # of each keyframe to those chosen before it
+    distances = np.full(max((int(some[-1]) + 1 for some in ids if len(some)), default=0), -math.inf)  # to earlier ones
     for some in ids:
         posed, places = _places(database, some)
         distances[posed] = farthest_first(places, spacing or 0.0, size)
@@ -42,7 +42,8 @@ def choose(database: KeyframeDatabase, spacing: float | None = None, size: int |
             distances[others[0]] = 1.0  # inf forces a keyframe in; one per session is enough
     if spacing is not None:
         return [int(id) for id in np.flatnonzero(distances >= spacing)]
-    return sorted(int(id) for id in np.argsort(-distances, kind="stable")[:size])
+    best = np.argsort(-distances, kind="stable")[:size]
+    return sorted(int(id) for id in best if distances[id] > -math.inf)
 
 
 def farthest_first(places: F64, least: float, most: int | None) -> F64:
@@ -60,11 +61,11 @@ def farthest_first(places: F64, least: float, most: int | None) -> F64:
     return distances
 
 
-def _places(database: KeyframeDatabase, ids: range) -> tuple[np.ndarray, F64]:
+def _places(database: KeyframeDatabase, ids: Ints) -> tuple[np.ndarray, F64]:
     """The ids of a session's keyframes that have a pose, and their positions (N, 3) [m], all in one frame."""
-    poses = {id: database.T_map_base(id) for id in ids}
+    poses = {id: database.T_map_base(id) for id in ids.tolist()}
     if all(T is None for T in poses.values()):
-        poses = {id: database.keyframe(id).T_odom_base for id in ids}
+        poses = {id: database.keyframe(id).T_odom_base for id in ids.tolist()}
     places = {id: T[:3, 3] for id, T in poses.items() if T is not None}
     return np.array(list(places), np.int64), np.array(list(places.values())).reshape(-1, 3)
 

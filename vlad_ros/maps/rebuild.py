@@ -29,7 +29,7 @@ def rebuild(database: KeyframeDatabase, describer: Describer, bar: Bar = iter) -
     """
     if database.kind != "points":
         raise ValueError("the map was made from rasters given from outside, which it does not keep; record it anew")
-    ids = range(len(database))
+    ids = database.ids().tolist()
     empty = sum(geometry is None or not len(geometry.cloud) for geometry in map(database.geometry, ids))
     if empty:
         raise ValueError(f"{empty} of the map's {len(database)} keyframes have no points to describe; record it anew")

@@ -42,7 +42,9 @@ REASONS = {
     "node_far": "the back-end has no node within 0.5 s of one of the loop's keyframes; the edge is withheld",
     "node_without_odometry": "no odometry leads from a loop's keyframe to the back-end's node; the edge is withheld",
     "node_other_session": "a loop into another session has no nodes of this run's back-end; the edge is withheld",
-    "save_failed": "the map could not be saved",
+    "keyframe_removed": "max_keyframes_per_place: the oldest keyframe of a place has left the map",
+    "save_failed": "the map could not be written; it is tried again every second",
+    "map_damaged": "a part of the map file cannot be used",
     **{f"{topic}_lost": LOST for topic in ("points", "odom", "bev", "keyframes")},
     "internal_error": "an error of the program itself; see the log",
 }
@@ -67,6 +69,7 @@ TOPICS = {
     "node_other_session": "keyframes",
     **{f"{topic}_lost": topic for topic in ("odom", "bev", "keyframes")},
     "save_failed": "~/save_map",
+    "map_damaged": "~/load_map",
 }
 
 # Reasons for which the whole cloud is discarded.

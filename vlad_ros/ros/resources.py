@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from rclpy.lifecycle import LifecycleNode
@@ -18,13 +16,13 @@ from vlad_ros.drive.pairing import Inputs
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
 from vlad_ros.loops.warm_up import warm_up
-from vlad_ros.mapping.map_file import MapLock
 from vlad_ros.maps.kept_cloud import kept_clouds, save_kept
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.inputs.requests import Requests
 from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
 from vlad_ros.ros.inputs.tf import TfOdometry, Transforms
 from vlad_ros.ros.listener import Listener
+from vlad_ros.ros.map_keeper import MapKeeper
 from vlad_ros.ros.outputs.diagnostics import LOSSY, SLOW_DDS, explain_silence
 from vlad_ros.ros.outputs.health import ENOUGH, explain_odometry, health
 from vlad_ros.ros.outputs.publishers import Publishers
@@ -48,18 +46,14 @@ class Resources:
         self._listener = listener
         self._statistics = statistics
         self._worker: Worker | None = None
-        self._saved_at = time.monotonic()
-        self._saved = -1  # keyframes in the map at the last save
-        self._unsaved = False  # whether saving at deactivation has failed
         self._tick: Job | None = None
         self._answered = False  # whether the waiting keyframes were answered since the last cloud
         with contextlib.ExitStack() as undo:
-            self._lock = undo.enter_context(MapLock(config.map_path)) if config.map_path else None
             self.recognizer = PlaceRecognizer.from_pretrained(
                 config.weights or None, config.device, recognizer_config, config.use_bev, config.inference
             )
-            if config.map_path and Path(config.map_path).exists():
-                self.recognizer.load_map(config.map_path)
+            self._map = MapKeeper(self.recognizer, config, listener)
+            undo.callback(self._map.close, force=True)
             warm_up(self.recognizer.describer)
             transforms = self._transforms(node)
             if transforms is not None:
@@ -104,13 +98,12 @@ class Resources:
             self.inputs.may_wait,
         )
         self._worker.start()
-        self._saved_at = time.monotonic()
         self._statistics.restart()
         self._answered = False
         self.subscriptions.open = True
 
     def close(self) -> None:
-        """Finish the current scan, answer the waiting keyframes, drop and count the rest, save if configured."""
+        """Finish the current scan, answer the waiting keyframes, drop and count the rest; the map is on disk then."""
         if self._worker is None:
             return
         self.subscriptions.open = False
@@ -120,15 +113,13 @@ class Resources:
         if dropped:
             self._statistics.count("inactive", dropped)
         self.outputs.draw(now=True)
-        if self._config.save_on_exit and self._config.map_path:
-            self._unsaved = not self._try_to_save()
+        self._map.flush()
 
     def free(self, force: bool) -> None:
-        """Release topics, lock, network and map. MapError, with everything kept, when the map was to be saved and
-        cannot be, unless `force`."""
+        """Release topics, lock, network and map. MapError, with everything kept, when the map cannot be written whole,
+        unless `force`."""
         self.close()
-        if self._unsaved and not force:
-            self._save()
+        self._map.close(force)
         self._undo.close()
         device = self.recognizer.describer.device
         del self.recognizer, self.outputs, self.subscriptions, self.inputs, self.taken
@@ -139,9 +130,9 @@ class Resources:
     def request(self, name: str) -> Job:
         """Queue a service for the worker behind the earlier scans; impossible requests are refused at once."""
         actions: dict[str, Callable[[], str | Callable[[], str]]] = {
-            "save_map": self._save,
-            "load_map": self._load,
-            "clear_map": self._clear,
+            "save_map": self._map.save,
+            "load_map": lambda: self._anew(self._map.load),
+            "clear_map": lambda: self._anew(self._map.clear),
             "save_cloud": self._save_cloud,
             "relocalize": self.outputs.relocalize,
             "query": self.outputs.initial_pose.query,
@@ -156,6 +147,7 @@ class Resources:
     def watch(self) -> list[str]:
         """Once a second: report silence and losses; run the jobs that are triggered by time, not by a scan."""
         self.subscriptions.look()
+        self._map.watch()
         warnings = []
         silence = self._statistics.silent_for()
         if silence >= SILENCE:
@@ -192,12 +184,11 @@ class Resources:
             "topic": self.subscriptions.points_topic,
             "body frame": self.frames.body,
             "device": str(recognizer.describer.device),
-            "keyframes in the map": str(len(recognizer.database)),
             "session": str(recognizer.session),
             "scans waiting": str(worker.queue.scans() if worker else 0),
             "deskew": worker.reader.state if worker else "",
         }
-        values |= self.outputs.localisation.values() | self.outputs.initial_pose.values()
+        values |= self._map.values() | self.outputs.localisation.values() | self.outputs.initial_pose.values()
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None:
             values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"
@@ -223,21 +214,7 @@ class Resources:
             worker.flush()
         self._answered = silent
         self.outputs.draw()
-        period = self._config.autosave_period
-        due = period and self._config.map_path and time.monotonic() - self._saved_at >= period
-        if due and len(self.recognizer.database) != self._saved:
-            self._saved_at = time.monotonic()
-            self._try_to_save()
         return ""
-
-    def _try_to_save(self) -> bool:
-        """Save without a caller to answer: a failure is counted and logged as a warning."""
-        try:
-            self._save()
-        except ValueError as error:
-            self._listener.reject("save_failed", str(error))
-            return False
-        return True
 
     def _release(self, scan: PendingScan) -> None:
         if self._worker is None or not self._worker.queue.put(scan):
@@ -253,22 +230,13 @@ class Resources:
         if self._worker is not None:
             self._worker.queue.put(Job(act))
 
-    def _save(self) -> str:
-        self.recognizer.save_map(self._config.map_path)
-        self._saved, self._unsaved = len(self.recognizer.database), False
-        return f"{len(self.recognizer.database)} keyframes saved to {self._config.map_path}"
-
-    def _load(self) -> str:
-        self.recognizer.load_map(self._config.map_path)
-        self.outputs.wipe()
-        return f"{len(self.recognizer.database)} keyframes loaded from {self._config.map_path}"
-
-    def _clear(self) -> str:
-        number = len(self.recognizer.database)
-        self.recognizer.clear_map()
-        self.outputs.wipe()
-        return f"{number} keyframes forgotten; the map file is as it was"
-
     def _save_cloud(self) -> Callable[[], str]:
         kept = kept_clouds(self.recognizer.database)
         return lambda: save_kept(kept, self._config.cloud_path)
+
+    def _anew(self, change: Callable[[], str]) -> str:
+        """After a change of the map nothing that was drawn holds."""
+        try:
+            return change()
+        finally:
+            self.outputs.wipe()

@@ -6,7 +6,7 @@
     closures.csv      one row per candidate: similarity, probability, transform, covariance, evidence, its true error
     timing.csv        one row per keyframe: milliseconds of each stage
     health.csv        one row per second of the drive: the counts so far
-    map.safetensors   the map of the drive
+    map.sqlite3       the map of the drive (map.safetensors of earlier versions)
 
 An empty cell is an unknown number; in the arrays it is NaN.
 """
@@ -27,7 +27,7 @@ from vlad_ros.poses import from_quaternion
 from vlad_ros.types import F64, Bools, Evidence, Ints, RejectReason
 
 FORMAT, VERSION = "vlad_ros run", 1
-ABOUT, MAP = "run.json", "map.safetensors"
+ABOUT, MAP, OLD_MAP = "run.json", "map.sqlite3", "map.safetensors"
 TABLES = ("keyframes", "closures", "timing", "health")
 AGAIN = "play the drive again with vlad run"
 
@@ -124,7 +124,8 @@ class Run:
     @property
     def map_path(self) -> Path:
         """The map built by the drive."""
-        return self.path / MAP
+        old = self.path / OLD_MAP
+        return old if old.exists() and not (self.path / MAP).exists() else self.path / MAP
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
