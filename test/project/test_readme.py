@@ -123,8 +123,9 @@ def launch(command: str, folder: Path) -> None:
 
     given = dict(word.split(":=") for word in command.split()[4:])
     ((argv, _),) = resolve(ROOT / "launch" / "vlad.launch.py", **given)
-    for name, topic in given.items():
-        assert f"{name}:={topic}" in argv
+    parameters = {"map": "map_path", "map_mode": "map_mode"}  # the others are topics
+    for name, value in given.items():
+        assert (f"{parameters[name]}:='{value}'" if name in parameters else f"{name}:={value}") in argv
 
 
 # What a robot's shell has and a bare machine has not: a workspace's prefix, and an RViz that opens its configuration.
