@@ -39,7 +39,8 @@ class Beliefs:
         self.loops: list[Loop] = []
         self._contested: deque[Cluster] = deque()  # clusters to be weighed against what contradicts them
         self._strained = False  # whether to look for clusters that their own graph strains
-        self._newest: Cluster | None = None
+        self._grown: dict[int, Cluster] = {}  # by `id`: beside these, weaker ones are to stand a trial
+        self._settled_last = False  # what `upkeep` has done last
 
     def add(self, loop: Loop) -> None:
         """Take a loop into account whose nodes are in the smoother."""
@@ -104,11 +105,13 @@ class Beliefs:
             elif cluster.support > cluster.weighed:
                 self._contested.append(cluster)
         self._strained = self._strained or bool(forced) or not len(self.loops) % PERIOD
-        self._newest = cluster
+        self._grown[id(cluster)] = cluster
 
     def upkeep(self) -> bool:
         """One of the things that take longer than a loop may: whether there was one. Call it between the messages."""
-        if not self._smoother.is_settled:
+        due = not self._smoother.is_settled
+        self._settled_last = due and not self._settled_last  # each new loop unsettles; the others get their turn, too
+        if self._settled_last:
             self._smoother.settle()
         elif self._contested:
             cluster = self._contested.popleft()
@@ -116,12 +119,22 @@ class Beliefs:
                 self._weigh(cluster)
         elif self._strained:
             self._strained = self._relieve()
-        elif self._newest is not None and self._newest.on and (weak := self._weaker(self._newest)):
-            if self._is_bent_by(weak):
-                self._reconsider()
+        elif self._grown:
+            self._try_beside(next(iter(self._grown.values())))
+        elif due:
+            self._smoother.settle()
         else:
             return False
         return True
+
+    def _try_beside(self, cluster: Cluster) -> None:
+        """A weaker cluster stands its trial. Those beside the clusters that grew earlier come first: a wrong one makes
+        right ones beside it look wrong, too."""
+        weak = self._weaker(cluster) if cluster.on else None
+        if weak is None:
+            del self._grown[id(cluster)]
+        elif self._is_bent_by(weak):
+            self._reconsider()
 
     def _weigh(self, cluster: Cluster) -> None:
         """Let a cluster in if it fits by now, or outweighs what contradicts it."""
