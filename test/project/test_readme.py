@@ -111,7 +111,7 @@ def vlad(command: str, folder: Path) -> None:
         words += ["--recipe", str(folder / "tiny.yaml"), "--folder", str(folder / "run"), "--uncalibrated"]
     if words[0] == "report":
         words += ["--pictures", "1"]
-    files = ("SEQUENCE", "BAG", "WEIGHTS", "RUN", "GRAPH", "FILE")
+    files = ("SEQUENCE", "BAG", "WEIGHTS", "RUN", "GRAPH", "FILE", "BACKBONE")
     words = [str(folder / word) if word.split(".")[0] in files else word for word in words]
     assert main(words) == 0
 
