@@ -16,7 +16,7 @@ from vlad_ros.mapping.rows import KNOWN, ROW
 from vlad_ros.mapping.tables import MAX_ID, row_checksum
 from vlad_ros.types import F32, Ints
 
-BATCH = 4096  # rows read at once
+BATCH = 1024  # rows read at once: what SQLite keeps in memory
 PLAUSIBLE = f"""
 SELECT k.id, session, stamp, flags, travel, T_odom_base, k.checksum, descriptor, scan, d.checksum
 FROM keyframes k JOIN descriptors d ON d.id = k.id

@@ -16,9 +16,7 @@ HEAD = struct.Struct("<HHHBB9I")  # keypoints, channels, points, steps of featur
 ANY, LONE = zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY  # where nothing repeats itself, matches cost a fifth
 STRATEGIES = LONE, ANY, LONE, LONE, ANY, LONE, LONE, LONE, ANY  # of features; cells' moves; places in them; keypoints
 CELL = 16  # steps of the cloud
-BITS = 20  # of a descriptor's number
-OFFSET = 1 << (BITS - 1)  # that makes it positive
-PAIR = 5  # bytes of two numbers
+STEPS = (1 << 19) - 1  # of a descriptor's number from 0 to 1
 POSE = 3 * 4 * 8  # bytes
 LEVEL = 4 * 4 * 8  # bytes
 RIGID = 0.01  # tolerated in a rotation's products: ten times what may be given, for poses are products of such
@@ -31,31 +29,34 @@ def round_descriptor(descriptor: F32) -> F32:
 
 
 def pack_descriptor(descriptor: F32) -> bytes:
-    """The numbers (D,) of `round_descriptor`, two in five bytes; D is even."""
-    steps = _in_steps(descriptor).astype("<i8") + OFFSET
-    both = steps[0::2] | steps[1::2] << BITS
-    return both.view(np.uint8).reshape(-1, 8)[:, :PAIR].tobytes()
+    """The numbers (D,) of `round_descriptor`: the upper 16 bits of all, then the lower 4, two in a byte; D is even."""
+    steps = _in_steps(descriptor)
+    low = (steps & 15).astype(np.uint8)
+    return (steps >> 4).astype("<i2").tobytes() + (low[0::2] | low[1::2] << 4).tobytes()
 
 
 def packed_size(dim: int) -> int:
     """Bytes of a packed descriptor."""
-    return dim // 2 * PAIR
+    return 2 * dim + dim // 2
 
 
 def unpack_descriptors(packed: list[bytes], dim: int) -> F32:
     """(N, D) float32 from the bytes of `pack_descriptor`."""
-    wide = np.zeros((len(packed), dim // 2, 8), np.uint8)
-    wide[..., :PAIR] = np.frombuffer(b"".join(packed), np.uint8).reshape(*wide.shape[:2], PAIR)
-    both = wide.view("<i8")
-    return _as_numbers(np.concatenate([both & (1 << BITS) - 1, both >> BITS], axis=2).reshape(-1, dim) - OFFSET)
+    data = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), packed_size(dim))
+    low = data[:, 2 * dim :]
+    steps = data[:, : 2 * dim].view("<i2").astype(np.float32)
+    steps *= 16.0
+    steps[:, 0::2] += low & 15
+    steps[:, 1::2] += low >> 4
+    return _as_numbers(steps)
 
 
 def _in_steps(descriptor: F32) -> Ints:
-    return np.rint(np.clip(descriptor, -1.0, 1.0) * np.float32(OFFSET - 1)).astype(np.int64)
+    return np.rint(np.clip(descriptor, -1.0, 1.0) * np.float32(STEPS)).astype(np.int64)
 
 
-def _as_numbers(steps: Ints) -> F32:
-    return steps.astype(np.float32) / np.float32(OFFSET - 1)
+def _as_numbers(steps: Ints | F32) -> F32:
+    return np.asarray(steps, np.float32) / np.float32(STEPS)
 
 
 def pack_pose(T: F64) -> bytes:

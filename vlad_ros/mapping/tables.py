@@ -8,7 +8,6 @@ foreign trigger or view is ever run; each row carries a checksum (CRC-32) of its
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import sqlite3
 import zlib
@@ -228,6 +227,7 @@ def _of_make(make: Mapping[str, str]) -> int:
 
 def row_checksum(*values: object) -> int:
     """CRC-32 of a row's values."""
-    blobs = [value for value in values if isinstance(value, bytes)]
-    told = [(len(value),) if isinstance(value, bytes) else value for value in values]
-    return functools.reduce(lambda crc, blob: zlib.crc32(blob, crc), blobs, zlib.crc32(repr(told).encode()))
+    crc = 0
+    for value in values:
+        crc = zlib.crc32(value if isinstance(value, bytes) else repr(value).encode(), crc)
+    return crc
