@@ -42,7 +42,7 @@ class Recording:
                     self.rows.setdefault((chunk.entity_path, name), []).extend(zip(stamps, batch[name], strict=True))
 
     def last(self, entity: str, component: str) -> Any:
-        return max(self.rows[entity, component], key=lambda row: row[0])[1]
+        return sorted(self.rows[entity, component], key=lambda row: row[0])[-1][1]  # of equal stamps the later row
 
 
 def test_trajectories_edges_and_clouds_over_time(tmp_path: Path) -> None:
