@@ -42,6 +42,7 @@ def test_it_goes_on_where_it_was(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[str] = []
+    systems = sys.modules["slam_systems"]
 
     def good(made: Sequence) -> dict[str, object]:
         calls.append("good")
@@ -49,7 +50,9 @@ def test_it_goes_on_where_it_was(
         off = from_xyz_rpy((2.0, 0.0, 0.0, 0.0, 0.0, 0.0))
         edges = [(0, 34, inverse(truth[0]) @ truth[34]), (1, 35, inverse(truth[1]) @ truth[35] @ off)]
         return {
-            "good": bench.Result(from_xyz_rpy((1.0, 2.0, 3.0, 0.0, 0.0, 1.0)) @ truth, *bench.judged(made, edges), 7)
+            "good": systems.Result(
+                from_xyz_rpy((1.0, 2.0, 3.0, 0.0, 0.0, 1.0)) @ truth, *systems.judged(made, edges), 7
+            )
         }
 
     def absent(made: Sequence) -> dict[str, object]:
