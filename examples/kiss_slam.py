@@ -24,9 +24,6 @@ sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() !=
 # or else kiss_slam would be this file
 
 import numpy as np  # noqa: E402
-from kiss_slam.config import KissSLAMConfig, load_config  # noqa: E402
-from kiss_slam.pose_graph_optimizer import PoseGraphOptimizer  # noqa: E402
-from kiss_slam.slam import KissSLAM  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from vlad_ros.config import EvaluationConfig, ExportConfig, RunConfig  # noqa: E402
@@ -40,6 +37,14 @@ from vlad_ros.pipeline import PlaceRecognizer  # noqa: E402
 from vlad_ros.poses import inverse  # noqa: E402
 from vlad_ros.runs.sources import open_source  # noqa: E402
 from vlad_ros.types import F64, LoopClosure  # noqa: E402
+
+try:
+    from kiss_slam.config import KissSLAMConfig, load_config
+    from kiss_slam.pose_graph_optimizer import PoseGraphOptimizer
+    from kiss_slam.slam import KissSLAM
+except ModuleNotFoundError as error:
+    remedy = "pip install kiss-slam==0.0.2 (it needs open3d; Debian: apt install libusb-1.0-0 libgl1)"
+    raise ModuleNotFoundError(f"examples/kiss_slam.py needs KISS-SLAM: {remedy}") from error
 
 SPLITTING = 20.0  # m of a local map, 100 in KISS-SLAM: our loops join scans, and a node near a scan hears them better
 

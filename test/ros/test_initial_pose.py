@@ -219,19 +219,22 @@ def test_a_recovery_supervisor_takes_the_answer(street: Street) -> None:
     supervisor = Supervisor(street.robot, "/tracking_lost", "/vlad/query", "/reset_pose")
     node.create_subscription(PoseWithCovarianceStamped, "/reset_pose", resets.append, QoSProfile(depth=10))
     publisher = node.create_publisher(Bool, "/tracking_lost", QoSProfile(depth=1))
-    wait_for(publisher.get_subscription_count, "nobody hears that the localiser is lost")
+
+    def say(lost: bool) -> None:
+        """Again and again, as the localiser does."""
+        wait_for(lambda: publisher.publish(Bool(data=lost)) or supervisor.lost == lost, "nobody hears the localiser")
+
     street.stand(1)
     for number in (1, 2):
-        publisher.publish(Bool(data=True))
+        say(True)
         wait_for(lambda n=number: len(resets) == n, "the localiser is not set")
         pose = decode_pose(resets[-1].pose.pose)
         pose[2, 3] = street.pose[2, 3]  # the candidates are flat; the supervisor takes the localiser's height
         street.check(pose)
-        publisher.publish(Bool(data=False))
-        wait_for(lambda: not supervisor.lost, "the request does not end")
+        say(False)
     assert street.robot.ask("clear_map")[0]
     street.stand(1)
-    publisher.publish(Bool(data=True))
+    say(True)
     wait_for(lambda: supervisor.refused == 1, "no answer")
     assert len(resets) == 2, "a pose without a map"
 
