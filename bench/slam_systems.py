@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vlad_ros.config import RecognizerConfig
+from vlad_ros.drive.jumps import Continuity
 from vlad_ros.evaluation.edges import edge_error, is_right
 from vlad_ros.files.sequence import Sequence
 from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge
@@ -101,13 +102,8 @@ def retro_slam(made: Sequence) -> dict[str, Result]:
     with tempfile.TemporaryDirectory() as folder:
         slam.write_pose_graph(f"{folder}/graph.g2o")
         lines = [line.split() for line in Path(folder, "graph.g2o").read_text().splitlines()]
-    edges = {(int(line[1]), int(line[2])): np.array(line[3:10], float) for line in lines if "EDGE" in line[0]}  # T_i_j
-    keys = [int(np.argmin(np.linalg.norm(poses[:, :3, 3] - T[:3, 3], axis=1))) for T in slam.keyposes]
-    scans = []
-    for closure in slam.loop_closures:
-        a, b = closure.ref_scan_id, closure.query_scan_id
-        i, j = (a, b) if (a, b) in edges else (b, a)
-        scans.append((keys[i], keys[j], from_quaternion(edges[i, j][:3], edges[i, j][3:])))
+    edges = [(int(line[1]), int(line[2]), np.array(line[3:10], float)) for line in lines if "EDGE" in line[0]]
+    scans = [(i, j, from_quaternion(T[:3], T[3:])) for i, j, T in edges if abs(j - i) > 1]  # its nodes are the scans
     return {"Retro-SLAM": Result(poses, *judged(made, scans), seconds)}
 
 
@@ -135,10 +131,12 @@ def with_us(made: Sequence) -> dict[str, Result]:
 
 
 def our_graph(stamps: list[int], T_odom_base: F64, loops: list[LoopClosure]) -> F64:
-    """T_map_base (S, 4, 4): each scan a node, each loop added when its keyframe is."""
+    """T_map_base (S, 4, 4): each scan a node, each loop added when its keyframe is; jumps are found as in the node."""
     graph, by_query = LiveGraph(PoseGraphConfig()), {loop.query_stamp: loop for loop in loops}
+    continuity, part = Continuity(), 0
     for stamp, T in zip(stamps, T_odom_base, strict=True):
-        graph.add_node(stamp, T)
+        part += continuity.breaks_at(stamp, T)
+        graph.add_node(stamp, T, part)
         if loop := by_query.get(stamp):
             keys = (0, loop.match_stamp), (0, loop.query_stamp)
             graph.add_loop(LoopEdge(*keys, loop.T_match_query, loop.covariance, loop.probability))
