@@ -9,7 +9,7 @@
 Six simulated drives of 600 to 700 m through the first worlds from seed 7000 on that have the route, and `loop_mid360`
 from the folder that VLAD_DATA names. All systems get the same scans and nothing else, with the settings that they
 come with; none is deskewed. RMSE is of all scans, after a rigid alignment. A closure is right within 1 m and 5 degrees
-of the true poses of the two scans that it joins: in KISS-SLAM and Retro-SLAM those that begin their maps, in ours the
+of the true poses of the two scans that it joins: in KISS-SLAM those that begin its local maps, in ours the
 keyframes. The CPU seconds are of all threads.
 """
 
