@@ -21,7 +21,7 @@ setup(
     python_requires=">=3.10",
     # What else is needed comes from rosdep or requirements.txt: on a robot the distribution decides on numpy and torch.
     install_requires=["setuptools"],
-    extras_require={"test": ["pytest"]},
+    extras_require={"test": ["pytest"], "rerun": ["rerun-sdk"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [

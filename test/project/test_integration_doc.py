@@ -29,7 +29,7 @@ from vlad_ros.ros.reasons import REASONS  # noqa: E402
 from vlad_ros.types import LoopClosure, RejectReason  # noqa: E402
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "integration.md").read_text()
-(PROGRAM,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+(PROGRAM,) = (block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "LoopEdges" in block)
 SECOND = ros_harness.SECOND
 NODES = 40  # once around a circle and on, one a second
 C = np.diag([4e-4, 1e-4, 9e-4, 1e-6, 4e-6, 2.5e-5])

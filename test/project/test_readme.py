@@ -109,6 +109,8 @@ def vlad(command: str, folder: Path) -> None:
     if words[0] == "train":
         (folder / "tiny.yaml").write_text(TINY_RECIPE)
         words += ["--recipe", str(folder / "tiny.yaml"), "--folder", str(folder / "run"), "--uncalibrated"]
+    if "--rerun" in words:
+        pytest.importorskip("rerun", reason="rerun-sdk is not installed: pip install rerun-sdk, for a test by hand")
     if words[0] == "report":
         words += ["--pictures", "1"]
     files = ("SEQUENCE", "BAG", "WEIGHTS", "RUN", "GRAPH", "FILE", "BACKBONE")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from ros_harness import SECOND, Robot, cloud, live_node, odometry, wait_for  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
 
 from vlad_ros.config import RecognizerConfig  # noqa: E402
 from vlad_ros.pipeline import PlaceRecognizer  # noqa: E402
@@ -177,6 +179,64 @@ def test_a_question_is_answered_from_the_newest_scan(street: Street) -> None:
     street.check(decode_pose(street.ranked[-1].poses[0]))
     assert len(street.told) == told, "a question is no request of a localiser"
     assert street.robot.count("internal_error") == 0
+
+
+class Supervisor:
+    """A client as lidar_localization_ros2's docs/global_localization.md describes its recovery supervisor: asked by a
+    Bool, it calls the service and sets the localiser to the best candidate that scores enough."""
+
+    ENOUGH = 0.6  # its min_candidate_score
+
+    def __init__(self, robot: Robot, asked: str, service: str, tells: str) -> None:
+        self.lost, self.refused = False, 0
+        one = QoSProfile(depth=1)
+        self._client = robot.node.create_client(Trigger, service)
+        self._publisher = robot.node.create_publisher(PoseWithCovarianceStamped, tells, one)
+        robot.node.create_subscription(Bool, asked, self._on_request, one)
+
+    def _on_request(self, message: Bool) -> None:
+        if message.data and not self.lost:  # once for each time that it is lost
+            self._client.call_async(Trigger.Request()).add_done_callback(self._on_answer)
+        self.lost = message.data
+
+    def _on_answer(self, future: Any) -> None:
+        answer = future.result()
+        candidates = json.loads(answer.message)["candidates"] if answer.success else []
+        best = [one for one in candidates if one["score"] >= self.ENOUGH]
+        if not best:
+            self.refused += 1
+            return
+        reset = PoseWithCovarianceStamped()
+        reset.header.frame_id = "town"
+        position, orientation = reset.pose.pose.position, reset.pose.pose.orientation
+        position.x, position.y = best[0]["x"], best[0]["y"]
+        orientation.z, orientation.w = (float(f(np.radians(best[0]["yaw_deg"]) / 2)) for f in (np.sin, np.cos))
+        self._publisher.publish(reset)
+
+
+def test_a_recovery_supervisor_takes_the_answer(street: Street) -> None:
+    node, resets = street.robot.node, []
+    supervisor = Supervisor(street.robot, "/tracking_lost", "/vlad/query", "/reset_pose")
+    node.create_subscription(PoseWithCovarianceStamped, "/reset_pose", resets.append, QoSProfile(depth=10))
+    publisher = node.create_publisher(Bool, "/tracking_lost", QoSProfile(depth=1))
+
+    def say(lost: bool) -> None:
+        """Again and again, as the localiser does."""
+        wait_for(lambda: publisher.publish(Bool(data=lost)) or supervisor.lost == lost, "nobody hears the localiser")
+
+    street.stand(1)
+    for number in (1, 2):
+        say(True)
+        wait_for(lambda n=number: len(resets) == n, "the localiser is not set")
+        pose = decode_pose(resets[-1].pose.pose)
+        pose[2, 3] = street.pose[2, 3]  # the candidates are flat; the supervisor takes the localiser's height
+        street.check(pose)
+        say(False)
+    assert street.robot.ask("clear_map")[0]
+    street.stand(1)
+    say(True)
+    wait_for(lambda: supervisor.refused == 1, "no answer")
+    assert len(resets) == 2, "a pose without a map"
 
 
 def test_a_question_without_a_map(street: Street) -> None:

@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cloud", metavar="FILE.ply", help="join the keyframes' whole scans in one cloud, by odometry and loops"
     )
+    parser.add_argument(
+        "--rerun", metavar="FILE.rrd", help="a recording for the viewer of rerun: clouds, edges, trajectory over time"
+    )
     parser.add_argument("--weights", metavar="FILE", help="weights file; the shipped ones when left out")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add_options(parser, NodeConfig, only=("inference",))
@@ -35,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Play, write, and print the numbers."""
     from vlad_ros.atomic import withdrawing
     from vlad_ros.pipeline import PlaceRecognizer
+    from vlad_ros.plots.recording import save_recording
     from vlad_ros.runs.cloud import save_cloud
     from vlad_ros.runs.player import play
     from vlad_ros.runs.sources import open_source
@@ -42,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     folder = _free(Path(args.out))
     config, judge = from_options(RunConfig, args), from_options(EvaluationConfig, args)
     settings = from_options(RecognizerConfig, args)
-    _check_cloud(args.cloud, config)
+    _check_extras(args, config)
     source = open_source(args.source, config, judge, crop=settings)
     recognizer = PlaceRecognizer.from_pretrained(args.weights, args.device, settings, inference=args.inference)
 
@@ -58,17 +62,27 @@ def run(args: argparse.Namespace) -> int:
     if args.cloud:
         again = open_source(args.source, config, judge, lambda sentence: None, settings)  # it was told the first time
         print(f"cloud      {save_cloud(played, bar(again.scans), recognizer, args.cloud)}")
+    if args.rerun:
+        print(f"recording  {save_recording(played, recognizer.database, args.rerun)}")
     return 0
 
 
-def _check_cloud(path: str | None, config: RunConfig) -> None:
-    """ValueError, before the drive is played, for a cloud that could not be written."""
-    if path is None:
-        return
-    if not config.odometry:
-        raise ValueError("--cloud needs odometry, which --no-odometry leaves out")
-    if not os.access(Path(path).resolve().parent, os.W_OK) or Path(path).is_dir():
-        raise ValueError(f"--cloud {path}: its folder is not there or cannot be written to, or it is a folder itself")
+def _check_extras(args: argparse.Namespace, config: RunConfig) -> None:
+    """ValueError, before the drive is played, for a cloud or a recording that could not be written."""
+    from vlad_ros.plots.recording import find_rerun
+
+    for name in ("cloud", "rerun"):
+        path = getattr(args, name)
+        if path is None:
+            continue
+        if not config.odometry:
+            raise ValueError(f"--{name} needs odometry, which --no-odometry leaves out")
+        if not os.access(Path(path).resolve().parent, os.W_OK) or Path(path).is_dir():
+            raise ValueError(
+                f"--{name} {path}: its folder is not there or cannot be written to, or it is a folder itself"
+            )
+    if args.rerun is not None:
+        find_rerun()
 
 
 def _free(folder: Path) -> Path:

@@ -9,19 +9,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from vlad_ros.cloud.growing import GrowingCloud
-from vlad_ros.drive.jumps import Continuity
 from vlad_ros.drive.scan import crop
 from vlad_ros.files.ply import write_ply
-from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge
 from vlad_ros.graph.smoother import find_gtsam
-from vlad_ros.graph_config import PoseGraphConfig
 from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.runs.growing_graph import growing_graph
 from vlad_ros.runs.sources import PlayedScan
 from vlad_ros.runs.tables import Run
 from vlad_ros.types import F64
 
 VOXEL = 0.1  # m
-PATIENCE = 60.0  # s for what the pose graph leaves for later
 
 
 def poses_of(run: Run) -> tuple[F64, str]:
@@ -35,35 +32,11 @@ def poses_of(run: Run) -> tuple[F64, str]:
     except ValueError as error:
         first = run.keyframes.session == run.keyframes.session[0]  # the others' frames are not known
         return np.where(first[:, None, None], odometry, np.nan), f"by odometry alone: {error}"
-    graph, nodes = _graph(run)
+    *_, (graph, nodes) = growing_graph(run)
     poses = np.full_like(odometry, np.nan)
     poses[nodes] = graph.poses()
     believed = sum(loop.on for loop in graph.beliefs.loops)
     return poses, f"by odometry and {believed} loops"
-
-
-def _graph(run: Run) -> tuple[LiveGraph, list[int]]:
-    """The run as the pose graph's node would have heard it, and the keyframe of each of its nodes."""
-    keyframes, closures = run.keyframes, run.closures
-    graph, continuity, part = LiveGraph(PoseGraphConfig()), Continuity(), 0
-    nodes: list[int] = []
-    usable = closures.accepted & np.isfinite(closures.covariance).all(axis=(1, 2))
-    loops: dict[int, list[int]] = {}
-    for row in np.flatnonzero(usable).tolist():
-        loops.setdefault(int(closures.query[row]), []).append(row)
-    keys = list(zip(keyframes.session.tolist(), keyframes.stamp.tolist(), strict=True))
-    for k in np.flatnonzero(np.isfinite(keyframes.T_odom_base[:, 0, 0])).tolist():
-        session, stamp = keys[k]
-        if nodes and keys[nodes[-1]][0] != session:
-            continuity.clear()
-        part += continuity.breaks_at(stamp, keyframes.T_odom_base[k])
-        if graph.add_node(stamp, keyframes.T_odom_base[k], part):
-            nodes.append(k)
-        for row in loops.get(k, ()):
-            match = keys[closures.match[row]]
-            graph.add_loop(LoopEdge(match, keys[k], closures.T_match_query[row], closures.covariance[row]))
-    graph.upkeep(PATIENCE)
-    return graph, nodes
 
 
 def save_cloud(run: Run, scans: Iterator[PlayedScan], recognizer: PlaceRecognizer, path: str | os.PathLike[str]) -> str:
