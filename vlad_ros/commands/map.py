@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad map info | copy | prune | rebuild`: look into a map file, or make a new one from it."""
+"""`vlad map info | copy | prune | rebuild | merge | split`: look into a map file, or make a new one of it."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterable
 
 from vlad_ros.config import NodeConfig, RecognizerConfig
 from vlad_ros.options import add_options
+
+APART = 1  # exit status where a session could not be placed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     copy = actions.add_parser("copy", help="write a sealed copy, also of a map that a node is extending")
     prune = actions.add_parser("prune", help="write a thinner map: evenly spread keyframes of each session")
     rebuild = actions.add_parser("rebuild", help="write a map described anew, by other weights, from its stored clouds")
-    for action in (info, copy, prune, rebuild):
+    split = actions.add_parser("split", help="write a map for each session, the way back from a merged one")
+    for action in (info, copy, prune, rebuild, split):
         action.add_argument("map", metavar="MAP", help="a map file; it is only read")
     for action in (copy, prune, rebuild):
         action.add_argument("-o", "--out", required=True, metavar="OUT", help="map file to write; it must not exist")
+    split.add_argument("-o", "--out", required=True, metavar="OUT", help="folder to write; it must not exist")
+    merge = actions.add_parser("merge", help="write one map of several, in the frame of the first")
+    merge.add_argument("map", nargs="+", metavar="MAP", help="two map files or more; they are only read")
+    merge.add_argument("-o", "--out", required=True, metavar="OUT", help="map file to write; it must not exist")
+    add_options(merge, NodeConfig, only=("weights",))
     how = prune.add_mutually_exclusive_group(required=True)
     how.add_argument("--spacing", type=float, metavar="M", help="least distance between two keyframes of a session")
     how.add_argument("--size", type=int, metavar="N", help="number of keyframes to keep")
@@ -37,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from vlad_ros.maps.new_map import check_free
 
     check_free(args.out)
-    return {"copy": _copy, "prune": _prune, "rebuild": _rebuild}[args.action](args)
+    actions = {"copy": _copy, "prune": _prune, "rebuild": _rebuild, "merge": _merge, "split": _split}
+    return actions[args.action](args)
 
 
 def _copy(args: argparse.Namespace) -> int:
@@ -61,10 +72,6 @@ def _prune(args: argparse.Namespace) -> int:
 
 
 def _rebuild(args: argparse.Namespace) -> int:
-    import sys
-
-    from tqdm import tqdm
-
     from vlad_ros.mapping.database import KeyframeDatabase
     from vlad_ros.maps.new_map import write_new
     from vlad_ros.maps.rebuild import rebuild
@@ -72,10 +79,46 @@ def _rebuild(args: argparse.Namespace) -> int:
 
     describer, _ = Describer.from_pretrained(args.weights or None, args.device, args.descriptor_size)
     database = KeyframeDatabase.open(args.map)
-    built = rebuild(
-        database, describer, lambda ids: tqdm(ids, unit="keyframe", file=sys.stderr, disable=None, delay=2.0)
-    )
+    built = rebuild(database, describer, lambda ids: _bar(ids, "keyframe"))
     write_new(built, args.out)
     print(f"{args.out}: {len(built)} keyframes of {args.map} described anew by weights {describer.model_hash:.12}")
     print("The stored clouds are thinned, one per keyframe: where recognition matters most, drive the route again.")
     return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from vlad_ros.maps.merge import merge, open_maps, text
+    from vlad_ros.maps.new_map import write_new
+    from vlad_ros.model.weights import read_metadata
+
+    if len(args.map) < 2:
+        raise ValueError(f"{args.map[0]} is one map; merge it with another")
+    databases = open_maps(args.map)
+    metadata = read_metadata(args.weights or None)
+    if metadata.sha256 != databases[0].model_hash:
+        raise ValueError(
+            f"{args.map[0]} was made by other weights ({databases[0].model_hash:.12}): name their file with --weights"
+        )
+    for path, database in zip(args.map, databases, strict=True):
+        for fault in database.faults:
+            print(f"{path}: {fault}", file=sys.stderr)
+    merged = merge(databases, metadata.calibrated(args.weights or None), lambda rows: _bar(rows, "keyframe"))
+    write_new(merged.database, args.out)
+    print(f"{args.out}: {len(merged.database)} keyframes in {len(merged.database.sessions)} sessions")
+    print(*text(merged, args.map), sep="\n")
+    return APART if merged.apart else 0
+
+
+def _split(args: argparse.Namespace) -> int:
+    from vlad_ros.mapping.database import KeyframeDatabase
+    from vlad_ros.maps.split import split
+
+    database = KeyframeDatabase.open(args.map)
+    print(*split(database, args.out, _bar(list(database.sessions), "session")), sep="\n")
+    return 0
+
+
+def _bar(items: Iterable[int], unit: str) -> Iterable[int]:
+    from tqdm import tqdm
+
+    return tqdm(items, unit=unit, file=sys.stderr, disable=None, delay=2.0)

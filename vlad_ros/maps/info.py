@@ -106,5 +106,5 @@ def text(info: MapInfo) -> str:
 def _session_text(one: SessionInfo) -> str:
     length = "no odometry" if one.length is None else f"{one.length:.0f} m"
     place = "T_map_odom known" if one.placed else "T_map_odom unknown"
-    corrected = f", {one.corrected} keyframes corrected by a back-end" if one.corrected else ""
+    corrected = f", {one.corrected} keyframes corrected by a back-end or a merge" if one.corrected else ""
     return f"{one.keyframes} keyframes, {one.seconds:.0f} s, {length}, {place}{corrected}"
