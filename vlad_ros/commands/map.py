@@ -30,6 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     merge.add_argument("map", nargs="+", metavar="MAP", help="two map files or more; they are only read")
     merge.add_argument("-o", "--out", required=True, metavar="OUT", help="map file to write; it must not exist")
     add_options(merge, NodeConfig, only=("weights",))
+    cloud = actions.add_parser("from-cloud", help="write a map of a cloud that another tool has made")
+    cloud.add_argument("map", metavar="CLOUD", help="a .pcd, .ply, .las, .laz or .npy file in metres, z up")
+    cloud.add_argument("-o", "--out", required=True, metavar="OUT", help="map file to write; it must not exist")
+    cloud.add_argument("--trajectory", metavar="FILE", help="the sensor's way through it: poses in TUM or KITTI format")
+    cloud.add_argument(
+        "--spacing", type=float, default=3.0, metavar="M", help="distance between two keyframes (%(default)s)"
+    )
+    cloud.add_argument(
+        "--height", type=float, default=1.5, metavar="M", help="of the sensor above the ground (%(default)s)"
+    )
+    add_options(cloud, NodeConfig, only=("weights", "device"))
+    add_options(cloud, RecognizerConfig, only=("descriptor_size",))
     how = prune.add_mutually_exclusive_group(required=True)
     how.add_argument("--spacing", type=float, metavar="M", help="least distance between two keyframes of a session")
     how.add_argument("--size", type=int, metavar="N", help="number of keyframes to keep")
@@ -48,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_free(args.out)
     actions = {"copy": _copy, "prune": _prune, "rebuild": _rebuild, "merge": _merge, "split": _split}
+    actions["from-cloud"] = _from_cloud
     return actions[args.action](args)
 
 
@@ -107,6 +120,32 @@ def _merge(args: argparse.Namespace) -> int:
     print(f"{args.out}: {len(merged.database)} keyframes in {len(merged.database.sessions)} sessions")
     print(*text(merged, args.map), sep="\n")
     return APART if merged.apart else 0
+
+
+def _from_cloud(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from vlad_ros.files.map_cloud import read_map_cloud, read_trajectory
+    from vlad_ros.maps.from_cloud import VOXEL, along_trajectory, from_cloud, on_the_ground
+    from vlad_ros.maps.new_map import write_new
+    from vlad_ros.model.describer import Describer
+
+    if not 0.5 <= args.spacing <= 100.0 or not 0.1 <= args.height <= 10.0:
+        raise ValueError(
+            f"the spacing must be 0.5..100 m and the height 0.1..10 m, not {args.spacing} and {args.height}"
+        )
+    poses = read_trajectory(args.trajectory) if args.trajectory else None
+    describer, _ = Describer.from_pretrained(args.weights or None, args.device, args.descriptor_size)
+    cloud = read_map_cloud(args.map, VOXEL)
+    if poses is None:
+        stands = on_the_ground(cloud.points, args.spacing, args.height)
+    else:
+        poses[:, :3, 3] -= cloud.origin
+        stands = along_trajectory(poses, args.spacing)
+    made = from_cloud(cloud, stands, describer, Path(args.map).name, lambda rows: _bar(rows, "keyframe"))
+    write_new(made, args.out)
+    print(f"{args.out}: {len(made)} virtual keyframes from {cloud.read} points of {args.map}, in its frame")
+    return 0
 
 
 def _split(args: argparse.Namespace) -> int:

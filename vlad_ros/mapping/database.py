@@ -151,6 +151,12 @@ class KeyframeDatabase(MapContents):
         self.sessions[number], self.identities[number] = other.sessions[session], other.identities[session]
         self._write_session(number)
 
+    def name_session(self, session: int, name: str) -> None:
+        """Call a session `name`; its UUID stays."""
+        self._check_session(session)
+        self.identities[session] = self.identities[session][0], name
+        self._write_session(session)
+
     def place(self, id: int, T_map_base: F64) -> None:
         """Set the pose of the keyframe `id` in the map, independent of its odometry."""
         self.keyframe(id)
