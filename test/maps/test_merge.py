@@ -168,3 +168,24 @@ def test_the_command_says_what_it_did_and_its_status_whether_all_were_placed(day
     assert status == 1 and "72 keyframes in 2 sessions" in said and "kept apart" in said
     assert len(KeyframeDatabase.open(tmp_path / "two.map")) == 72
     assert not list(tmp_path.glob("*.tmp*"))
+
+
+def test_a_map_is_drawn_session_by_session(merged, tmp_path, capsys):
+    from vlad_ros.plots import map as picture
+
+    status, said, _ = vlad(capsys, "plot", "map", merged[0], "-o", tmp_path / "town.png")
+    assert status == 0 and (tmp_path / "town.png").stat().st_size > 10_000
+    database = KeyframeDatabase.open(merged[0])
+    assert said.splitlines()[:3] == [
+        f"session 0: {len(database.ids(0))} keyframes",
+        f"session 1: {len(database.ids(1))} keyframes",
+        "session 2: no place in the map",
+    ]
+    data = picture.read(merged[0])
+    assert np.array_equal(data.ways[1], poses(database, 1)[:, :2, 3]) and len(data.points) > 100
+    apart = make_map(tmp_path / "x.map", Street(), way(0.0, 20.0), 8)
+    database = KeyframeDatabase.open(apart)
+    database.set_T_map_odom(0, None)
+    database.save(tmp_path / "none.map")
+    status, _, error = vlad(capsys, "plot", "map", tmp_path / "none.map", "-o", tmp_path / "no.png")
+    assert status == 2 and "nothing to draw" in error and not (tmp_path / "no.png").exists()
