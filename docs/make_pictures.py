@@ -90,16 +90,19 @@ class Studio:
             self.vlad("run", str(self._folder / "bag"), "-o", str(folder), "--device", "cpu")
         return read_run(folder)
 
-    def map_of(self, day: int) -> str:
-        """The map of the first or the second day in a campus, who share half of their way, by drifting odometry."""
+    def merged(self) -> str:
+        """The maps of two days in a campus, who share half of their way, by drifting odometry, in one."""
         world = make_world("campus", SEED, 420.0)
-        way = plan_route(world, SEED, 1.0, (), 0.0, 250.0, "loop").poses
-        sensor, back = (spinning(32), False) if day == 1 else (dome(), True)
-        made = make_day(world, overlapping(way, 0.5)[day - 1], sensor, day, back=back, aside=0.7)
-        drive = dataclasses.replace(made.drive, name=f"day_{day}", poses=made.odometry)
-        save_sequence(self._folder / f"day_{day}.npz", drive)
-        self.vlad("run", f"{self._folder}/day_{day}.npz", "-o", f"{self._folder}/day_{day}", "--device", "cpu")
-        return f"{self._folder}/day_{day}/map.sqlite3"
+        way, maps = plan_route(world, SEED, 1.0, (), 0.0, 250.0, "loop").poses, []
+        for day, (part, sensor) in enumerate(zip(overlapping(way, 0.5), (spinning(32), dome()), strict=True), 1):
+            made = make_day(world, part, sensor, day, back=day == 2, aside=0.7)
+            run = self._folder / f"day_{day}"
+            save_sequence(run.with_suffix(".npz"), dataclasses.replace(made.drive, poses=made.odometry))
+            self.vlad("run", f"{run}.npz", "-o", str(run), "--device", "cpu")
+            maps.append(str(read_run(run).map_path))
+        out = str(self._folder / "town.map")
+        self.vlad("map", "merge", *maps, "-o", out)
+        return out
 
     def panel(self, run: Run, name: str, path: Path) -> None:
         """A panel of the run's report as a browser shows it. LookupError where there is no Chromium."""
@@ -169,10 +172,7 @@ def draw_tutorial_reliability(studio: Studio, path: Path) -> None:
 
 def draw_merged(studio: Studio, path: Path) -> None:
     """Maps: two days in one frame."""
-    town = path.with_name("town.map")
-    studio.vlad("map", "merge", studio.map_of(1), studio.map_of(2), "-o", str(town))
-    studio.vlad("plot", "map", str(town), "-o", str(path))
-    town.unlink()
+    studio.vlad("plot", "map", studio.merged(), "-o", str(path))
 
 
 def _draw_closure(studio: Studio, run: Run, found: np.ndarray, path: Path) -> None:
