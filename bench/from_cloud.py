@@ -179,7 +179,7 @@ def rows(
                 cloud, from_cloud.on_the_ground(cloud.points, spacing, trial.height), describer, "cloud", count
             ),
             "cloud, along the way": lambda: from_cloud.from_cloud(
-                cloud, from_cloud.along_trajectory(trial.mapped.poses_to("follow"), 1.0), describer, "cloud", count
+                cloud, from_cloud.along_trajectory(trial.mapped.poses_to("follow"), 2.0), describer, "cloud", count
             ),
         }
         for name, maker in makers.items():

@@ -171,10 +171,10 @@ def rows(arguments: argparse.Namespace) -> Iterator[list[str]]:
         for share in SHARES:
             for names, way in (("ab", "same direction"), ("ar", "other direction")):
                 yield row(f"{kind}, {share:.0%} shared, {way}", pair(names, town_day, kind, share))
-    for kind in arguments.aliased:
-        yield row(f"{kind}, aliased, none shared", pair("ab", aliased_day, kind))
     if os.environ.get("VLAD_DATA"):
         yield row("loop_mid360, its halves", pair("ab", half, "loop_mid360"))
+    for kind in arguments.aliased:
+        yield row(f"{kind}, aliased, none shared", pair("ab", aliased_day, kind))
 
 
 def main() -> int:
