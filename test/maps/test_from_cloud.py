@@ -135,7 +135,7 @@ def town(tmp_path_factory):
 def test_a_robot_finds_itself_in_a_cloud_from_its_first_keyframes_on(town, tmp_path, capsys):
     path, _, drive = town
     out = tmp_path / "town.map"
-    words = ["map", "from-cloud", str(path), "-o", str(out), "--spacing", "6", "--height", "1.8", "--device", "cpu"]
+    words = ["map", "from-cloud", str(path), "-o", str(out), "--spacing", "8", "--height", "1.8", "--device", "cpu"]
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     assert "virtual keyframes" in said and "in its frame" in said

@@ -23,10 +23,10 @@ from vlad_ros.types import F64, Bools, Ints
 
 SURE = 0.9  # probability of the loops that count for a place; against it count all that are probable
 LEAST_PLACES = 5  # keyframes, SPACING apart, with such a loop
-LEAST_EXTENT = 10.0  # m across these, and across what they match: two local maps' length, so that they are independent
+LEAST_EXTENT = 8.0  # m across these, and across what they match: nearly a local map's length, so that some share little
 RIVAL = 0.5  # share of the places from which on a set that excludes them makes both doubtful
 SHARED = 4.0  # m; keyframes this near to the other drive's should be recognised
-RECOGNISED = 0.3  # share of them, of either drive, that must be
+RECOGNISED = 0.2  # share of them, of either drive, that must be
 EACH = 3  # loops of one keyframe that are looked at, to places APART
 APART = 2.0  # m
 MOST = 400  # loops in all
