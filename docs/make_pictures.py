@@ -25,7 +25,10 @@ from vlad_ros.drive.travel import path_length
 from vlad_ros.files.sequence import Sequence, save_sequence
 from vlad_ros.runs.tables import Run, read_run
 from vlad_ros.simulation.aliased_drives import aliased_drive
-from vlad_ros.simulation.sensors import spinning
+from vlad_ros.simulation.days import make_day, overlapping
+from vlad_ros.simulation.routes import plan_route
+from vlad_ros.simulation.sensors import dome, spinning
+from vlad_ros.simulation.worlds import make_world
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "test/helpers"))
@@ -54,7 +57,9 @@ class Studio:
 
     def vlad(self, *words: str) -> None:
         """Run the tool; SystemExit where it fails."""
-        if status := cli.main([*words, *([] if words[:2] == ("plot", "closure") else self._weights)]):
+        if status := cli.main(
+            [*words, *([] if words[:2] in (("plot", "closure"), ("plot", "map")) else self._weights)]
+        ):
             raise SystemExit(status)
 
     def drive(self, name: str) -> Sequence:
@@ -84,6 +89,20 @@ class Studio:
             demo.write_drive(self.drive("town"), self._folder / "bag")
             self.vlad("run", str(self._folder / "bag"), "-o", str(folder), "--device", "cpu")
         return read_run(folder)
+
+    def merged(self) -> str:
+        """The maps of two days in a campus, who share half of their way, by drifting odometry, in one."""
+        world = make_world("campus", SEED, 420.0)
+        way, maps = plan_route(world, SEED, 1.0, (), 0.0, 250.0, "loop").poses, []
+        for day, (part, sensor) in enumerate(zip(overlapping(way, 0.5), (spinning(32), dome()), strict=True), 1):
+            made = make_day(world, part, sensor, day, back=day == 2, aside=0.7)
+            run = self._folder / f"day_{day}"
+            save_sequence(run.with_suffix(".npz"), dataclasses.replace(made.drive, poses=made.odometry))
+            self.vlad("run", f"{run}.npz", "-o", str(run), "--device", "cpu")
+            maps.append(str(read_run(run).map_path))
+        out = str(self._folder / "town.map")
+        self.vlad("map", "merge", *maps, "-o", out)
+        return out
 
     def panel(self, run: Run, name: str, path: Path) -> None:
         """A panel of the run's report as a browser shows it. LookupError where there is no Chromium."""
@@ -151,6 +170,11 @@ def draw_tutorial_reliability(studio: Studio, path: Path) -> None:
     studio.panel(studio.bag_run(), "reliability", path)
 
 
+def draw_merged(studio: Studio, path: Path) -> None:
+    """Maps: two days in one frame."""
+    studio.vlad("plot", "map", studio.merged(), "-o", str(path))
+
+
 def _draw_closure(studio: Studio, run: Run, found: np.ndarray, path: Path) -> None:
     if not len(found):
         raise SystemExit(f"{path.name}: the run has no such closure")
@@ -165,6 +189,7 @@ PICTURES: dict[str, Callable[[Studio, Path], None]] = {
     "closure_refused": draw_refused,
     "tutorial_trajectory": draw_tutorial_trajectory,
     "tutorial_reliability": draw_tutorial_reliability,
+    "merged": draw_merged,
     "demo": draw_demo,
 }
 

@@ -22,9 +22,12 @@ COMMANDS = {
     "export-model": ("export_model", "write the backbone of the network as an ONNX file"),
     "train": ("train", "train the weights on simulated drives"),
     "calibrate": ("calibrate", "fit the probability of loops to their evidence, on simulated drives"),
-    "plot": ("plot", "draw a scan's assignment, two descriptors, the heads, or why a loop was accepted or refused"),
+    "plot": (
+        "plot",
+        "draw a scan's assignment, two descriptors, the heads, a map, or why a loop was accepted or refused",
+    ),
     "report": ("report", "make one HTML file of a run or an evaluation, to be opened without a network"),
-    "map": ("map", "look into a map file, thin it out, or describe it anew"),
+    "map": ("map", "look into a map file, merge maps, thin one out, or describe it anew"),
     "parameters": ("parameters", "print the table of the node's parameters"),
     "info": ("info", "print the metadata of a weights file"),
 }

@@ -103,6 +103,9 @@ def vlad(command: str, folder: Path) -> None:
     if words[0] == "watch":
         build_parser("watch").parse_args(words)  # test_live_views runs it beside a node
         return
+    if words[0] == "map" or words[:2] == ["plot", "map"]:
+        build_parser(words[0]).parse_args(words)  # test/maps runs them on maps and clouds of its own
+        return
     if words[0] == "replay":
         pytest.importorskip("rclpy")
         words += ["--rate", "100", "--wait", "0"]

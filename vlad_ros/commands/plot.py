@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vlad plot ...`: plots of a scan's descriptor, of two descriptors, of the heads, and of one loop closure."""
+"""`vlad plot ...`: a scan's descriptor, two descriptors, the heads, one loop closure, or a map."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     why = _picture(pictures, "closure", "closure_ID.png", "why one loop was accepted or refused", network=False)
     why.add_argument("run_folder", metavar="RUN", help="folder that vlad run has written")
     why.add_argument("id", metavar="ID", type=int, help="row of closures.csv, the first one is 0")
+    town = _picture(pictures, "map", "map.png", "a map from above, session by session", network=False)
+    town.add_argument("map", metavar="MAP", help="a map file; it is only read")
 
 
 def _picture(
@@ -48,7 +50,7 @@ def _picture(
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and print the picture's numbers."""
-    draw = {"assignment": _assignment, "vlad": _vlad, "heads": _heads, "closure": _closure}[args.picture]
+    draw = {"assignment": _assignment, "vlad": _vlad, "heads": _heads, "closure": _closure, "map": _map}[args.picture]
     path = Path(args.output or args.default_output.replace("ID", str(getattr(args, "id", ""))))
     for line in draw(args, path):
         print(line)
@@ -113,3 +115,9 @@ def _closure(args: argparse.Namespace, path: Path) -> list[str]:
     from vlad_ros.plots import closure
 
     return closure.lines(closure.make(args.run_folder, args.id, path))
+
+
+def _map(args: argparse.Namespace, path: Path) -> list[str]:
+    from vlad_ros.plots import map
+
+    return map.lines(map.make(args.map, path))

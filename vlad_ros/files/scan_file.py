@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from vlad_ros.cloud.decode import DATATYPES, decode, four_columns
+from vlad_ros.files.pcd import TYPES, check_not_compressed, read_header
 from vlad_ros.types import F32
 
 SOURCES = "SEQUENCE.npz:INDEX, BAG:INDEX, a .pcd, .bin (KITTI: float32 x y z intensity) or .npy (N, >=3) file"
-PCD_TYPES = {"I": "i", "U": "u", "F": "f"}
 
 
 def read_scan(source: str | os.PathLike[str]) -> F32:
@@ -81,17 +81,17 @@ def _from_npy(path: Path) -> F32:
 
 def _from_pcd(path: Path) -> F32:
     """Decode a PCD file as a PointCloud2 with a text header."""
-    header, data = _pcd_header(path)
+    header, begin = read_header(path)
+    data = path.read_bytes()[begin:]
     try:
+        check_not_compressed(header)
         names, counts = header["FIELDS"], [int(count) for count in header.get("COUNT", [])]
         sizes, points = [int(size) for size in header["SIZE"]], int(header["POINTS"][0])
-        kinds = [PCD_TYPES[kind] + str(size) for kind, size in zip(header["TYPE"], sizes, strict=True)]
+        kinds = [TYPES[kind] + str(size) for kind, size in zip(header["TYPE"], sizes, strict=True)]
         counts = counts or [1] * len(names)
         if header["DATA"][0] == "ascii":
             table = np.array(data.split(), np.float64).reshape(points, sum(counts))
             data, sizes, kinds = table.astype("<f8").tobytes(), [8] * len(names), ["f8"] * len(names)
-        elif header["DATA"][0] != "binary":
-            raise ValueError("compressed; convert it with pcl_convert_pcd_ascii_binary, or save it as binary")
         widths = [size * count for size, count in zip(sizes, counts, strict=True)]
         offsets = np.cumsum([0, *widths]).tolist()
         numbers = {kind: number for number, kind in DATATYPES.items()}
@@ -103,18 +103,3 @@ def _from_pcd(path: Path) -> F32:
         return decode(fields, data, height=1, width=points, point_step=step, row_step=step * points, is_bigendian=False)
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{path}: not a readable PCD file ({error})") from error
-
-
-def _pcd_header(path: Path) -> tuple[dict[str, list[str]], bytes]:
-    """The header's lines by keyword, and the data after the header."""
-    content, begin = path.read_bytes(), 0
-    header: dict[str, list[str]] = {}
-    while "DATA" not in header:
-        end = content.find(b"\n", begin)
-        if end < 0:
-            raise ValueError(f"{path}: not a PCD file, its header has no line DATA")
-        words = content[begin:end].decode("ascii", "replace").split()
-        if words and words[0] != "#":
-            header[words[0]] = words[1:]
-        begin = end + 1
-    return header, content[begin:]

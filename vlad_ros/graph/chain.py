@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import bisect
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,12 +36,12 @@ def walked(length: float, config: PoseGraphConfig) -> tuple[float, float]:
     return float(metres), float(np.hypot(FLOOR_RADIANS, np.radians(config.drift_rotation) * share))
 
 
-def strayed(length: float, config: PoseGraphConfig) -> tuple[float, float]:
-    """Sigmas of a long way of odometry [m], [rad]: a wrong scale does not average out, and a wrong heading carries the
-    rest of the way aside."""
-    radians = float(np.radians(config.drift_rotation) * np.sqrt(length / REACH))
+def strayed(length: float | F64, config: PoseGraphConfig) -> tuple[Any, Any]:
+    """Sigmas of a long way of odometry [m], [rad], or of many: a wrong scale does not average out, and a wrong heading
+    carries the rest of the way aside."""
+    radians = np.radians(config.drift_rotation) * np.sqrt(length / REACH)
     metres = np.hypot(0.01 * config.drift_translation * length, radians * length / np.sqrt(3.0))
-    return float(metres), radians
+    return metres, radians
 
 
 def diagonal(metres: float, radians: float) -> F64:

@@ -147,9 +147,15 @@ class KeyframeDatabase(MapContents):
         self.corrections.forget_frame(session)
         self._write_session(session)
 
-    def adopt_session(self, session: int, other: KeyframeDatabase) -> None:
-        """Have a session as `other` has it, without its keyframes."""
-        self.sessions[session], self.identities[session] = other.sessions[session], other.identities[session]
+    def adopt_session(self, session: int, other: KeyframeDatabase, number: int) -> None:
+        """Have the `session` of `other` as it is there, without its keyframes, as the session `number`."""
+        self.sessions[number], self.identities[number] = other.sessions[session], other.identities[session]
+        self._write_session(number)
+
+    def name_session(self, session: int, name: str) -> None:
+        """Call a session `name`; its UUID stays."""
+        self._check_session(session)
+        self.identities[session] = self.identities[session][0], name
         self._write_session(session)
 
     def place(self, id: int, T_map_base: F64) -> None:

@@ -17,10 +17,11 @@ from vlad_ros.types import F64
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """`length` [m] is None without odometry; `placed`: its T_map_odom is known; `corrected`: keyframes that have a
-    pose from a back-end."""
+    """`name` is empty where it has none; `length` [m] is None without odometry; `placed`: its T_map_odom is known;
+    `corrected`: keyframes that have a pose from a back-end or a merge."""
 
     session: int
+    name: str
     keyframes: int
     seconds: float
     length: float | None
@@ -76,6 +77,7 @@ def _session_info(database: KeyframeDatabase, session: int) -> SessionInfo:
     travels = [row.travel for row in rows if row.travel is not None]
     return SessionInfo(
         session=session,
+        name=database.identities[session][1],
         keyframes=len(ids),
         seconds=(rows[-1].stamp - rows[0].stamp) / SECOND if rows else 0.0,
         length=max(travels) - min(travels) if travels else None,
@@ -106,5 +108,6 @@ def text(info: MapInfo) -> str:
 def _session_text(one: SessionInfo) -> str:
     length = "no odometry" if one.length is None else f"{one.length:.0f} m"
     place = "T_map_odom known" if one.placed else "T_map_odom unknown"
-    corrected = f", {one.corrected} keyframes corrected by a back-end" if one.corrected else ""
-    return f"{one.keyframes} keyframes, {one.seconds:.0f} s, {length}, {place}{corrected}"
+    corrected = f", {one.corrected} keyframes corrected by a back-end or a merge" if one.corrected else ""
+    name = f"{one.name!r}, " if one.name else ""
+    return f"{name}{one.keyframes} keyframes, {one.seconds:.0f} s, {length}, {place}{corrected}"
