@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 from uuid import uuid4
@@ -52,6 +52,7 @@ class KeyframeDatabase(MapContents):
         self._feature_size: int | None = None  # of the geometries' features
         self._loaded: MapStore | None = None  # a file that is only read
         self._first = 0  # the first id that is not in it
+        self.on_corrected: Callable[[list[tables.Correction]], None] = lambda news: None  # poses that were set
         self.store = MapStore(None, self._make())
 
     @classmethod
@@ -74,7 +75,7 @@ class KeyframeDatabase(MapContents):
         """As `load`, of a map made by any network."""
         store = MapStore.read(path)
         try:
-            return cls(**_made(store.make))._over(store)
+            return cls(**made(store.make))._over(store)
         except MapError:
             raise
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -148,7 +149,11 @@ class KeyframeDatabase(MapContents):
 
     def adopt_session(self, session: int, other: KeyframeDatabase) -> None:
         """Have a session as `other` has it, without its keyframes."""
-        self.sessions[session], self.identities[session] = other.sessions[session], other.identities[session]
+        self.introduce(session, other._session(session))
+
+    def introduce(self, session: int, told: tables.Session) -> None:
+        """Give a session this UUID, name and pose, before its first keyframe or after."""
+        self.sessions[session], self.identities[session] = told.T_map_odom, (told.uuid, told.name)
         self._write_session(session)
 
     def place(self, id: int, T_map_base: F64) -> None:
@@ -264,6 +269,7 @@ class KeyframeDatabase(MapContents):
     def _write_corrections(self) -> None:
         if news := self.corrections.news():
             self.store.change(lambda connection: tables.write_corrections(connection, news))
+            self.on_corrected(news)
 
     def _session(self, session: int) -> tables.Session:
         return tables.Session(*self.identities[session], self.sessions[session])
@@ -278,7 +284,7 @@ class KeyframeDatabase(MapContents):
         return {"kind": self.kind, "metric": METRIC, "dim": str(self.dim), "model_hash": self.model_hash, "bev": bev}
 
 
-def _made(make: Mapping[str, str]) -> dict[str, Any]:
+def made(make: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of a database of this make; KeyError, TypeError, ValueError or RecursionError if there is none."""
     dim, kind = int(make["dim"]), make["kind"]
     if not 0 < dim <= MAX_DIM or kind not in get_args(Kind):

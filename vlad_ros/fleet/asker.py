@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that asks the fleet where the vehicle is, and fetches the surroundings of what was right."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import numpy as np
+
+from vlad_ros.fleet.client import FleetClient, Hit
+from vlad_ros.fleet.names import FleetError, Key, RefusedError
+from vlad_ros.fleet.packed import Packed
+from vlad_ros.fleet.verification import FleetVerifier, Found
+from vlad_ros.stamps import SECOND
+from vlad_ros.types import F64, Keyframe
+
+PERIOD = 1.0  # s; the least time between two questions
+CANDIDATES = 10  # per question
+NEAR = 10.0  # m; candidates of one session this near to each other show one place
+AROUND = 50.0  # m of travel on both sides of a match that are fetched
+AROUND_TIME = 30 * SECOND  # where travel is not known
+
+
+class Question(NamedTuple):
+    """A keyframe of the vehicle's own `session` that its own map did not answer."""
+
+    session: UUID
+    id: int
+    keyframe: Keyframe
+
+
+class More(NamedTuple):
+    """The surroundings, up to `around` [m], of a keyframe that the vehicle's map holds already, with its session's
+    place there."""
+
+    key: Key
+    travel: float | None
+    around: float
+    T_map_odom: F64 | None
+
+
+class Answer(NamedTuple):
+    """Keyframes that come into the vehicle's map; `found`: where the one asked about was in their session, None where
+    they go on from what is there."""
+
+    asked: Question | More
+    found: Found | None
+    keyframes: list[Packed]
+
+
+class Asker(threading.Thread):
+    """Answers the newest question, at most one each PERIOD; older ones are dropped. `has` says which keyframes the
+    vehicle's map holds already; `deliver` gets what was found; `asked` counts."""
+
+    def __init__(
+        self,
+        client: FleetClient,
+        robot: str,
+        verifier: FleetVerifier,
+        has: Callable[[Key], bool],
+        deliver: Callable[[Answer], None],
+    ) -> None:
+        super().__init__(name="vlad_fleet_ask", daemon=True)
+        self.trouble, self.asked = "", 0
+        self._client, self._robot, self._verifier, self._has, self._deliver = client, robot, verifier, has, deliver
+        self._changed = threading.Condition()
+        self._question: Question | More | None = None
+        self._closed = False
+
+    def ask(self, question: Question | More) -> None:
+        """Ask this next, in place of what still waits."""
+        with self._changed:
+            self._question = question
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        """Until it is closed, or the fleet refuses this vehicle for good."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._question is not None)
+                question, self._question = self._question, None
+            if question is None:
+                break
+            begun = time.monotonic()
+            try:
+                self._answer(question)
+                self.trouble = ""
+            except RefusedError as error:
+                self.trouble = str(error)
+                break
+            except FleetError as error:
+                self.trouble = str(error)
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, max(0.0, begun + PERIOD - time.monotonic()))
+        self._client.close()
+
+    def close(self) -> None:
+        """End after the call in hand."""
+        with self._changed:
+            self._closed, self._question = True, None
+            self._changed.notify_all()
+        self.join()
+
+    def _answer(self, question: Question | More) -> None:
+        self.asked += 1
+        if isinstance(question, More):
+            fetched = self._surroundings(question.key, question.travel, question.around)
+            self._deliver(Answer(question, None, fetched))
+            return
+        query = question.keyframe
+        hits = self._client.search(query.descriptor, query.is_local_map, self._robot, CANDIDATES)
+        if not any(clusters(hits)):
+            return
+        for found in self._verifier.found(query, self._client.fetch([hit.key for hit in hits])):
+            around = self._surroundings(found.key, found.travel, AROUND)
+            self._deliver(Answer(question, found, around))
+
+    def _surroundings(self, key: Key, travel: float | None, around: float) -> list[Packed]:
+        name, at, reach = ("stamp", key.stamp, AROUND_TIME) if travel is None else ("travel", travel, around)
+        keys = self._client.window(key.robot, key.session, name, at - reach, at + reach)
+        return self._client.fetch([one for one in keys if not self._has(one)])
+
+
+def clusters(hits: Sequence[Hit]) -> list[bool]:
+    """(N,) whether another hit of the same session lies near. The keyframes along a way all look like one that was
+    taken there; where nobody has been, what looks alike lies here and there, and its geometry is not worth fetching."""
+    return [any(one is not other and _are_near(one, other) for other in hits) for one in hits]
+
+
+def _are_near(one: Hit, other: Hit) -> bool:
+    if one.key[:2] != other.key[:2] or one.T_odom_base is None or other.T_odom_base is None:
+        return False
+    return distance(one.T_odom_base, other.T_odom_base) <= NEAR
+
+
+def distance(A: F64, B: F64) -> float:
+    """Between the origins of two poses (4, 4) [m]."""
+    return float(np.linalg.norm(A[:3, 3] - B[:3, 3]))
