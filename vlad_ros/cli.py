@@ -25,6 +25,7 @@ COMMANDS = {
     "plot": ("plot", "draw a scan's assignment, two descriptors, the heads, or why a loop was accepted or refused"),
     "report": ("report", "make one HTML file of a run or an evaluation, to be opened without a network"),
     "map": ("map", "look into a map file, thin it out, or describe it anew"),
+    "fleet": ("fleet", "send a map to a fleet's Milvus, fetch a drive from it, or list what it holds"),
     "parameters": ("parameters", "print the table of the node's parameters"),
     "info": ("info", "print the metadata of a weights file"),
 }

@@ -25,6 +25,7 @@ from vlad_ros.mapping.codec import pack_pose
 from vlad_ros.mapping.database import KeyframeDatabase, made
 from vlad_ros.mapping.tables import Correction, Session
 from vlad_ros.poses import inverse, rotation_angle
+from vlad_ros.stopwatch import stage
 from vlad_ros.types import F64
 
 UNANSWERED = 3  # keyframes in a row that the vehicle's own map does not answer
@@ -61,6 +62,7 @@ class Fleet:
         self._uploader.start()
         self._asker.start()
 
+    @stage("fleet")
     def observe(self, described: Described) -> None:
         """Send a keyframe up; ask about it if it is the first of its session, or the own map leaves several in a row
         without an answer."""

@@ -15,6 +15,7 @@ from vlad_ros.drive.frames import Frames
 from vlad_ros.drive.pairing import Inputs
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
+from vlad_ros.fleet.vehicle import Fleet, Voice
 from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.maps.kept_cloud import kept_clouds, save_kept
 from vlad_ros.pipeline import PlaceRecognizer
@@ -66,6 +67,10 @@ class Resources:
                 poses = TfOdometry(transforms, config)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
             self.outputs = Publishers(node, self.recognizer, lambda: self.frames.body, config, listener, statistics)
+            self.fleet = self._join_fleet()
+            if self.fleet is not None:
+                undo.callback(self.fleet.close)
+                self.outputs.on_published = self.fleet.observe
             self.outputs.odom_frame = config.odom_frame if config.odom_source == "tf" else ""
             undo.callback(self.outputs.close)
             self.subscriptions = Subscriptions(
@@ -85,6 +90,11 @@ class Resources:
         if config.base_frame and not config.mounting_xyz_rpy and Transforms.installed():
             return Transforms(node)
         return None
+
+    def _join_fleet(self) -> Fleet | None:
+        uri, listener = self._config.fleet_uri, self._listener
+        voice = Voice(listener.warn, listener.inform, self._later)
+        return Fleet(uri, self._config.robot, self.recognizer, voice) if uri else None
 
     def open(self) -> None:
         """Start the worker and accept scans."""
@@ -122,7 +132,7 @@ class Resources:
         self._map.close(force)
         self._undo.close()
         device = self.recognizer.describer.device
-        del self.recognizer, self.outputs, self.subscriptions, self.inputs, self.taken
+        del self.recognizer, self.outputs, self.subscriptions, self.inputs, self.taken, self.fleet
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -148,6 +158,8 @@ class Resources:
         """Once a second: report silence and losses; run the jobs that are triggered by time, not by a scan."""
         self.subscriptions.look()
         self._map.watch()
+        for fault in self.fleet.faults() if self.fleet is not None else ():
+            self._listener.reject("fleet_row", fault)
         warnings = []
         silence = self._statistics.silent_for()
         if silence >= SILENCE:
@@ -189,6 +201,7 @@ class Resources:
             "deskew": worker.reader.state if worker else "",
         }
         values |= self._map.values() | self.outputs.localisation.values() | self.outputs.initial_pose.values()
+        values |= self.fleet.values() if self.fleet is not None else {}
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None:
             values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"
