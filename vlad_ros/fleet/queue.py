@@ -42,22 +42,23 @@ class UploadQueue:
             self._lock = MapLock(path)
         except (OSError, MapError) as error:
             raise FleetError(f"the fleet's queue {path} cannot be used: {error}") from error
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
-            self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._open(make)
         except (sqlite3.Error, ValueError) as error:
+            self._connection.close()
             self._lock.release()
             raise FleetError(f"the fleet's queue {path} cannot be used: {error}; move it away") from error
 
     def _open(self, make: Mapping[str, str]) -> None:
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
         query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' LIMIT 9"
         found = dict(self._connection.execute(query))
-        for statement in () if found else TABLES.values():
-            self._connection.execute(statement)
         if found and found != TABLES:
             raise ValueError("it is a file of another program or version")
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        for statement in () if found else TABLES.values():
+            self._connection.execute(statement)
         made = dict(self._connection.execute("SELECT name, value FROM make"))
         if len(self) and (difference := mismatch(made, make)):
             raise ValueError(f"what waits in it {difference}")

@@ -50,12 +50,10 @@ class Server:
 
     def call(self, do: Callable[[MilvusClient], T]) -> T:
         """What `do` returns, connected."""
-        import grpc
-        from pymilvus import MilvusException
-
+        failures = import_client()
         try:
             return do(self._connected())
-        except (MilvusException, grpc.RpcError, OSError) as error:
+        except failures as error:
             self.close()
             raise FleetError(f"the fleet {self.uri} cannot be used: {self._without_token(str(error))}") from None
         except FleetError:
@@ -135,16 +133,25 @@ def create(client: MilvusClient, name: str, dim: int) -> None:
             raise
 
 
-def connect(uri: str, options: Mapping[str, str]) -> MilvusClient:
-    """A client of its own. FleetError when pymilvus is missing; it logs nothing, for we tell what it says."""
+def import_client() -> tuple[type[Exception], ...]:
+    """What the client raises when something fails; it logs nothing from now on, for we tell what it says. RefusedError
+    when it is not installed."""
     os.environ.setdefault("PYTHON_DOTENV_DISABLED", "1")  # it would read any .env file around
     try:
-        from pymilvus import MilvusClient
+        import grpc
+        from pymilvus import MilvusException
     except ModuleNotFoundError as error:
         raise RefusedError(
             f"a fleet needs {error.name}, which is not installed: pip install -r requirements-fleet.txt"
         ) from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+    return MilvusException, grpc.RpcError, OSError
+
+
+def connect(uri: str, options: Mapping[str, str]) -> MilvusClient:
+    """A client of its own, with its own `options`."""
+    from pymilvus import MilvusClient
+
     return MilvusClient(uri, timeout=TIMEOUT, dedicated=True, **options)
 
 
