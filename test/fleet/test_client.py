@@ -155,15 +155,14 @@ def test_rows_that_lie_are_left_out_and_told(tmp_path: Path) -> None:
     assert len(client.faults) >= 4 and all("is left out: " in fault for fault in client.faults)
 
 
-@pytest.mark.parametrize(
-    "value", ["", "{}", "[", "7", '{"version": "2"}', '{"version": "1", "dim": "1e9"}', "[" * 4000]
-)
-def test_a_catalogue_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
+def test_a_catalogue_that_is_none_is_refused(tmp_path: Path) -> None:
     uri = str(tmp_path / "fleet.db")
     FleetClient(uri, MADE).put(rows("red", RED)[:1])
-    connect(uri, {}).upsert(schema.CATALOGUE, [{"key": "make", "value": value, "nowhere": [0.0, 0.0]}])
-    with pytest.raises(RefusedError, match="is of another version, or none"):
-        FleetClient(uri, MADE).count()
+    raw = connect(uri, {})
+    for value in ("", "{}", "[", "7", '{"version": "2"}', '{"version": "1", "dim": "1e9"}', "[" * 4000):
+        raw.upsert(schema.CATALOGUE, [{"key": "make", "value": value, "nowhere": schema.NOWHERE}])
+        with pytest.raises(RefusedError, match="is of another version, or none"):
+            FleetClient(uri, MADE).count()
 
 
 def test_collections_of_another_shape_are_refused(tmp_path: Path) -> None:
