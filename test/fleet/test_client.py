@@ -193,7 +193,7 @@ def test_a_server_that_is_gone_is_a_sentence_and_one_that_is_back_answers(server
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\nhello", b"\x00" * 64])
 def test_something_else_that_listens_there_is_a_sentence(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlad_ros.fleet.server.TIMEOUT", 1.0)
+    monkeypatch.setattr("vlad_ros.fleet.server.CONNECT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(0.0)
         with pytest.raises(FleetError, match="cannot be used"):

@@ -18,6 +18,7 @@ from vlad_ros.fleet.verification import FleetVerifier, Found
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Keyframe
 
+END = 2.0  # s
 PERIOD = 1.0  # s; the least time between two questions
 CANDIDATES = 10  # per question
 NEAR = 10.0  # m; candidates of one session this near to each other show one place
@@ -99,11 +100,11 @@ class Asker(threading.Thread):
         self._client.close()
 
     def close(self) -> None:
-        """End after the call in hand."""
+        """End after the call in hand; that is waited for no longer than END."""
         with self._changed:
             self._closed, self._question = True, None
             self._changed.notify_all()
-        self.join()
+        self.join(END)
 
     def _answer(self, question: Question | More) -> None:
         self.asked += 1

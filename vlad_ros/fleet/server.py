@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 T = TypeVar("T")
-TIMEOUT = 10.0  # s, of one call
+CONNECT, TIMEOUT = 3.0, 10.0  # s, to connect, and of one call
 GRAPH = {"M": 16, "efConstruction": 200}  # of HNSW
 # The client's own options, read from the environment: MILVUS_TOKEN, MILVUS_CA_PEM_PATH and so on.
 OPTIONS = (
@@ -152,7 +152,7 @@ def connect(uri: str, options: Mapping[str, str]) -> MilvusClient:
     """A client of its own, with its own `options`."""
     from pymilvus import MilvusClient
 
-    return MilvusClient(uri, timeout=TIMEOUT, dedicated=True, **options)
+    return MilvusClient(uri, timeout=CONNECT, dedicated=True, **options)
 
 
 def check_uri(uri: str) -> str:

@@ -12,6 +12,7 @@ from vlad_ros.fleet.queue import UploadQueue
 
 MOST = 32  # keyframes of one call, about a megabyte
 MOST_POSES = 256
+END = 2.0  # s; a call to a server that does not answer may take longer
 PATIENCE = (1.0, 30.0)  # s until a failure is tried again, at first and at last
 
 
@@ -35,7 +36,7 @@ class Uploader(threading.Thread):
         self._closed = False
 
     def run(self) -> None:
-        """Until it is closed, or the fleet refuses this vehicle for good."""
+        """Until it is closed; where the fleet refuses this vehicle for good, it only waits for that."""
         while not self._closed:
             try:
                 moved = upload(self._queue, self._client)
@@ -43,9 +44,7 @@ class Uploader(threading.Thread):
                 if not self.trouble:
                     self._on_trouble(str(error))
                 self.trouble = str(error)
-                if isinstance(error, RefusedError):
-                    break
-                self._pause(self._wait)
+                self._pause(None if isinstance(error, RefusedError) else self._wait)
                 self._wait = min(2 * self._wait, PATIENCE[1])
                 continue
             if self.trouble:
@@ -54,15 +53,16 @@ class Uploader(threading.Thread):
             if not moved:
                 self._pause(PATIENCE[0])
         self._client.close()
+        self._queue.close()
 
     def close(self) -> None:
-        """End after the call in hand; what waits stays in the queue."""
+        """End, and close the queue, after the call in hand; that is waited for no longer than END."""
         self._closed = True
         with self._woken:
             self._woken.notify_all()
-        self.join()
+        self.join(END)
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float | None) -> None:
         with self._woken:
             self._woken.wait_for(lambda: self._closed, seconds)
 

@@ -96,11 +96,11 @@ class Fleet:
         return values
 
     def close(self) -> None:
-        """End both threads; what has not gone up waits on disk for the next start."""
+        """End both threads; what has not gone up waits on disk for the next start. A call to a server that does not
+        answer may hold the queue for some seconds more."""
         self._database.on_corrected = lambda news: None
         self._asker.close()
         self._uploader.close()
-        self._queue.close()
 
     def faults(self) -> list[str]:
         """A sentence for each row of the fleet that was of no use, since the last call."""
