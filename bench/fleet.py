@@ -123,7 +123,7 @@ def judged(left: dict[str, Any]) -> list[dict[str, Any]]:
         }
         true = [s for s in one["own"] if (near[s] < s).any()]
         old = [s for s in one["own"] if (near[s] < s - OLD).any()]
-        first = (min(found) - min(old)) / SECOND if found and old else math.nan
+        first = (min(found) - min(true)) / SECOND if found and true else math.nan
         rows.append(
             {
                 "robot": name,

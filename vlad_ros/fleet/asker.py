@@ -114,6 +114,7 @@ class Asker(threading.Thread):
             return
         query = question.keyframe
         hits = self._client.search(query.descriptor, query.is_local_map, self._robot, CANDIDATES)
+        hits = [hit for hit in hits if not self._has(hit.key)]  # of those the own map has said what it can
         if not any(clusters(hits)):
             return
         for found in self._verifier.found(query, self._client.fetch([hit.key for hit in hits])):
