@@ -29,7 +29,7 @@ from vlad_ros.simulation.worlds import make_world
 from vlad_ros.types import F64
 
 SIZE = 300.0  # m; the town's side
-SPACING, SPEED = 1.0, 3.0  # m between scans, m/s
+SPACING, SPEED = 1.0, 2.0  # m between scans, m/s
 QUIET = 120.0  # s; longest wait for the queue to empty at the end
 
 

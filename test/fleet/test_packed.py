@@ -139,6 +139,16 @@ def test_a_row_that_lies_is_refused(lie: str) -> None:
         pose(packed.T_map_base)
 
 
+@pytest.mark.parametrize(
+    "change", [{"T_level_body": np.zeros((4, 4))}, {"keypoints": np.full((5, 2), 2e4, np.float32)}]
+)
+def test_a_geometry_that_no_vehicle_has_is_refused(change: dict[str, np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    one = dataclasses.replace(keyframe(rng), geometry=dataclasses.replace(geometry(rng), **change))
+    with pytest.raises(ValueError, match=r"T_level_body|keypoint"):
+        unpack(pack(KEY, one, None), DIM, 0)
+
+
 @given(st.binary(max_size=200), st.data())
 def test_whatever_a_payload_holds_is_refused_or_plausible(noise: bytes, data: st.DataObject) -> None:
     payload = bytearray(pack(KEY, mixed()[1], None).payload)

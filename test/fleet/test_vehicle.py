@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from stand_in import pose, recogniser, view
 
 from vlad_ros.fleet.client import FleetClient
 from vlad_ros.fleet.names import FleetError, Key
+from vlad_ros.fleet.packed import pack
 from vlad_ros.fleet.vehicle import UNANSWERED, Fleet, Voice, queue_path
+from vlad_ros.fleet.verification import FleetVerifier
 from vlad_ros.loops.described import Described
 from vlad_ros.poses import from_xyz_rpy, inverse
 from vlad_ros.stamps import SECOND
@@ -189,6 +193,17 @@ def test_a_refused_vehicle_drives_on(running: FleetServer) -> None:
     assert len(described) == 5 and "was made with other weights" in robot.warnings[0]
     assert len(robot.fleet._queue) == 5 and len(robot.warnings) == 1
     robot.close()
+
+
+def test_features_of_another_size_are_left_out_of_the_question() -> None:
+    place = recogniser(accumulation_m=0.0)
+    (one,) = place.step(view(pose(0.0)), SECOND, None, pose(0.0), is_keyframe=True)
+    verifier = FleetVerifier(place.calibration, place.config, lambda: recogniser().database)
+    geometry = dataclasses.replace(one.keyframe.geometry, features=np.zeros((100, 7), np.int8))
+    others = [dataclasses.replace(one.keyframe, stamp=stamp, geometry=geometry) for stamp in (1, 2)]
+    packed = [pack(Key("red", uuid4(), other.stamp), other, None) for other in others]
+    assert list(verifier.found(one.keyframe, packed)) == []
+    assert len(verifier.faults) == 2 and all("7 channels, not 32" in fault for fault in verifier.faults)
 
 
 @pytest.mark.parametrize(("uri", "name"), [("http://127.0.0.1:1", "a b"), ("nowhere", "red")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -12,7 +13,7 @@ from uuid import UUID
 import numpy as np
 
 from vlad_ros.fleet.client import FleetClient, Hit
-from vlad_ros.fleet.names import FleetError, Key, RefusedError
+from vlad_ros.fleet.names import Key, RefusedError
 from vlad_ros.fleet.packed import Packed
 from vlad_ros.fleet.verification import FleetVerifier, Found
 from vlad_ros.stamps import SECOND
@@ -20,6 +21,7 @@ from vlad_ros.types import F64, Keyframe
 
 END = 2.0  # s
 PERIOD = 1.0  # s; the least time between two questions
+KEPT = 256  # keyframes, some megabytes
 CANDIDATES = 10  # per question
 NEAR = 10.0  # m; candidates of one session this near to each other show one place
 AROUND = 50.0  # m of travel on both sides of a match that are fetched
@@ -71,6 +73,7 @@ class Asker(threading.Thread):
         self._changed = threading.Condition()
         self._question: Question | More | None = None
         self._closed = False
+        self._kept: OrderedDict[Key, Packed] = OrderedDict()  # what was fetched last
 
     def ask(self, question: Question | More) -> None:
         """Ask this next, in place of what still waits."""
@@ -93,7 +96,7 @@ class Asker(threading.Thread):
             except RefusedError as error:
                 self.trouble = str(error)
                 break
-            except FleetError as error:
+            except ValueError as error:
                 self.trouble = str(error)
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, max(0.0, begun + PERIOD - time.monotonic()))
@@ -117,14 +120,26 @@ class Asker(threading.Thread):
         hits = [hit for hit in hits if not self._has(hit.key)]  # of those the own map has said what it can
         if not any(clusters(hits)):
             return
-        for found in self._verifier.found(query, self._client.fetch([hit.key for hit in hits])):
+        for found in self._verifier.found(query, self._fetch([hit.key for hit in hits])):
             around = self._surroundings(found.key, found.travel, AROUND)
             self._deliver(Answer(question, found, around))
 
     def _surroundings(self, key: Key, travel: float | None, around: float) -> list[Packed]:
         name, at, reach = ("stamp", key.stamp, AROUND_TIME) if travel is None else ("travel", travel, around)
         keys = self._client.window(key.robot, key.session, name, at - reach, at + reach)
-        return self._client.fetch([one for one in keys if not self._has(one)])
+        return self._fetch([one for one in keys if not self._has(one)])
+
+    def _fetch(self, keys: list[Key]) -> list[Packed]:
+        """Whole keyframes, by session and stamp; one candidate is often that of the next question, too."""
+        self._kept.update(
+            (packed.key, packed) for packed in self._client.fetch([k for k in keys if k not in self._kept])
+        )
+        found = [self._kept[key] for key in sorted(keys) if key in self._kept]
+        for packed in found:
+            self._kept.move_to_end(packed.key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
 
 
 def clusters(hits: Sequence[Hit]) -> list[bool]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from vlad_ros.fleet.names import Key
+from vlad_ros.fleet.names import ROBOT, Key
 from vlad_ros.fleet.packed import Packed, pose, unpack
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.mapping.tables import Session
@@ -30,7 +30,7 @@ class Guests:
         self._frames: dict[UUID, F64] = {}  # of the map that a drive's robot has corrected, in this one
         self.faults: list[str] = []
         for number, (uuid, name) in database.identities.items():
-            if name not in ("", robot):
+            if name != robot and ROBOT.fullmatch(name):
                 self.numbers.setdefault(uuid, []).append(number)
                 stamps = (database.keyframe(id).stamp for id in database.ids(number).tolist())
                 self._held.setdefault(uuid, set()).update(stamps)

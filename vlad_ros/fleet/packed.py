@@ -18,9 +18,11 @@ from vlad_ros.mapping.codec import (
     unpack_geometry,
     unpack_pose,
 )
+from vlad_ros.poses import check_rigid
 from vlad_ros.types import F32, F64, Geometry, Keyframe
 
 SIZES = struct.Struct("<II")  # bytes of the single scan's descriptor, of the geometry; 0: it has none
+FARTHEST = 1e4  # m; of a keypoint
 UNIT = 0.01  # tolerated in a descriptor's length
 
 
@@ -91,7 +93,12 @@ def _opened(packed: Packed, dim: int) -> tuple[F32 | None, Geometry | None]:
         raise ValueError(f"its payload has {len(payload)} bytes, another number than it says")
     middle = SIZES.size + sizes[0]
     scan = _descriptor(payload[SIZES.size : middle], dim) if sizes[0] else None
-    return scan, unpack_geometry(payload[middle:]) if sizes[1] else None
+    geometry = unpack_geometry(payload[middle:]) if sizes[1] else None
+    if geometry is not None:
+        check_rigid(geometry.T_level_body, "T_level_body")
+        if not np.all(np.abs(geometry.keypoints) < FARTHEST):
+            raise ValueError(f"a keypoint of it is {FARTHEST:.0f} m away")
+    return scan, geometry
 
 
 def _descriptor(data: bytes, dim: int) -> F32:

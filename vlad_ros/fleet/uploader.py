@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 
 from vlad_ros.fleet.client import FleetClient
-from vlad_ros.fleet.names import FleetError, RefusedError
+from vlad_ros.fleet.names import RefusedError
 from vlad_ros.fleet.queue import UploadQueue
 
 MOST = 32  # keyframes of one call, about a megabyte
@@ -40,7 +41,7 @@ class Uploader(threading.Thread):
         while not self._closed:
             try:
                 moved = upload(self._queue, self._client)
-            except FleetError as error:
+            except (ValueError, sqlite3.Error) as error:
                 if not self.trouble:
                     self._on_trouble(str(error))
                 self.trouble = str(error)

@@ -55,6 +55,7 @@ class FleetVerifier:
             for packed in candidates:
                 try:
                     keyframe = unpack(packed, small.dim, 0)
+                    check_alike(query, keyframe)
                     small.add(keyframe)
                 except ValueError as error:
                     self.faults.append(f"keyframe {packed.key} of the fleet is left out: {error}")
@@ -67,3 +68,10 @@ class FleetVerifier:
         T = guess.pose.T_map_base
         nearest, _ = min(rows, key=lambda row: float(np.linalg.norm(row[1][:3, 3] - T[:3, 3])))
         return Found(T, nearest.key, nearest.travel)
+
+
+def check_alike(query: Keyframe, other: Keyframe) -> None:
+    """ValueError where the features of two keyframes cannot be compared."""
+    sizes = [one.geometry.features.shape[1] for one in (query, other) if one.geometry is not None]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"its features have {sizes[1]} channels, not {sizes[0]}")
