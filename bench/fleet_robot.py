@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One robot of `bench/fleet.py`, in a process of its own: it drives through a town at its stamps' pace."""
+"""One robot of `bench/fleet.py`, in a process and a ROS domain of its own: a drive is played to the live node."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlad_ros.config import EvaluationConfig
+from vlad_ros.config import EvaluationConfig, ImportConfig, ReplayConfig
 from vlad_ros.drive.drift import drifting_odometry
+from vlad_ros.files.bags import sequence_scans, write_bag
 from vlad_ros.files.sequence import Sequence
-from vlad_ros.fleet.vehicle import Fleet, Voice
-from vlad_ros.loops.described import Described
-from vlad_ros.loops.warm_up import warm_up
-from vlad_ros.pipeline import PlaceRecognizer
+from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import inverse
+from vlad_ros.ros.outputs.messages import stamps_of, transform_of
+from vlad_ros.ros.tools import replay
+from vlad_ros.ros.tools.demo_session import losses
+from vlad_ros.ros.tools.node_client import NodeClient
+from vlad_ros.ros.tools.node_process import start_node
 from vlad_ros.simulation.routes import Route, plan_route, record
 from vlad_ros.simulation.sensors import spinning
 from vlad_ros.simulation.world import World
@@ -55,66 +55,50 @@ def drive(town: int, seed: int, length: float) -> Sequence:
 def main(task: dict[str, Any]) -> None:
     """Drive, and leave what was found in a JSON file."""
     name, folder = task["name"], Path(task["folder"])
+    home = folder / name
+    home.mkdir()
     sequence = drive(task["town"], task["seed"], task["length"])
     noise, poses = EvaluationConfig(), sequence.poses_to("judge")
     odometry = inverse(poses[0]) @ drifting_odometry(poses, noise.drift_scale, noise.drift_yaw, task["seed"])
-    place = PlaceRecognizer.from_pretrained(device="cpu")
-    warm_up(place.describer)
-    jobs: deque[Callable[[], None]] = deque()
-    said: list[str] = []
-    fleet = Fleet(task["uri"], name, place, Voice(said.append, said.append, jobs.append))
-    (folder / f"{name}.ready").touch()
-    while not (folder / "start").exists():
-        time.sleep(0.01)
-    began = time.time()
-    edges, stamps = [], sequence.stamps_ns()
-
-    def hear(described: list[Described]) -> None:
-        for one in described:
-            fleet.observe(one)
-            edges.extend(found(place, one, time.time() - began))
-        while jobs:
-            jobs.popleft()()
-
-    late = 0.0
-    for points, stamp, T in zip(sequence.scans, stamps, odometry, strict=True):
-        wait = stamp / 1e9 - 1.0 - (time.time() - began)
-        late = max(late, -wait)
-        time.sleep(max(0.0, wait))
-        hear(place.step(points, stamp, None, T))
-    hear(place.finish())
-    end = time.monotonic() + QUIET
-    while int(fleet.values()["waiting for the fleet"]) and time.monotonic() < end:
-        time.sleep(0.1)
-    database = place.database
-    asked = int(fleet.values()["questions to the fleet"])
-    fleet.close()
-    own = [database.keyframe(id).stamp for id in database.ids(0).tolist()]
-    result = {"own": own, "edges": edges, "late": late, "asked": asked, "said": said, "faults": fleet.faults()}
-    result |= {"poses": poses.tolist(), "stamps": stamps, "map": drawn(place)}
+    write_bag(home / "bag", sequence_scans(sequence, ImportConfig().rate, odometry), ImportConfig())
+    parameters = {"use_sim_time": True, "device": "cpu", "map_path": str(home / "own.map")}
+    parameters |= {"fleet_uri": task["uri"], "robot": name}
+    with NodeClient() as watch, start_node(home, parameters) as node:
+        watch.wait_active(node)
+        (folder / f"{name}.ready").touch()
+        while not (folder / "start").exists():
+            time.sleep(0.01)
+        report = replay.play(watch.node, home / "bag", ReplayConfig(rate=task["rate"]), say=lambda text: None)
+        watch.wait_quiet()
+        end = time.monotonic() + QUIET
+        while watch.diagnostics.get("waiting for the fleet") != "0" and time.monotonic() < end:
+            time.sleep(0.1)
+        watch.deactivate()
+        lost = sum(losses(watch, report).values())
+    database = KeyframeDatabase.open(home / "own.map")
+    result = {"own": [stamp for stamp, _, _ in watch.descriptors], "edges": found(watch, database), "lost": lost}
+    result |= {"asked": int(watch.diagnostics["questions to the fleet"]), "held": report.held, "map": drawn(database)}
+    result |= {"poses": poses.tolist(), "stamps": sequence.stamps_ns(), "bad": watch.counts().get("fleet_row", 0)}
     (folder / f"{name}.json").write_text(json.dumps(result))
 
 
-def found(place: PlaceRecognizer, one: Described, now: float) -> list[dict[str, Any]]:
-    """The accepted edges of a keyframe."""
-    identities = place.database.identities
+def found(watch: NodeClient, database: KeyframeDatabase) -> list[dict[str, Any]]:
+    """The accepted edges, each with the robot whose session its number means."""
+    rows = [row for _, some in watch.closures for row in some if row["accepted"]]
     return [
         {
-            "query": closure.query_stamp,
-            "robot": identities[closure.match_session][1],
-            "match": closure.match_stamp,
-            "T": closure.T_match_query.tolist(),
-            "probability": closure.probability,
-            "now": now,
+            "query": stamps_of(row)[0],
+            "robot": database.identities[int(row["match_session"])][1],
+            "match": stamps_of(row)[1],
+            "T": transform_of(row).tolist(),
         }
-        for closure in one.closures
-        if closure.accepted and closure.T_match_query is not None
+        for row in rows
     ]
 
 
-def drawn(place: PlaceRecognizer) -> list[tuple[str, int, float, float]]:
+def drawn(database: KeyframeDatabase) -> list[tuple[str, int, float, float]]:
     """Robot, stamp, x and y of each keyframe in this robot's map, where known."""
-    database, rows = place.database, []
+    rows = []
     for id in database.ids().tolist():
         T, row = database.T_map_base(id), database.keyframe(id)
         if T is not None:
@@ -123,5 +107,4 @@ def drawn(place: PlaceRecognizer) -> list[tuple[str, int, float, float]]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     main(json.loads(sys.argv[1]))
