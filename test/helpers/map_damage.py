@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from version2_maps import write_arrays
 
-from vlad_ros.mapping.codec import HEAD
+from vlad_ros.mapping.codec import HEAD, STRATEGIES
 from vlad_ros.mapping.tables import _of_make, row_checksum
 
 Random = np.random.Generator
@@ -111,11 +111,11 @@ ROW_TABLES = ["keyframes", "descriptors", "geometries", "corrections", "sessions
 def geometry_blob(rng: Random) -> bytes:
     """A geometry whose head, parts and lengths contradict each other; some parts unpack to far more than they are."""
     sizes = [int(rng.choice([0, 1, 5, 250, 65535])) for _ in range(3)]
-    parts = [zlib.compress(bytes(int(rng.choice([0, 6, 30, 1 << 16, 1 << 26])))) for _ in range(3)]
-    lengths = [len(part) if rng.random() < 0.7 else int(rng.choice([0, 1, 2**31, 2**32 - 1])) for part in parts[:2]]
+    parts = [zlib.compress(bytes(int(rng.choice([0, 6, 30, 1 << 16, 1 << 26])))) for _ in STRATEGIES]
+    lengths = [len(part) if rng.random() < 0.9 else int(rng.choice([0, 1, 2**31, 2**32 - 1])) for part in parts]
     tail = np.eye(4).tobytes() if rng.random() < 0.7 else rng.bytes(int(rng.integers(0, 200)))
-    head = HEAD.pack(*sizes, *(int(rng.choice([0, 1, 127, 128, 255])) for _ in range(2)))
-    return head + struct.pack("<II", *lengths) + b"".join(parts) + tail
+    head = HEAD.pack(*sizes, *(int(rng.choice([0, 1, 127, 128, 255])) for _ in range(2)), *lengths)
+    return head + b"".join(parts) + tail
 
 
 def forge_row(path: Path, rng: Random) -> tuple[str, int]:

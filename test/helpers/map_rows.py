@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from vlad_ros.config import BevConfig
+from vlad_ros.mapping.codec import round_descriptor
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import Geometry, Keyframe
@@ -18,7 +19,7 @@ MAKE = {"model_hash": "0" * 64, "bev": BevConfig()}  # an all-zero hash must not
 
 def unit(rng: np.random.Generator, dim: int = DIM) -> np.ndarray:
     vector = rng.standard_normal(dim).astype(np.float32)
-    return vector / np.linalg.norm(vector)
+    return round_descriptor(vector / np.linalg.norm(vector))  # as a map gives it back
 
 
 def keyframe(rng, session=0, stamp=0, is_local_map=False, travel=None, dim=DIM) -> Keyframe:

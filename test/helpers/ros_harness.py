@@ -119,6 +119,11 @@ class Robot(NodeClient):
         topics = {PointCloud2: self._points, Odometry: self._odom, Image: self._bev}
         topics[type(message)].publish(message)
 
+    @property
+    def listeners(self) -> int:
+        """How many subscriptions hear the clouds."""
+        return int(self._points.get_subscription_count())
+
     def wait_connected(self, *, odom: bool = False, bev: bool = False) -> None:
         """Until the node hears us."""
         publishers = [self._points] + [self._odom] * odom + [self._bev] * bev

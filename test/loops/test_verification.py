@@ -245,7 +245,7 @@ def test_describer_keeps_keypoints_where_they_are() -> None:
     kept = describer.geometry(bev, description, pair.query)
     np.testing.assert_array_equal(describer.describe(bev), describer.descriptor(description))
     assert 0 < len(kept.keypoints) == len(kept.features) <= 250 and kept.nbytes <= 60_000
-    np.testing.assert_allclose(np.linalg.norm(kept.features.astype(float) / 127, axis=1), 1.0, atol=0.03)
+    np.testing.assert_allclose(np.linalg.norm(kept.features.astype(float) / 127, axis=1), 1.0, atol=0.07)
     levelled = transform(kept.points, kept.T_level_body.astype(np.float32))
     standing = np.asarray(bev.points)[:, :2][np.asarray(bev.points)[:, 2] > 0.35]
     nearest = np.abs(kept.keypoints[:, None] - standing[None]).max(axis=2).min(axis=1)

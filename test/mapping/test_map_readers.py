@@ -263,6 +263,15 @@ def test_a_log_without_its_map_is_named(tmp_path: Path, there: bool) -> None:
     assert killed.with_name("x.map-wal").read_bytes() == content and killed.exists() == there
 
 
+def test_an_empty_log_without_its_map_is_in_nobodys_way(tmp_path: Path) -> None:
+    for way in (lambda path: make(ROWS[:3]).save(path), lambda path: grown(path, 3).close()):
+        path = tmp_path / "x.map"
+        path.with_name("x.map-wal").touch()
+        way(path)
+        assert count(path) == 3
+        path.unlink()
+
+
 def test_links_stay_links(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     link = tmp_path / "link.map"

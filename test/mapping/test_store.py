@@ -8,9 +8,12 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 from map_rows import equal, extend, geometry, keyframe, load, make
 
-from vlad_ros.mapping.store import SPILL
+from vlad_ros.mapping import store
+from vlad_ros.mapping.lock import MapError
+from vlad_ros.mapping.store import SPILL, MapStore
 from vlad_ros.poses import from_xyz_rpy
 
 
@@ -45,3 +48,27 @@ def test_changes_of_an_unnamed_map_do_not_pile_up_in_memory() -> None:
     with database.store.reading() as connection:
         assert connection is not None
     database.close()
+
+
+def test_a_medium_that_does_not_answer_keeps_nobody_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ENDING", 0.2)
+    rng = np.random.default_rng(0)
+    database = extend(tmp_path / "x.map")
+    database.add(keyframe(rng, 0, 0))
+    database.store.flush()
+    answers, asked = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        answers.wait()
+
+    database.store.change(hang)
+    assert asked.wait(10)
+    with pytest.raises(MapError, match="writing takes too long"):
+        database.store.flush(0.1)
+    monkeypatch.setattr(database.store, "flush", lambda: MapStore.flush(database.store, 0.1))
+    database.close(force=True)
+    assert not answers.is_set() and len(load(tmp_path / "x.map")) == 1, "the map opens while the other still hangs"
+    answers.set()

@@ -12,7 +12,7 @@ from map_rows import geometry, keyframe, make
 from ply_reader import read_ply
 from scipy.spatial import cKDTree
 
-from vlad_ros.maps.kept_cloud import VOXEL, kept_clouds, save_kept
+from vlad_ros.maps.kept_cloud import VOXEL, save_kept
 from vlad_ros.poses import from_xyz_rpy
 
 
@@ -25,7 +25,7 @@ def test_points_lie_at_the_corrected_poses(tmp_path: Path) -> None:
     database = make(rows)
     corrected = from_xyz_rpy((100.0, 50.0, 3.0, 0.1, 0.0, 2.0))
     database.place(3, corrected)
-    said = save_kept(kept_clouds(database), tmp_path / "map.ply")
+    said = save_kept(database, database.ids(), tmp_path / "map.ply")
     properties, points = read_ply(tmp_path / "map.ply")
     assert list(properties) == ["x", "y", "z"] and said.startswith(
         f"{len(points)} points that 2 keyframes keep, coarse"
@@ -39,8 +39,9 @@ def test_points_lie_at_the_corrected_poses(tmp_path: Path) -> None:
     assert tree.query(wanted)[0].max() <= VOXEL * np.sqrt(3), "places that are left out"
 
 
-def test_without_poses_there_is_no_cloud() -> None:
+def test_without_poses_there_is_no_cloud(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     database = make([dataclasses.replace(keyframe(rng, stamp=1), geometry=geometry(rng))])
     with pytest.raises(ValueError, match="it needs odometry"):
-        kept_clouds(database)
+        save_kept(database, database.ids(), tmp_path / "map.ply")
+    assert not list(tmp_path.iterdir())

@@ -90,10 +90,12 @@ def test_any_number_of_nodes_localise_in_a_map_and_never_write_it(weights: Path,
         live_node(tmp_path / "node.log", **settings, map_mode="localise") as (robot, _),
     ):
         wait_for(lambda: process.tail(1).endswith("active"), "the guest does not start")
+        wait_for(lambda: robot.listeners == 2, "one of them does not subscribe")
         drive(robot, 2)
         for name in ("/guest", "/vlad"):
             robot.name = name
-            wait_for(lambda: robot.state() == "active", "the node is not active")
+            robot.diagnostics.clear()
+            wait_for(lambda: robot.diagnostics.get("keyframes in the map") == "4", "the scans are not described")
             success, sentence = robot.ask("save_map")
             assert not success and "localise" in sentence and str(path) in sentence
             success, sentence = robot.ask("clear_map")

@@ -5,17 +5,30 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from vlad_ros.mapping.codec import POSE, are_rigid, unpack_descriptors
+from vlad_ros.mapping.codec import POSE, are_rigid, packed_size, unpack_descriptors
 from vlad_ros.mapping.rows import KNOWN, ROW
 from vlad_ros.mapping.tables import MAX_ID, row_checksum
 from vlad_ros.types import F32, Ints
 
 BATCH = 4096  # rows read at once
+PLAUSIBLE = f"""
+SELECT k.id, session, stamp, flags, travel, T_odom_base, k.checksum, descriptor, scan, d.checksum
+FROM keyframes k JOIN descriptors d ON d.id = k.id
+WHERE k.id >= ? AND k.id < ? AND k.id BETWEEN 0 AND {MAX_ID}
+AND typeof(session) = 'integer' AND session BETWEEN 0 AND {MAX_ID} AND typeof(stamp) = 'integer'
+AND typeof(flags) = 'integer' AND flags BETWEEN 0 AND {KNOWN - 1}
+AND (travel IS NULL OR typeof(travel) = 'real' AND abs(travel) <= {sys.float_info.max!r})
+AND (T_odom_base IS NULL OR typeof(T_odom_base) = 'blob' AND length(T_odom_base) = {POSE})
+AND typeof(descriptor) = 'blob' AND length(descriptor) = {{size}}
+AND (scan IS NULL OR typeof(scan) = 'blob' AND length(scan) = {{size}})
+ORDER BY k.id LIMIT ?
+"""
 
 
 class Batch(NamedTuple):
@@ -72,15 +85,8 @@ def _read(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> Bat
 
 
 def _select(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> list[tuple[object, ...]]:
-    size = 4 * dim
-    query = (
-        "SELECT k.id, session, stamp, flags, travel, T_odom_base, k.checksum, descriptor, scan, d.checksum "
-        "FROM keyframes k LEFT JOIN (SELECT * FROM descriptors WHERE length(descriptor) = ? AND "
-        "(scan IS NULL OR length(scan) = ?)) d ON d.id = k.id "
-        "WHERE k.id >= ? AND k.id < ? AND (T_odom_base IS NULL OR length(T_odom_base) = ?) ORDER BY k.id LIMIT ?"
-    )
     most = end - begin + 1  # more only where pages are in each other's place
-    rows = connection.execute(query, (size, size, begin, end, POSE, most)).fetchall()
+    rows = connection.execute(PLAUSIBLE.format(size=packed_size(dim)), (begin, end, most)).fetchall()
     told: set[object] = {row[0] for row in rows}
     query = "SELECT id FROM {} WHERE id >= ? AND id < ? LIMIT ?"
     every, other = (
@@ -95,7 +101,6 @@ def _select(connection: sqlite3.Connection, dim: int, begin: int, end: int) -> l
 
 def _checked(rows: list[tuple[object, ...]], dim: int) -> Batch:
     good = [row for row in rows if row_checksum(*row[:6]) == row[6] and row_checksum(row[0], *row[7:9]) == row[9]]
-    good = [row for row in good if _plausible(row)]
     records = np.zeros(len(good), ROW)
     for name, at in (("session", 1), ("stamp", 2), ("flags", 3)):
         records[name] = [row[at] for row in good]
@@ -107,20 +112,11 @@ def _checked(rows: list[tuple[object, ...]], dim: int) -> Batch:
     packed = [row[7] for row in good], [row[8] for row in good if row[8] is not None]
     descriptors, scans = (unpack_descriptors(some, dim) for some in packed)  # type: ignore[arg-type]
     posed = ~np.isnan(records["T_odom_base"]).all(axis=(1, 2))
-    right = np.isfinite(descriptors).all(axis=1) & (~posed | are_rigid(records["T_odom_base"]))
-    right[has_scan] &= np.isfinite(scans).all(axis=1)
+    right = ~posed | are_rigid(records["T_odom_base"])
     ids = np.array([row[0] for row in good], np.int64)
     kept = set(ids[right].tolist())
     damaged = sorted(int(row[0]) for row in rows if row[0] not in kept)  # type: ignore[call-overload]
     return Batch(ids[right], records[right], descriptors[right], has_scan[right], scans[right[has_scan]], damaged)
-
-
-def _plausible(row: tuple[object, ...]) -> bool:
-    id, session, stamp, flags, travel = row[:5]
-    whole = all(isinstance(number, int) for number in (id, session, stamp, flags))
-    metres = travel is None or (isinstance(travel, float) and np.isfinite(travel))
-    packed = isinstance(row[7], bytes) and all(one is None or isinstance(one, bytes) for one in (row[5], row[8]))
-    return whole and metres and packed and 0 <= session <= MAX_ID and 0 <= flags < KNOWN and 0 <= id <= MAX_ID  # type: ignore[operator]
 
 
 def read_descriptors(connection: sqlite3.Connection, id: int, dim: int) -> tuple[F32, F32 | None] | None:

@@ -8,24 +8,54 @@ import zlib
 
 import numpy as np
 
-from vlad_ros.types import F32, F64, Geometry
+from vlad_ros.types import F32, F64, Geometry, Ints
 
 MOST = 65535  # keypoints, features' channels or points of a geometry
 MOST_FEATURES = 3 << 20  # bytes
-HEAD = struct.Struct("<HHHBB")  # keypoints, channels, points, steps of the features and of the cloud
+HEAD = struct.Struct("<HHHBB9I")  # keypoints, channels, points, steps of features and cloud, bytes of each part
+ANY, LONE = zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY  # where nothing repeats itself, matches cost a fifth
+STRATEGIES = LONE, ANY, LONE, LONE, ANY, LONE, LONE, LONE, ANY  # of features; cells' moves; places in them; keypoints
+CELL = 16  # steps of the cloud
+BITS = 20  # of a descriptor's number
+OFFSET = 1 << (BITS - 1)  # that makes it positive
+PAIR = 5  # bytes of two numbers
 POSE = 3 * 4 * 8  # bytes
 LEVEL = 4 * 4 * 8  # bytes
 RIGID = 0.01  # tolerated in a rotation's products: ten times what may be given, for poses are products of such
 
 
+def round_descriptor(descriptor: F32) -> F32:
+    """The numbers (D,), of at most 1, in 20 bits. Inner products change by about 1e-6, and of 512 numbers three
+    descriptors fit into a page of the file, of float32 only one."""
+    return _as_numbers(_in_steps(descriptor))
+
+
 def pack_descriptor(descriptor: F32) -> bytes:
-    """The numbers (D,) as they are."""
-    return np.ascontiguousarray(descriptor, "<f4").tobytes()
+    """The numbers (D,) of `round_descriptor`, two in five bytes; D is even."""
+    steps = _in_steps(descriptor).astype("<i8") + OFFSET
+    both = steps[0::2] | steps[1::2] << BITS
+    return both.view(np.uint8).reshape(-1, 8)[:, :PAIR].tobytes()
+
+
+def packed_size(dim: int) -> int:
+    """Bytes of a packed descriptor."""
+    return dim // 2 * PAIR
 
 
 def unpack_descriptors(packed: list[bytes], dim: int) -> F32:
-    """(N, D) float32 from the bytes of `pack_descriptor`, 4 D each."""
-    return np.frombuffer(b"".join(packed), "<f4").reshape(-1, dim).astype(np.float32)
+    """(N, D) float32 from the bytes of `pack_descriptor`."""
+    wide = np.zeros((len(packed), dim // 2, 8), np.uint8)
+    wide[..., :PAIR] = np.frombuffer(b"".join(packed), np.uint8).reshape(*wide.shape[:2], PAIR)
+    both = wide.view("<i8")
+    return _as_numbers(np.concatenate([both & (1 << BITS) - 1, both >> BITS], axis=2).reshape(-1, dim) - OFFSET)
+
+
+def _in_steps(descriptor: F32) -> Ints:
+    return np.rint(np.clip(descriptor, -1.0, 1.0) * np.float32(OFFSET - 1)).astype(np.int64)
+
+
+def _as_numbers(steps: Ints) -> F32:
+    return steps.astype(np.float32) / np.float32(OFFSET - 1)
 
 
 def pack_pose(T: F64) -> bytes:
@@ -52,21 +82,26 @@ def are_rigid(T: F64) -> np.ndarray:
 
 
 def pack_geometry(geometry: Geometry) -> bytes:
-    """`geometry`, compressed: the features' and the cloud's integers are divided by what they have in common, the
-    cloud's then by their steps from point to point (points near each other should follow each other)."""
+    """`geometry`, compressed: the features and the cloud divided by what all their integers have in common; a point as
+    the move of its cell from that of the point before (neighbours should follow each other) and its place in it."""
     features, cloud = geometry.features, geometry.cloud
     sizes = len(features), features.shape[1], len(cloud)
     check_sizes(*sizes)
     steps = [_step(features), _step(cloud)]
-    moves = np.diff(cloud // np.int16(steps[1]), axis=0, prepend=np.int16(0) * cloud[:1])
+    cells = cloud // np.int16(steps[1]) // np.int16(CELL)
+    places = cloud // np.int16(steps[1]) - cells * np.int16(CELL)
+    moves = np.diff(cells, axis=0, prepend=np.int16(0) * cells[:1])
     zigzag = ((moves << 1) ^ (moves >> 15)).astype("<u2")
-    body = [
-        _huffman((features // np.int8(steps[0])).tobytes()),
-        zlib.compress(_planes(zigzag.T), 6),
-        zlib.compress(_planes(geometry.keypoints.astype("<f4").T), 6),
-        geometry.T_level_body.astype("<f8").tobytes(),
+    parts = [
+        features // np.int8(steps[0]),
+        *(zigzag & 255).astype(np.uint8).T,
+        (zigzag >> 8).astype(np.uint8).T,
+        *places.astype(np.uint8).T,
+        _planes(geometry.keypoints.astype("<f4").T),
     ]
-    return HEAD.pack(*sizes, *steps) + struct.pack("<II", len(body[0]), len(body[1])) + b"".join(body)
+    packed = [_deflate(part.tobytes(), strategy) for part, strategy in zip(parts, STRATEGIES, strict=True)]
+    level = geometry.T_level_body.astype("<f8").tobytes()
+    return HEAD.pack(*sizes, *steps, *map(len, packed)) + b"".join(packed) + level
 
 
 def check_sizes(keypoints: int, channels: int, points: int) -> None:
@@ -81,27 +116,33 @@ def check_sizes(keypoints: int, channels: int, points: int) -> None:
 def unpack_geometry(data: bytes) -> Geometry:
     """The inverse of `pack_geometry`; ValueError where it is damaged."""
     try:
-        keypoints, channels, points, by, step = HEAD.unpack_from(data)
+        keypoints, channels, points, by, step, *lengths = HEAD.unpack_from(data)
         check_sizes(keypoints, channels, points)
-        ends = np.cumsum([HEAD.size + 8, *struct.unpack_from("<II", data, HEAD.size)])
-        features = np.frombuffer(_inflate(data[ends[0] : ends[1]], keypoints * channels), np.int8)
-        packed = _inflate(data[ends[1] : ends[2]], 6 * points)
-        T = np.frombuffer(data[-LEVEL:], "<f8").reshape(4, 4)
-        places = _joined(_inflate(data[ends[2] : -LEVEL], 8 * keypoints), np.dtype("<f4"))
-        if not 1 <= by <= 127 or not 1 <= step <= 127 or len(data) < ends[2] + LEVEL:
+        if not 1 <= by <= 127 or not 1 <= step <= 127 or len(data) != HEAD.size + sum(lengths) + LEVEL:
             raise ValueError("its steps or lengths are impossible")
+        sizes = keypoints * channels, points, points, points, 3 * points, points, points, points, 8 * keypoints
+        ends = HEAD.size + np.cumsum([0, *lengths])
+        parts = [_inflate(data[ends[i] : ends[i + 1]], size) for i, size in enumerate(sizes)]
     except (struct.error, zlib.error, ValueError) as error:
         raise ValueError(f"a geometry is damaged: {error}") from error
-    if not np.isfinite(T).all() or not np.isfinite(places).all():
-        raise ValueError("a geometry is damaged: a number is not finite")
-    zigzag = _joined(packed, np.dtype("<u2")).reshape(3, points).T
-    moves = (zigzag >> 1).astype(np.int16) ^ -(zigzag & 1).astype(np.int16)
+    T = np.frombuffer(data[-LEVEL:], "<f8").reshape(4, 4)
+    spots = _joined(parts[8], np.dtype("<f4")).reshape(2, keypoints).T
+    zigzag = _bytes(parts[1:4], points) | _bytes(parts[4:5], points) << 8
+    moves = (zigzag >> 1) ^ -(zigzag & 1)
+    cloud = (np.cumsum(moves, axis=0) * CELL + _bytes(parts[5:8], points)) * step
+    if not np.isfinite(T).all() or not np.isfinite(spots).all() or (np.abs(cloud) > MOST // 2 + (cloud < 0)).any():
+        raise ValueError("a geometry is damaged: a number is not finite, or too large")
     return Geometry(
-        np.ascontiguousarray(places.reshape(2, keypoints).T),
-        features.reshape(keypoints, channels) * np.int8(by),
-        np.cumsum(moves, axis=0, dtype=np.int16) * np.int16(step),
+        np.ascontiguousarray(spots),
+        np.frombuffer(parts[0], np.int8).reshape(keypoints, channels) * np.int8(by),
+        cloud.astype(np.int16),
         T.astype(np.float64),
     )
+
+
+def _bytes(parts: list[bytes], points: int) -> Ints:
+    """(N, 3) of the bytes of x, y and z."""
+    return np.frombuffer(b"".join(parts), np.uint8).reshape(3, points).T.astype(np.int64)
 
 
 def _step(integers: np.ndarray) -> int:
@@ -110,10 +151,10 @@ def _step(integers: np.ndarray) -> int:
     return max(step for step in range(1, 128) if common % step == 0) if common else 1
 
 
-def _planes(rows: np.ndarray) -> bytes:
+def _planes(rows: np.ndarray) -> np.ndarray:
     """First the lowest bytes of all numbers, then the next ones: they compress better."""
     flat = np.ascontiguousarray(rows).reshape(-1)
-    return flat.view(np.uint8).reshape(-1, flat.itemsize).T.tobytes()
+    return flat.view(np.uint8).reshape(-1, flat.itemsize).T
 
 
 def _joined(planes: bytes, dtype: np.dtype[np.generic]) -> np.ndarray:
@@ -121,9 +162,8 @@ def _joined(planes: bytes, dtype: np.dtype[np.generic]) -> np.ndarray:
     return np.frombuffer(planes, np.uint8).reshape(dtype.itemsize, -1).T.copy().view(dtype).reshape(-1)
 
 
-def _huffman(data: bytes) -> bytes:
-    """Without matches: features repeat nothing, and zlib's choice of matches costs a fifth."""
-    coder = zlib.compressobj(9, strategy=zlib.Z_HUFFMAN_ONLY)
+def _deflate(data: bytes, strategy: int) -> bytes:
+    coder = zlib.compressobj(6, strategy=strategy)
     return coder.compress(data) + coder.flush()
 
 

@@ -58,7 +58,7 @@ def roll_back(path: Path) -> None:
 def seal(path: Path) -> None:
     """Take the log beside a map file into it, if there is one. sqlite3.Error when that cannot be done."""
     roll_back(path)
-    if path.with_name(path.name + "-wal").exists():
+    if path.exists() and path.with_name(path.name + "-wal").exists():  # without its map it is an empty one
         with contextlib.closing(connect(path, "rw")) as connection:
             take_in_log(connection)
             end_log(connection)

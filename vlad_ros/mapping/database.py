@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from vlad_ros.config import BevConfig
 from vlad_ros.mapping import batches, loading, tables
+from vlad_ros.mapping.codec import round_descriptor
 from vlad_ros.mapping.connection import refuse_mismatch, write_copy
 from vlad_ros.mapping.contents import MapContents
 from vlad_ros.mapping.geometry_check import check_geometry
@@ -205,11 +206,11 @@ class KeyframeDatabase(MapContents):
         if abs(stamp) >= 2**62 or not (travel is None or np.isfinite(travel)):
             raise ValueError(f"stamp {stamp} or travel {travel} is no time or way of a drive")
         T = None if T is None else check_rigid(T)
-        descriptor, scan = self.checked(keyframe.descriptor), keyframe.scan_descriptor
+        descriptor, scan = round_descriptor(self.checked(keyframe.descriptor)), keyframe.scan_descriptor
         if not keyframe.is_local_map:
             scan = descriptor
         elif scan is not None:
-            scan = self.checked(scan)
+            scan = round_descriptor(self.checked(scan))
         if keyframe.geometry is not None:
             check_geometry(keyframe.geometry, self._feature_size)
         return dataclasses.replace(
@@ -287,7 +288,7 @@ class KeyframeDatabase(MapContents):
 def made(make: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of a database of this make; KeyError, TypeError, ValueError or RecursionError if there is none."""
     dim, kind = int(make["dim"]), make["kind"]
-    if not 0 < dim <= MAX_DIM or kind not in get_args(Kind):
+    if not 0 < dim <= MAX_DIM or dim % 2 or kind not in get_args(Kind):
         raise ValueError(f"dim {dim}, kind {kind!r}")
     bev = json.loads(make["bev"])
     if not isinstance(bev, dict):

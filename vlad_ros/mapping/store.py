@@ -26,6 +26,7 @@ from vlad_ros.mapping.opening import prepare_to_grow, readable
 from vlad_ros.types import Geometry, Ints, Keyframe, PathLike
 
 PERIOD = 0.25  # s from the first change to the transaction that holds it
+ENDING = 5.0  # s that the end of a transaction is waited for when the map is let go of
 RETRY = 1.0  # s until what could not be written is tried again
 LOG_BYTES = 64 << 20  # the write-ahead log is taken into the map before it grows past this
 SPILL = 256  # changes of an unnamed map kept in memory before they go to a temporary file
@@ -197,6 +198,10 @@ class MapStore:
                     raise
         with self._changed:
             self._changes.clear()
+            self._changed.notify_all()
+            hangs = self._writer is not None and not self._changed.wait_for(lambda: self._writer is None, ENDING)
+        if hangs:  # a medium that does not answer; the log stays, for who opens the map next
+            return
         with self._using:
             if self._reading is not None:
                 self._reading.close()
@@ -221,6 +226,7 @@ class MapStore:
                     self._changed.wait(left)
                 if not self._changes:
                     self._writer = None
+                    self._changed.notify_all()
                     return
                 changes, waiting = list(self._changes), dict(self._waiting)
             for id, keyframe in waiting.items():  # before the transaction, which locks

@@ -8,10 +8,9 @@ foreign trigger or view is ever run; each row carries a checksum (CRC-32) of its
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import json
 import sqlite3
-import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -229,14 +228,6 @@ def _of_make(make: Mapping[str, str]) -> int:
 
 def row_checksum(*values: object) -> int:
     """CRC-32 of a row's values."""
-    return zlib.crc32(b"".join(itertools.chain.from_iterable(map(_bytes, values))))
-
-
-def _bytes(value: object) -> tuple[bytes, bytes]:
-    if isinstance(value, bytes):
-        return b"b", value
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return b"i", struct.pack("<q", value)
-    if isinstance(value, float):
-        return b"f", struct.pack("<d", value)
-    return b"n" if value is None else b"t", str(value).encode("utf-8", "replace")
+    blobs = [value for value in values if isinstance(value, bytes)]
+    told = [(len(value),) if isinstance(value, bytes) else value for value in values]
+    return functools.reduce(lambda crc, blob: zlib.crc32(blob, crc), blobs, zlib.crc32(repr(told).encode()))

@@ -13,7 +13,7 @@ import torch
 from vlad_ros.cloud.raster import Bev, rasterize
 from vlad_ros.drive.local_map import JoinedMap
 from vlad_ros.drive.scan import Place
-from vlad_ros.model.kept_geometry import T_level_body, compact_cloud
+from vlad_ros.model.kept_geometry import T_level_body, compact_cloud, compact_features
 from vlad_ros.model.keypoints import sample, select
 from vlad_ros.model.network import Description, PlaceNetwork
 from vlad_ros.model.runtime import make_runtime, resolve_inference
@@ -120,7 +120,7 @@ class Describer:
         features = sample(description.feature_map, keypoints.xy, self.bev)[0][keypoints.valid[0]]
         return Geometry(
             keypoints=keypoints.xy[0][keypoints.valid[0]].float().cpu().numpy(),
-            features=torch.round(127.0 * features).to(torch.int8).cpu().numpy(),
+            features=compact_features(features.float().cpu().numpy()),
             cloud=compact_cloud(points, T),
             T_level_body=T,
         )

@@ -18,6 +18,9 @@ GROUND = 0.3  # m above the fitted plane; below it a point is ground
 VOXEL = 0.4  # m
 GROUND_VOXEL = 1.0  # m; enough to hold height, roll and pitch
 STANDING, LYING = 2400, 1000  # points kept at most, above the ground and on it
+STEP = 6  # of the kept coordinates, in POINT_SCALE: 3 cm
+BLOCK = 16 * STEP  # side of the blocks by which the points are ordered, so that neighbours follow each other
+FEATURE_STEP = 10  # of the kept features, in 127ths
 COARSER = 1.25  # factor of the voxel's side, repeated until the points are few enough
 NEIGHBOURS = 10  # whose spread tells whether a point lies on a line
 LINE = 0.05  # second over first variance of the neighbours; below it they lie on a line
@@ -101,6 +104,14 @@ def compact_cloud(points: F32, T_level_body: F64) -> npt.NDArray[np.int16]:
     kept = np.concatenate(
         [_thin(near[height >= GROUND], VOXEL, STANDING), _thin(near[height < GROUND], GROUND_VOXEL, LYING)]
     )
-    limit = np.iinfo(np.int16).max * POINT_SCALE
+    limit = (np.iinfo(np.int16).max - STEP) * POINT_SCALE
     kept = kept[np.abs(kept[:, 2]) < limit]
-    return np.round(_without_lines(kept, T_level_body[2, :3]) / POINT_SCALE).astype(np.int16)
+    cloud = np.round(_without_lines(kept, T_level_body[2, :3]) / (STEP * POINT_SCALE)).astype(np.int16) * np.int16(STEP)
+    return cloud[np.lexsort((cloud // BLOCK).T[::-1])]
+
+
+def compact_features(features: F32) -> npt.NDArray[np.int8]:
+    """The (K, C) int8 features of `types.Geometry`, from unit ones (K, C)."""
+    most = np.iinfo(np.int8).max // FEATURE_STEP
+    steps = np.round(features * np.float32(127.0 / FEATURE_STEP)).clip(-most, most)
+    return steps.astype(np.int8) * np.int8(FEATURE_STEP)

@@ -17,7 +17,7 @@ from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
 from vlad_ros.fleet.vehicle import Fleet, Voice
 from vlad_ros.loops.warm_up import warm_up
-from vlad_ros.maps.kept_cloud import kept_clouds, save_kept
+from vlad_ros.maps.kept_cloud import save_kept
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.ros.inputs.requests import Requests
 from vlad_ros.ros.inputs.subscriptions import POINTS_TYPE, Subscriptions
@@ -244,8 +244,9 @@ class Resources:
             self._worker.queue.put(Job(act))
 
     def _save_cloud(self) -> Callable[[], str]:
-        kept = kept_clouds(self.recognizer.database)
-        return lambda: save_kept(kept, self._config.cloud_path)
+        database = self.recognizer.database
+        ids = database.ids()
+        return lambda: save_kept(database, ids, self._config.cloud_path)
 
     def _anew(self, change: Callable[[], str]) -> str:
         """After a change of the map nothing that was drawn holds."""
