@@ -30,7 +30,7 @@ from vlad_ros.fleet.client import FleetClient
 from vlad_ros.fleet.names import FleetError, Key
 from vlad_ros.fleet.packed import SIZES, Packed
 from vlad_ros.fleet.uploader import MOST
-from vlad_ros.mapping.codec import pack_pose
+from vlad_ros.mapping.codec import pack_descriptor, pack_pose
 from vlad_ros.mapping.database import KeyframeDatabase
 
 DIM, PLACES, NEAR = 512, 1000, 0.5
@@ -45,7 +45,7 @@ def keyframes(count: int, payload: int) -> Iterator[Packed]:
     centres = rng.standard_normal((PLACES, DIM))
     for number in range(count):
         row = centres[rng.integers(PLACES)] + NEAR * rng.standard_normal(DIM)
-        descriptor = (row / np.linalg.norm(row)).astype("<f4").tobytes()
+        descriptor = pack_descriptor((row / np.linalg.norm(row)).astype(np.float32))
         key = Key(f"robot{number // SESSION}", UUID(int=number // SESSION), number % SESSION)
         body = SIZES.pack(0, payload) + rng.bytes(payload)
         yield Packed(key, True, False, float(number % SESSION), pack_pose(np.eye(4)), None, descriptor, body)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import socket
 import subprocess
@@ -81,7 +82,7 @@ def test_the_search_is_that_of_brute_force(fleet: FleetClient, robot: str, is_lo
     others = [one for one in rows("red", RED) + rows("blue", BLUE) if one.key.robot != robot]
     others = [one for one in others if one.is_local_map == is_local_map]
     query = keyframe(np.random.default_rng(5)).descriptor
-    similar = {one.key: float(np.frombuffer(one.descriptor, "<f4") @ query) for one in others}
+    similar = {one.key: float(unpack(one, DIM, 0).descriptor @ query) for one in others}
     hits = fleet.search(query, is_local_map, robot, 7)
     assert [hit.key for hit in hits] == sorted(similar, key=lambda key: -similar[key])[:7]
     assert [hit.similarity for hit in hits] == pytest.approx([similar[hit.key] for hit in hits], abs=1e-5)
@@ -159,7 +160,15 @@ def test_a_catalogue_that_is_none_is_refused(tmp_path: Path) -> None:
     uri = str(tmp_path / "fleet.db")
     FleetClient(uri, MADE).put(rows("red", RED)[:1])
     raw = connect(uri, {})
-    for value in ("", "{}", "[", "7", '{"version": "2"}', '{"version": "1", "dim": "1e9"}', "[" * 4000):
+    for value in (
+        "",
+        "{}",
+        "[",
+        "7",
+        '{"version": "2"}',
+        json.dumps({"version": schema.VERSION, "dim": "1e9"}),
+        "[" * 4000,
+    ):
         raw.upsert(schema.CATALOGUE, [{"key": "make", "value": value, "nowhere": schema.NOWHERE}])
         with pytest.raises(RefusedError, match="is of another version, or none"):
             FleetClient(uri, MADE).count()

@@ -14,6 +14,7 @@ from vlad_ros.mapping.codec import (
     pack_descriptor,
     pack_geometry,
     pack_pose,
+    packed_size,
     unpack_descriptors,
     unpack_geometry,
     unpack_pose,
@@ -102,9 +103,9 @@ def _opened(packed: Packed, dim: int) -> tuple[F32 | None, Geometry | None]:
 
 
 def _descriptor(data: bytes, dim: int) -> F32:
-    if len(data) != 4 * dim:
-        raise ValueError(f"a descriptor of it has {len(data) // 4} numbers, not {dim}")
+    if len(data) != packed_size(dim):
+        raise ValueError(f"a descriptor of it has {len(data)} bytes, not {packed_size(dim)}")
     descriptor = unpack_descriptors([data], dim)[0]
-    if not abs(float(np.linalg.norm(descriptor)) - 1.0) < UNIT:  # also where it is not finite
+    if not abs(float(np.linalg.norm(descriptor)) - 1.0) < UNIT:
         raise ValueError("a descriptor of it is no unit vector")
     return descriptor

@@ -17,12 +17,14 @@ import numpy as np
 
 from vlad_ros.fleet.names import Key, parse_key
 from vlad_ros.fleet.packed import Packed, pose
+from vlad_ros.mapping import tables
+from vlad_ros.mapping.codec import PAIR, pack_descriptor, unpack_descriptors
 from vlad_ros.types import F64
 
 if TYPE_CHECKING:
     from pymilvus import CollectionSchema
 
-VERSION = "1"
+VERSION = f"1 of maps {tables.VERSION}"  # descriptors and payloads are packed as in a map file of that version
 KEYFRAMES, PAYLOADS, CATALOGUE = "vlad_keyframes", "vlad_payloads", "vlad_fleet"
 KEY = 200  # characters
 TEXT = 65532  # characters of base64 in one row
@@ -86,7 +88,7 @@ def to_rows(packed: Packed) -> tuple[Row, list[Row]]:
         "T_odom_base": to_text(packed.T_odom_base),
         "T_map_base": to_text(packed.T_map_base),
         "parts": len(parts),
-        "descriptor": np.frombuffer(packed.descriptor, "<f4"),
+        "descriptor": unpack_descriptors([packed.descriptor], 2 * len(packed.descriptor) // PAIR)[0],
     }
     return row, [{"key": f"{key}/{at}", "payload": part, "nowhere": NOWHERE} for at, part in enumerate(parts)]
 
@@ -102,18 +104,21 @@ def payload_keys(row: Mapping[str, Any]) -> list[str]:
 def from_rows(row: Mapping[str, Any], parts: Sequence[object]) -> Packed:
     """A keyframe from its row and the texts of its payload; what is in it, `unpack` checks. ValueError for a row that
     is none."""
-    flags = row.get("is_local_map"), row.get("partial")
+    is_local_map, partial = row.get("is_local_map"), row.get("partial")
     travel, vector = row.get("travel"), row.get("descriptor")
-    if not all(isinstance(flag, bool) for flag in flags) or not isinstance(travel, float | int | None):
+    if not (isinstance(is_local_map, bool) and isinstance(partial, bool) and isinstance(travel, float | int | None)):
         raise ValueError("a flag or the travel of it is of another type")
     try:
-        descriptor = np.asarray(vector, "<f4").reshape(-1).tobytes()
+        numbers = np.asarray(vector, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError("its descriptor is no vector") from error
+    if numbers.ndim != 1 or len(numbers) % 2 or not np.all(np.isfinite(numbers)):
+        raise ValueError("its descriptor is no vector of finite numbers")
     payload = b"".join(_bytes(part) for part in parts)
     poses = [None if row.get(name) is None else _bytes(row[name]) for name in ("T_odom_base", "T_map_base")]
     metres = None if travel is None else float(travel)
-    return Packed(parse_key(row.get("key")), flags[0], flags[1], metres, poses[0], poses[1], descriptor, payload)  # type: ignore[arg-type]
+    key, descriptor = parse_key(row.get("key")), pack_descriptor(numbers)
+    return Packed(key, is_local_map, partial, metres, poses[0], poses[1], descriptor, payload)
 
 
 def to_text(data: bytes | None) -> str | None:
