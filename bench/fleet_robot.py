@@ -77,7 +77,11 @@ def main(task: dict[str, Any]) -> None:
         lost = sum(losses(watch, report).values())
     database = KeyframeDatabase.open(home / "own.map")
     result = {"own": [stamp for stamp, _, _ in watch.descriptors], "edges": found(watch, database), "lost": lost}
-    result |= {"asked": int(watch.diagnostics["questions to the fleet"]), "held": report.held, "map": drawn(database)}
+    result |= {
+        "asked": int(watch.diagnostics["questions to the fleet"]),
+        "held": report.held,
+        "map": drawn(watch, database),
+    }
     result |= {"poses": poses.tolist(), "stamps": sequence.stamps_ns(), "bad": watch.counts().get("fleet_row", 0)}
     (folder / f"{name}.json").write_text(json.dumps(result))
 
@@ -96,13 +100,18 @@ def found(watch: NodeClient, database: KeyframeDatabase) -> list[dict[str, Any]]
     ]
 
 
-def drawn(database: KeyframeDatabase) -> list[tuple[str, int, float, float]]:
-    """Robot, stamp, x and y of each keyframe in this robot's map, where known."""
+def drawn(watch: NodeClient, database: KeyframeDatabase) -> list[tuple[str, int, float, float]]:
+    """Robot, stamp, x and y of each keyframe in this robot's map; another's session lies where its first edge says."""
+    frames = {session: T for session, T in database.sessions.items() if T is not None}
+    for row in (row for _, some in watch.closures for row in some if row["accepted"]):
+        T_map_query, match = database.T_map_base(int(row["query_id"])), database.keyframe(int(row["match_id"]))
+        if match.session not in frames and T_map_query is not None and match.T_odom_base is not None:
+            frames[match.session] = T_map_query @ inverse(match.T_odom_base @ transform_of(row))
     rows = []
-    for id in database.ids().tolist():
-        T, row = database.T_map_base(id), database.keyframe(id)
-        if T is not None:
-            rows.append((database.identities[row.session][1], row.stamp, float(T[0, 3]), float(T[1, 3])))
+    for one in map(database.keyframe, database.ids().tolist()):
+        if one.session in frames and one.T_odom_base is not None:
+            T = frames[one.session] @ one.T_odom_base
+            rows.append((database.identities[one.session][1], one.stamp, float(T[0, 3]), float(T[1, 3])))
     return rows
 
 

@@ -8,14 +8,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 import numpy as np
 
 from vlad_ros.fleet.client import FleetClient, Hit
 from vlad_ros.fleet.names import Key, RefusedError
 from vlad_ros.fleet.packed import Packed
-from vlad_ros.fleet.verification import FleetVerifier, Found
+from vlad_ros.fleet.verification import FleetVerifier
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64, Keyframe
 
@@ -28,36 +27,18 @@ AROUND = 50.0  # m of travel on both sides of a match that are fetched
 AROUND_TIME = 30 * SECOND  # where travel is not known
 
 
-class Question(NamedTuple):
-    """A keyframe of the vehicle's own `session` that its own map did not answer."""
-
-    session: UUID
-    id: int
-    keyframe: Keyframe
-
-
 class More(NamedTuple):
-    """The surroundings, up to `around` [m], of a keyframe that the vehicle's map holds already, with its session's
-    place there."""
+    """The surroundings, up to `around` [m], of a keyframe that the vehicle's map holds already."""
 
     key: Key
     travel: float | None
     around: float
-    T_map_odom: F64 | None
-
-
-class Answer(NamedTuple):
-    """Keyframes that come into the vehicle's map; `found`: where the one asked about was in their session, None where
-    they go on from what is there."""
-
-    asked: Question | More
-    found: Found | None
-    keyframes: list[Packed]
 
 
 class Asker(threading.Thread):
-    """Answers the newest question, at most one each PERIOD; older ones are dropped. `has` says which keyframes the
-    vehicle's map holds already; `deliver` gets what was found; `asked` counts."""
+    """Answers the newest question, at most one each PERIOD; older ones are dropped. It is where a keyframe was taken,
+    or for more of what is there. `has` says which keyframes the vehicle's map holds already; `deliver` gets others, of
+    one session, by stamp; `asked` counts."""
 
     def __init__(
         self,
@@ -65,17 +46,17 @@ class Asker(threading.Thread):
         robot: str,
         verifier: FleetVerifier,
         has: Callable[[Key], bool],
-        deliver: Callable[[Answer], None],
+        deliver: Callable[[list[Packed]], None],
     ) -> None:
         super().__init__(name="vlad_fleet_ask", daemon=True)
         self.trouble, self.asked = "", 0
         self._client, self._robot, self._verifier, self._has, self._deliver = client, robot, verifier, has, deliver
         self._changed = threading.Condition()
-        self._question: Question | More | None = None
+        self._question: Keyframe | More | None = None
         self._closed = False
         self._kept: OrderedDict[Key, Packed] = OrderedDict()  # what was fetched last
 
-    def ask(self, question: Question | More) -> None:
+    def ask(self, question: Keyframe | More) -> None:
         """Ask this next, in place of what still waits."""
         with self._changed:
             self._question = question
@@ -109,20 +90,17 @@ class Asker(threading.Thread):
             self._changed.notify_all()
         self.join(END)
 
-    def _answer(self, question: Question | More) -> None:
+    def _answer(self, question: Keyframe | More) -> None:
         self.asked += 1
         if isinstance(question, More):
-            fetched = self._surroundings(question.key, question.travel, question.around)
-            self._deliver(Answer(question, None, fetched))
+            self._deliver(self._surroundings(question.key, question.travel, question.around))
             return
-        query = question.keyframe
-        hits = self._client.search(query.descriptor, query.is_local_map, self._robot, CANDIDATES)
+        hits = self._client.search(question.descriptor, question.is_local_map, self._robot, CANDIDATES)
         hits = [hit for hit in hits if not self._has(hit.key)]  # of those the own map has said what it can
         if not any(clusters(hits)):
             return
-        for found in self._verifier.found(query, self._fetch([hit.key for hit in hits])):
-            around = self._surroundings(found.key, found.travel, AROUND)
-            self._deliver(Answer(question, found, around))
+        for found in self._verifier.found(question, self._fetch([hit.key for hit in hits])):
+            self._deliver(self._surroundings(found.key, found.travel, AROUND))
 
     def _surroundings(self, key: Key, travel: float | None, around: float) -> list[Packed]:
         name, at, reach = ("stamp", key.stamp, AROUND_TIME) if travel is None else ("travel", travel, around)

@@ -46,7 +46,8 @@ class Guests:
 
     def take(self, keyframes: Sequence[Packed], T_map_odom: F64 | None, free: int) -> list[int]:
         """Add `keyframes`, sorted by session and stamp, all of one session, unless they are there; `T_map_odom` is the
-        place of its odometry frame, `free` the least number of a new session. Returns the numbers that have grown."""
+        place of its odometry frame, None where it is not known, `free` the least number of a new session. Returns the
+        numbers that have grown."""
         grown: dict[int, None] = {}
         for packed in keyframes:
             if self.has(packed.key) or packed.key.robot == self._robot:

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import numpy as np
 
-from vlad_ros.fleet.asker import Answer, Asker, More, Question
+from vlad_ros.fleet.asker import Asker, More
 from vlad_ros.fleet.client import FleetClient
 from vlad_ros.fleet.guests import Guests
 from vlad_ros.fleet.names import Key, check_robot
-from vlad_ros.fleet.packed import pack
+from vlad_ros.fleet.packed import Packed, pack
 from vlad_ros.fleet.queue import UploadQueue
 from vlad_ros.fleet.uploader import Uploader
 from vlad_ros.fleet.verification import FleetVerifier
@@ -30,6 +30,7 @@ from vlad_ros.types import F64
 
 UNANSWERED = 3  # keyframes in a row that the vehicle's own map does not answer
 EDGE, GROW = 25.0, 100.0  # m; a stretch whose end is this near grows by what lies this far around
+TOLD = 20  # sessions named in diagnostics
 MOVED, TURNED = 0.1, 0.01  # m, rad; a pose corrected by less does not go up again
 
 
@@ -55,9 +56,9 @@ class Fleet:
         self._queue = UploadQueue(queue_path(robot), make)
         self._uploader = Uploader(self._queue, clients[0], self._on_trouble, self._on_recovery)
         self._verifier = FleetVerifier(memory.calibration, memory.config, lambda: KeyframeDatabase(**made(make)))
-        self._asker = Asker(clients[1], robot, self._verifier, lambda key: self._guests.has(key), self._on_answer)
+        self._asker = Asker(clients[1], robot, self._verifier, lambda key: self._guests.has(key), self._on_found)
         self._clients = clients
-        self._unanswered, self._asked = 0, -1
+        self._unanswered, self._asked, self._closed = 0, -1, False
         self._attend(database)
         self._uploader.start()
         self._asker.start()
@@ -79,25 +80,27 @@ class Fleet:
             self._asker.ask(more)
         elif keyframe.session != self._asked or self._unanswered >= UNANSWERED:
             self._asked = keyframe.session
-            self._asker.ask(Question(uuid, described.keyframe_id, keyframe))
+            self._asker.ask(keyframe)
 
     def values(self) -> dict[str, str]:
-        """Values shown in diagnostics."""
+        """Values shown in diagnostics: of the sessions of other robots, those that came last."""
+        if self._closed:
+            return {}
         values = {
             "fleet": self._uploader.trouble or self._asker.trouble or self._queue.trouble or "answers",
             "waiting for the fleet": str(len(self._queue)),
             "questions to the fleet": str(self._asker.asked),
         }
-        identities = self._database.identities
-        for numbers in list(self._guests.numbers.values()):
-            for number in list(numbers):
-                uuid, name = identities[number]
-                values[f"session {number}"] = f"{name}/{uuid}"
+        numbers = sorted(number for some in list(self._guests.numbers.values()) for number in some)
+        for number in numbers[-TOLD:]:
+            uuid, name = self._database.identities[number]
+            values[f"session {number}"] = f"{name}/{uuid}"
         return values
 
     def close(self) -> None:
         """End both threads; what has not gone up waits on disk for the next start. A call to a server that does not
         answer may hold the queue for some seconds more."""
+        self._closed = True
         self._database.on_corrected = lambda news: None
         self._asker.close()
         self._uploader.close()
@@ -135,7 +138,7 @@ class Fleet:
         if row.travel is not None and all(end is None or abs(end - row.travel) > EDGE for end in ends):
             return None
         uuid, _ = self._database.identities[row.session]
-        return More(Key(robot, uuid, row.stamp), row.travel, GROW, self._database.sessions[row.session])
+        return More(Key(robot, uuid, row.stamp), row.travel, GROW)
 
     def _on_corrected(self, news: list[Correction]) -> None:
         for id, T_map_base, _ in news:
@@ -146,28 +149,19 @@ class Fleet:
                 self._told[id] = T_map_base
                 self._queue.correct(Key(name, uuid, self._database.keyframe(id).stamp), pack_pose(T_map_base))
 
-    def _on_answer(self, answer: Answer) -> None:
-        self._voice.later(lambda: self._take(answer))
+    def _on_found(self, keyframes: list[Packed]) -> None:
+        self._voice.later(lambda: self._take(keyframes))
 
-    def _take(self, answer: Answer) -> None:
-        """Have what was found in the own map, unless that was replaced meanwhile."""
-        asked, database = answer.asked, self._database
-        if self._memory.database is not database or not answer.keyframes:
+    def _take(self, keyframes: list[Packed]) -> None:
+        """Have what was found in the own map, unless another one has just been opened."""
+        if self._memory.database is not self._database:
             return
-        if isinstance(asked, More):
-            T_map_odom = asked.T_map_odom
-        elif (asked.session, self._robot) not in database.identities.values() or answer.found is None:
-            return
-        else:
-            T_map_base = database.T_map_base(asked.id)
-            T_map_odom = None if T_map_base is None else T_map_base @ inverse(answer.found.T_odom_base)
-        grown = self._guests.take(answer.keyframes, T_map_odom, self._memory.session + 1)
-        if grown and not isinstance(asked, More):
-            key = answer.keyframes[0].key
-            numbers = ", ".join(map(str, grown))
+        known = set(self._guests.numbers)
+        grown = self._guests.take(keyframes, None, self._memory.session + 1)
+        if grown and keyframes[0].key.session not in known:
+            robot, session, _ = keyframes[0].key
             self._voice.inform(
-                f"the fleet knows this place: {len(answer.keyframes)} keyframes of robot {key.robot}, "
-                f"session {key.session}, are session {numbers} of this map"
+                f"the fleet knows this place: robot {robot}'s session {session} is {grown[0]} of this map"
             )
 
     def _on_trouble(self, sentence: str) -> None:

@@ -23,10 +23,8 @@ ASKING = 1  # the session of the one who asks, in a map with the other's alone
 
 
 class Found(NamedTuple):
-    """Where the vehicle was in another's session: its pose (4, 4) in that odometry frame, and the keyframe of it that
-    is nearest, with its travel [m]."""
+    """Where the vehicle was in another's session: the keyframe of it that is nearest, with its travel [m]."""
 
-    T_odom_base: F64
     key: Key
     travel: float | None
 
@@ -67,7 +65,7 @@ class FleetVerifier:
             return None
         T = guess.pose.T_map_base
         nearest, _ = min(rows, key=lambda row: float(np.linalg.norm(row[1][:3, 3] - T[:3, 3])))
-        return Found(T, nearest.key, nearest.travel)
+        return Found(nearest.key, nearest.travel)
 
 
 def check_alike(query: Keyframe, other: Keyframe) -> None:
