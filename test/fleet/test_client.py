@@ -21,7 +21,7 @@ from vlad_ros.fleet import schema
 from vlad_ros.fleet.client import FleetClient
 from vlad_ros.fleet.names import FleetError, Key, RefusedError
 from vlad_ros.fleet.packed import Packed, pack, unpack
-from vlad_ros.fleet.server import check_uri, connect
+from vlad_ros.fleet.server import OPTIONS, check_uri, connect
 from vlad_ros.mapping.codec import pack_pose
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.poses import from_xyz_rpy
@@ -227,6 +227,25 @@ def test_the_token_goes_to_the_server_and_into_no_log(
     said.append(client._without_token("who is root:Secret7, or Secret7?"))
     said += [repr(client), str(vars(client)["uri"]), caplog.text, *capfd.readouterr()]
     assert not any("Secret7" in text for text in said)
+
+
+def test_tls_is_the_clients_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its options come from the environment; a certificate that is not there is a sentence."""
+    for option in OPTIONS:
+        monkeypatch.setenv(f"MILVUS_{option.upper()}", str(tmp_path / option))
+    given: dict[str, str] = {}
+
+    def record(uri: str, options: dict[str, str]) -> None:
+        given.update(options, uri=uri)
+        raise OSError("enough")
+
+    with monkeypatch.context() as patch, pytest.raises(FleetError, match="enough"):
+        patch.setattr("vlad_ros.fleet.server.connect", record)
+        FleetClient("https://localhost:1", MADE).count()
+    assert given == {option: str(tmp_path / option) for option in OPTIONS} | {"uri": "https://localhost:1"}
+    with pytest.raises(FleetError, match="cannot be used") as refused:
+        FleetClient("https://127.0.0.1:1", MADE).count()
+    assert "server_pem_path" in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,19 @@ def test_the_fleet_is_asked_at_start_and_when_the_own_map_is_silent(running: Fle
     robot.close()
 
 
+def test_questions_that_come_too_fast_are_dropped_for_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlad_ros.fleet.asker.PERIOD", 1e6)
+    robot = Robot("http://127.0.0.1:1", "grey", np.eye(4))
+    asker = robot.fleet._asker
+    questions = [one.keyframe for one in robot.drive(THERE[:8])]
+    until(lambda: asker.asked == 1 and asker.trouble)
+    for question in questions:
+        asker.ask(question)
+    assert asker.asked == 1 and asker._question is questions[-1]
+    robot.close()
+    assert asker.asked == 1
+
+
 def test_a_refused_vehicle_drives_on(running: FleetServer) -> None:
     FleetClient(running.uri, recogniser().database.store.make).count()  # begins the fleet
     robot = Robot(running.uri, "odd", np.eye(4))

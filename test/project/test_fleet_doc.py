@@ -72,6 +72,13 @@ def test_the_table_by_size(tmp_path: Path) -> None:
     assert [row["rows"] for row in rows] == ["64", "100"] and done.stdout.splitlines()[0] in TEXT
 
 
+def test_the_arithmetic_adds_up() -> None:
+    lines = re.findall(r"^\| [^|]+ \| `([^`]+)` \| ([\d.,]+)[^|]* \|", TEXT, re.MULTILINE)
+    assert len(lines) > 8
+    for formula, number in lines:
+        assert eval(formula, {}) == pytest.approx(float(number.replace(",", "")), rel=0.01), formula
+
+
 @pytest.mark.proof
 @pytest.mark.ros
 def test_robots_meet_and_nothing_is_lost(tmp_path: Path) -> None:
