@@ -60,17 +60,10 @@ class Resources:
             if transforms is not None:
                 undo.callback(transforms.close)
             self.frames = Frames(config, None if transforms is None else transforms.find, listener.warn)
-            poses: PoseSource = NoOdometry()
-            if config.odom_source == "topic":
-                poses = TopicOdometry(config.base_frame)
-            elif config.odom_source == "tf" and transforms is not None:
-                poses = TfOdometry(transforms, config)
+            poses = self._pose_source(transforms)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
             self.outputs = Publishers(node, self.recognizer, lambda: self.frames.body, config, listener, statistics)
-            self.fleet = self._join_fleet()
-            if self.fleet is not None:
-                undo.callback(self.fleet.close)
-                self.outputs.on_published = self.fleet.observe
+            self.fleet = self._join_fleet(undo)
             self.outputs.odom_frame = config.odom_frame if config.odom_source == "tf" else ""
             undo.callback(self.outputs.close)
             self.subscriptions = Subscriptions(
@@ -91,10 +84,22 @@ class Resources:
             return Transforms(node)
         return None
 
-    def _join_fleet(self) -> Fleet | None:
-        uri, listener = self._config.fleet_uri, self._listener
-        voice = Voice(listener.warn, listener.inform, self._later)
-        return Fleet(uri, self._config.robot, self.recognizer, voice) if uri else None
+    def _pose_source(self, transforms: Transforms | None) -> PoseSource:
+        config = self._config
+        if config.odom_source == "topic":
+            return TopicOdometry(config.base_frame)
+        if config.odom_source == "tf" and transforms is not None:
+            return TfOdometry(transforms, config)
+        return NoOdometry()
+
+    def _join_fleet(self, undo: contextlib.ExitStack) -> Fleet | None:
+        if not self._config.fleet_uri:
+            return None
+        voice = Voice(self._listener.warn, self._listener.inform, self._later)
+        fleet = Fleet(self._config.fleet_uri, self._config.robot, self.recognizer, voice)
+        undo.callback(fleet.close)
+        self.outputs.on_published = fleet.observe
+        return fleet
 
     def open(self) -> None:
         """Start the worker and accept scans."""
