@@ -15,6 +15,7 @@ counted in between.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -61,7 +62,7 @@ class Server:
 
     def kill(self) -> None:
         """kill -9."""
-        self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
 
@@ -77,30 +78,37 @@ def play(
 ) -> tuple[dict[str, Any], list[CountingProxy], list[int]]:
     """Drive; what each robot has left, the connections, and the bytes of each keyframe's payload in the fleet at the
     end."""
-    port = free_port()
-    server, proxies = Server(folder, port), [CountingProxy(port) for _ in range(robots)]
-    processes = []
-    for number, (name, proxy) in enumerate(zip(NAMES, proxies, strict=False)):
-        task = {"name": name, "folder": str(folder), "uri": f"http://127.0.0.1:{proxy.port}"}
-        task |= {"town": town, "seed": town + number, "length": length, "rate": rate}
-        argv = [sys.executable, str(Path(__file__).with_name("fleet_robot.py")), json.dumps(task)]
-        processes.append(subprocess.Popen(argv, env={**os.environ, **ros(folder, DOMAIN + number)}))
-    names = NAMES[:robots]
-    wait(lambda: all((folder / f"{name}.ready").exists() for name in names), processes)
-    (folder / "start").touch()
-    began, seconds = time.monotonic(), length / SPEED / rate
-    wait(lambda: time.monotonic() - began > KILLED * seconds, processes)
-    server.kill()
-    wait(lambda: time.monotonic() - began > STARTED * seconds, processes)
-    server.start()
-    wait(lambda: all((folder / f"{name}.json").exists() for name in names), processes)
-    for process in processes:
-        process.wait()
-    client = FleetClient(f"http://127.0.0.1:{port}", None)
-    keys = [key for robot, session in client.sessions() for key in client.session_keys(robot, session)]
-    payloads = [len(packed.payload) for packed in client.fetch(keys)]
-    server.kill()
+    port, names = free_port(), NAMES[:robots]
+    proxies = [CountingProxy(port) for _ in names]
+    with contextlib.ExitStack() as undo:
+        server = Server(folder, port)
+        undo.callback(server.kill)
+        processes = []
+        for number, (name, proxy) in enumerate(zip(names, proxies, strict=True)):
+            task = {"name": name, "folder": str(folder), "uri": f"http://127.0.0.1:{proxy.port}"}
+            task |= {"town": town, "seed": town + number, "length": length, "rate": rate}
+            argv = [sys.executable, str(Path(__file__).with_name("fleet_robot.py")), json.dumps(task)]
+            processes.append(subprocess.Popen(argv, env={**os.environ, **ros(folder, DOMAIN + number)}))
+            undo.callback(end, processes[-1])
+        wait(lambda: all((folder / f"{name}.ready").exists() for name in names), processes)
+        (folder / "start").touch()
+        began, seconds = time.monotonic(), length / SPEED / rate
+        wait(lambda: time.monotonic() - began > KILLED * seconds, processes)
+        server.kill()
+        wait(lambda: time.monotonic() - began > STARTED * seconds, processes)
+        server.start()
+        wait(lambda: all(process.poll() is not None for process in processes), processes)
+        client = FleetClient(f"http://127.0.0.1:{port}", None)
+        keys = [key for robot, session in client.sessions() for key in client.session_keys(robot, session)]
+        payloads = [len(packed.payload) for packed in client.fetch(keys)]
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in names}, proxies, payloads
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt a robot, which then ends its node."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def ros(folder: Path, domain: int) -> dict[str, str]:
