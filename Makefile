@@ -61,12 +61,12 @@ env: $(VENV)/.installed
 env-kilted: $(KILTED)/.installed
 
 $(VENV)/.installed: requirements.txt requirements-ros.txt requirements-dev.txt requirements-gtsam.txt \
-  requirements-inference.txt constraints.txt setup.py
+  requirements-inference.txt requirements-fleet.txt constraints.txt setup.py
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): PyTorch, ROS 2 Jazzy and the rest, some minutes the first time"
 	$(VENV)/bin/pip $(INSTALL_TORCH)
 	$(VENV)/bin/pip $(PIP_INSTALL) -c constraints.txt -r requirements.txt -r requirements-dev.txt \
-	  -r requirements-ros.txt -r requirements-inference.txt
+	  -r requirements-ros.txt -r requirements-inference.txt -r requirements-fleet.txt
 	$(VENV)/bin/pip $(PIP_INSTALL) --no-deps -r requirements-gtsam.txt
 	$(VENV)/bin/pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	touch $@

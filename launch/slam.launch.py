@@ -21,6 +21,8 @@ PLACE = (
     ("odom", "odom", "topic of the odometry (nav_msgs/Odometry)"),
     ("base_frame", "", "body frame; empty: as in params_file, by default the frame of the cloud"),
     ("map", "", "map file of the place node; empty: as in params_file"),
+    ("fleet", "", "the fleet's Milvus, for the place node; empty: as in params_file"),
+    ("robot", "", "this vehicle's name in the fleet; empty: as in params_file"),
     ("use_sim_time", "", "true: time from /clock (bags, simulation); empty: as in the parameter files"),
     ("namespace", "", "namespace of both nodes"),
     ("device", "", "auto, cpu, cuda or cuda:N; empty: as in params_file"),

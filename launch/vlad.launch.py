@@ -26,13 +26,18 @@ ARGUMENTS = (
     ("base_frame", "", "body frame; empty: as in params_file, by default the frame of the cloud"),
     ("map", "", "map file: loaded if it exists, and grows with the drive; empty: as in params_file"),
     ("map_mode", "", "extend, or localise: the map file is never written; empty: as in params_file"),
+    ("fleet", "", "the fleet's Milvus, http(s)://HOST:PORT or a file ending in .db; empty: as in params_file"),
+    ("robot", "", "this vehicle's name in the fleet; empty: as in params_file"),
     ("use_sim_time", "", "true: time from /clock (bags, simulation); empty: as in params_file"),
     ("namespace", "", "namespace of the node"),
     ("device", "", "auto, cpu, cuda or cuda:N; empty: as in params_file"),
     ("autostart", "true", "configure and activate after start"),
 )
 # Launch argument -> parameter, set where the argument is not empty.
-TEXTS = (("base_frame", "base_frame"), ("map", "map_path"), ("map_mode", "map_mode"), ("device", "device"))
+TEXTS = (
+    *(("base_frame", "base_frame"), ("map", "map_path"), ("map_mode", "map_mode"), ("device", "device")),
+    *(("fleet", "fleet_uri"), ("robot", "robot")),
+)
 SWITCHES = (("use_sim_time", "use_sim_time"), ("autostart", "autostart"))
 
 

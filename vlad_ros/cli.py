@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "report": ("report", "make one HTML file of a run or an evaluation, to be opened without a network"),
     "map": ("map", "look into a map file, merge maps, thin one out, or describe it anew"),
+    "fleet": ("fleet", "send a map to a fleet's Milvus, fetch a drive from it, or list what it holds"),
     "parameters": ("parameters", "print the table of the node's parameters"),
     "info": ("info", "print the metadata of a weights file"),
 }

@@ -163,6 +163,11 @@ class NodeConfig(Checked):
         "the map file: extend it (each keyframe is on disk within a second) or only localise in it (never written)",
         choices=("extend", "localise"),
     )
+    fleet_uri: str = option(
+        "",
+        "the fleet's Milvus: http(s)://HOST:PORT, or a file ending in .db; token and TLS: docs/fleet.md; empty: none",
+    )
+    robot: str = option("", "this vehicle's name in the fleet, its own alone")
     save_on_exit: bool = option(False, "does nothing: keyframes are on disk within a second")
     autosave_period: float = option(0.0, "does nothing: keyframes are on disk within a second", "s", 0.0, 86400.0)
     cloud_path: str = option("cloud.ply", "file that ~/save_cloud writes (PLY): what keyframes keep of their clouds")
@@ -185,6 +190,8 @@ class NodeConfig(Checked):
             raise ValueError(f"mounting_xyz_rpy must hold six numbers or none, not {self.mounting_xyz_rpy!r}")
         if self.map_mode == "localise" and not self.map_path:
             raise ValueError("map_mode localise needs map_path, the map to localise in")
+        if self.fleet_uri and not self.robot:
+            raise ValueError("fleet_uri needs robot, this vehicle's name in the fleet")
 
 
 @dataclass(frozen=True)

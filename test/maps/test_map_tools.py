@@ -64,7 +64,7 @@ def test_info_says_what_the_map_holds(saved, capsys):
     assert f"weights       {MAKE['model_hash']}" in said and "made from     points" in said
     assert re.search(r"bounding box  x .* \.\. 100\.0 m, y .*, z .*", said)
     assert "session 0     30 keyframes, 29 s, 29 m, T_map_odom known, 1 keyframes corrected by a back-end" in said
-    assert "session 1     30 keyframes, 29 s, 29 m, T_map_odom unknown\n" in said
+    assert re.search(r"session 1     30 keyframes, 29 s, 29 m, T_map_odom unknown, [0-9a-f-]{36}\n", said)
     assert "session 2     4 keyframes, 0 s, no odometry, T_map_odom unknown" in said
     each = saved.stat().st_size / 64 / 1e3
     assert f"per keyframe  {each:.1f} kB" in said

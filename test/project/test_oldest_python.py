@@ -53,6 +53,6 @@ def test_what_the_node_requires_resolves(tmp_path: Path) -> None:
 @pytest.mark.proof
 def test_what_demo_and_tests_require_is_there(tmp_path: Path) -> None:
     """Each by itself: colcon's EmPy is no wheel, which pip asks for where it resolves for another Python."""
-    files = ["requirements.txt", "requirements-dev.txt", "requirements-ros.txt"]
+    files = ["requirements.txt", "requirements-dev.txt", "requirements-ros.txt", "requirements-fleet.txt"]
     versions = resolved(tmp_path / "report.json", "--no-deps", *(word for file in files for word in ("-r", file)))
     assert {"pytest", "ros-jazzy-rclpy"} <= set(versions)

@@ -128,7 +128,12 @@ def launch(command: str, folder: Path) -> None:
 
     given = dict(word.split(":=") for word in command.split()[4:])
     ((argv, _),) = resolve(ROOT / "launch" / "vlad.launch.py", **given)
-    parameters = {"map": "map_path", "map_mode": "map_mode"}  # the others are topics
+    parameters = {
+        "map": "map_path",
+        "map_mode": "map_mode",
+        "fleet": "fleet_uri",
+        "robot": "robot",
+    }  # the others are topics
     for name, value in given.items():
         assert (f"{parameters[name]}:='{value}'" if name in parameters else f"{name}:={value}") in argv
 

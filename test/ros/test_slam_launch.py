@@ -39,7 +39,7 @@ def test_names_are_relative_so_that_a_namespace_holds_both() -> None:
 
 def test_every_argument_is_described() -> None:
     declared = [entity for entity in describe(LAUNCH).entities if hasattr(entity, "default_value")]
-    assert len(declared) == 11 and all(argument.description for argument in declared)
+    assert len(declared) == 13 and all(argument.description for argument in declared)
 
 
 def test_file_and_page_hold_every_parameter_of_the_graph() -> None:

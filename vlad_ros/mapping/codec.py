@@ -40,6 +40,11 @@ def packed_size(dim: int) -> int:
     return 2 * dim + dim // 2
 
 
+def packed_dim(packed: bytes) -> int:
+    """The inverse of `packed_size`."""
+    return 2 * len(packed) // 5
+
+
 def unpack_descriptors(packed: list[bytes], dim: int) -> F32:
     """(N, D) float32 from the bytes of `pack_descriptor`."""
     data = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), packed_size(dim))

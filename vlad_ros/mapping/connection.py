@@ -114,6 +114,12 @@ def explain(path: PathLike, error: Exception) -> MapError:
 
 def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
     """MapError, naming the difference, unless the map at `path` was made as `ours` says; `theirs` is its metadata."""
+    if difference := mismatch(theirs, ours):
+        raise MapError(f"the map {os.fspath(path)} {difference}")
+
+
+def mismatch(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    """How what was made as `theirs` says differs from what `ours` says; empty where it does not."""
     said = {
         "kind": "holds keyframes made from {theirs}, not from {ours}",
         "metric": "compares by {theirs}, not by {ours}",
@@ -124,4 +130,5 @@ def refuse_mismatch(path: str | os.PathLike[str], theirs: Mapping[str, str], our
     for name, mine in ours.items():
         its = theirs.get(name, "nothing")
         if its != mine:
-            raise MapError(f"the map {os.fspath(path)} " + said[name].format(theirs=its[:LONGEST_TOLD], ours=mine))
+            return said[name].format(theirs=its[:LONGEST_TOLD], ours=mine)
+    return ""

@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 from uuid import uuid4
@@ -53,6 +53,7 @@ class KeyframeDatabase(MapContents):
         self._feature_size: int | None = None  # of the geometries' features
         self._loaded: MapStore | None = None  # a file that is only read
         self._first = 0  # the first id that is not in it
+        self.on_corrected: Callable[[list[tables.Correction]], None] = lambda news: None  # poses that were set
         self.store = MapStore(None, self._make())
 
     @classmethod
@@ -75,7 +76,7 @@ class KeyframeDatabase(MapContents):
         """As `load`, of a map made by any network."""
         store = MapStore.read(path)
         try:
-            return cls(**_made(store.make))._over(store)
+            return cls(**made(store.make))._over(store)
         except MapError:
             raise
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -149,13 +150,16 @@ class KeyframeDatabase(MapContents):
 
     def adopt_session(self, session: int, other: KeyframeDatabase, number: int) -> None:
         """Have the `session` of `other` as it is there, without its keyframes, as the session `number`."""
-        self.sessions[number], self.identities[number] = other.sessions[session], other.identities[session]
-        self._write_session(number)
+        self.introduce(number, other._session(session))
 
     def name_session(self, session: int, name: str) -> None:
         """Call a session `name`; its UUID stays."""
         self._check_session(session)
-        self.identities[session] = self.identities[session][0], name
+        self.introduce(session, self._session(session)._replace(name=name))
+
+    def introduce(self, session: int, told: tables.Session) -> None:
+        """Give a session this UUID, name and pose, before its first keyframe or after."""
+        self.sessions[session], self.identities[session] = told.T_map_odom, (told.uuid, told.name)
         self._write_session(session)
 
     def place(self, id: int, T_map_base: F64) -> None:
@@ -271,6 +275,7 @@ class KeyframeDatabase(MapContents):
     def _write_corrections(self) -> None:
         if news := self.corrections.news():
             self.store.change(lambda connection: tables.write_corrections(connection, news))
+            self.on_corrected(news)
 
     def _session(self, session: int) -> tables.Session:
         return tables.Session(*self.identities[session], self.sessions[session])
@@ -285,7 +290,7 @@ class KeyframeDatabase(MapContents):
         return {"kind": self.kind, "metric": METRIC, "dim": str(self.dim), "model_hash": self.model_hash, "bev": bev}
 
 
-def _made(make: Mapping[str, str]) -> dict[str, Any]:
+def made(make: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of a database of this make; KeyError, TypeError, ValueError or RecursionError if there is none."""
     dim, kind = int(make["dim"]), make["kind"]
     if not 0 < dim <= MAX_DIM or dim % 2 or kind not in get_args(Kind):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 
@@ -17,16 +18,17 @@ from vlad_ros.types import F64
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """`name` is empty where it has none; `length` [m] is None without odometry; `placed`: its T_map_odom is known;
-    `corrected`: keyframes that have a pose from a back-end or a merge."""
+    """`name`: that of its robot or file, empty where it has none; `length` [m] is None without odometry; `placed`: its
+    T_map_odom is known; `corrected`: keyframes that have a pose from a back-end or a merge."""
 
     session: int
-    name: str
     keyframes: int
     seconds: float
     length: float | None
     placed: bool
     corrected: int
+    uuid: UUID
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +79,13 @@ def _session_info(database: KeyframeDatabase, session: int) -> SessionInfo:
     travels = [row.travel for row in rows if row.travel is not None]
     return SessionInfo(
         session=session,
-        name=database.identities[session][1],
         keyframes=len(ids),
         seconds=(rows[-1].stamp - rows[0].stamp) / SECOND if rows else 0.0,
         length=max(travels) - min(travels) if travels else None,
         placed=database.sessions[session] is not None,
         corrected=sum(database.corrected(id) is not None for id in ids),
+        uuid=database.identities[session][0],
+        name=database.identities[session][1],
     )
 
 
@@ -109,5 +112,5 @@ def _session_text(one: SessionInfo) -> str:
     length = "no odometry" if one.length is None else f"{one.length:.0f} m"
     place = "T_map_odom known" if one.placed else "T_map_odom unknown"
     corrected = f", {one.corrected} keyframes corrected by a back-end or a merge" if one.corrected else ""
-    name = f"{one.name!r}, " if one.name else ""
-    return f"{name}{one.keyframes} keyframes, {one.seconds:.0f} s, {length}, {place}{corrected}"
+    known = f"{one.name}/{one.uuid}" if one.name else str(one.uuid)
+    return f"{one.keyframes} keyframes, {one.seconds:.0f} s, {length}, {place}{corrected}, {known}"

@@ -45,6 +45,7 @@ REASONS = {
     "keyframe_removed": "max_keyframes_per_place: the oldest keyframe of a place has left the map",
     "save_failed": "the map could not be written; it is tried again every second",
     "map_damaged": "a part of the map file cannot be used",
+    "fleet_row": "a row of the fleet is no keyframe that this map can hold; it is left out",
     **{f"{topic}_lost": LOST for topic in ("points", "odom", "bev", "keyframes")},
     "internal_error": "an error of the program itself; see the log",
 }
@@ -68,6 +69,7 @@ TOPICS = {
     "node_without_odometry": "odom",
     "node_other_session": "keyframes",
     **{f"{topic}_lost": topic for topic in ("odom", "bev", "keyframes")},
+    "fleet_row": "~/loop_closures",
     "save_failed": "~/save_map",
     "map_damaged": "~/load_map",
 }

@@ -15,6 +15,7 @@ from vlad_ros.drive.frames import Frames
 from vlad_ros.drive.pairing import Inputs
 from vlad_ros.drive.pending_scan import PendingScan
 from vlad_ros.drive.pose_source import NoOdometry, PoseSource, TopicOdometry
+from vlad_ros.fleet.vehicle import Fleet, Voice
 from vlad_ros.loops.warm_up import warm_up
 from vlad_ros.maps.kept_cloud import save_kept
 from vlad_ros.pipeline import PlaceRecognizer
@@ -59,13 +60,10 @@ class Resources:
             if transforms is not None:
                 undo.callback(transforms.close)
             self.frames = Frames(config, None if transforms is None else transforms.find, listener.warn)
-            poses: PoseSource = NoOdometry()
-            if config.odom_source == "topic":
-                poses = TopicOdometry(config.base_frame)
-            elif config.odom_source == "tf" and transforms is not None:
-                poses = TfOdometry(transforms, config)
+            poses = self._pose_source(transforms)
             self.inputs = Inputs(config, poses, self._release, lambda reason: listener.reject(reason, ""))
             self.outputs = Publishers(node, self.recognizer, lambda: self.frames.body, config, listener, statistics)
+            self.fleet = self._join_fleet(undo)
             self.outputs.odom_frame = config.odom_frame if config.odom_source == "tf" else ""
             undo.callback(self.outputs.close)
             self.subscriptions = Subscriptions(
@@ -85,6 +83,23 @@ class Resources:
         if config.base_frame and not config.mounting_xyz_rpy and Transforms.installed():
             return Transforms(node)
         return None
+
+    def _pose_source(self, transforms: Transforms | None) -> PoseSource:
+        config = self._config
+        if config.odom_source == "topic":
+            return TopicOdometry(config.base_frame)
+        if config.odom_source == "tf" and transforms is not None:
+            return TfOdometry(transforms, config)
+        return NoOdometry()
+
+    def _join_fleet(self, undo: contextlib.ExitStack) -> Fleet | None:
+        if not self._config.fleet_uri:
+            return None
+        voice = Voice(self._listener.warn, self._listener.inform, self._later)
+        fleet = Fleet(self._config.fleet_uri, self._config.robot, self.recognizer, voice)
+        undo.callback(fleet.close)
+        self.outputs.on_published = fleet.observe
+        return fleet
 
     def open(self) -> None:
         """Start the worker and accept scans."""
@@ -122,7 +137,7 @@ class Resources:
         self._map.close(force)
         self._undo.close()
         device = self.recognizer.describer.device
-        del self.recognizer, self.outputs, self.subscriptions, self.inputs, self.taken
+        del self.recognizer, self.outputs, self.subscriptions, self.inputs, self.taken, self.fleet
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -148,6 +163,8 @@ class Resources:
         """Once a second: report silence and losses; run the jobs that are triggered by time, not by a scan."""
         self.subscriptions.look()
         self._map.watch()
+        for fault in self.fleet.faults() if self.fleet is not None else ():
+            self._listener.reject("fleet_row", fault)
         warnings = []
         silence = self._statistics.silent_for()
         if silence >= SILENCE:
@@ -189,6 +206,7 @@ class Resources:
             "deskew": worker.reader.state if worker else "",
         }
         values |= self._map.values() | self.outputs.localisation.values() | self.outputs.initial_pose.values()
+        values |= self.fleet.values() if self.fleet is not None else {}
         rates = self._statistics.rates(self._config.expected_rate)
         if rates is not None:
             values["clouds a second of stamp time, received / expected"] = f"{rates[0]:.1f} / {rates[1]:.1f}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Publishers:
         self._bev_config = recognizer.describer.bev
         self._body = body
         self.odom_frame = ""
+        self.on_published: Callable[[Described], None] = lambda item: None
         self._descriptor = node.create_publisher(PointCloud2, "~/descriptor", RELIABLE)
         self._closures = node.create_publisher(PointCloud2, "~/loop_closures", RELIABLE)
         self._keyframes = node.create_publisher(PoseStamped, "~/keyframes", RELIABLE)
@@ -89,6 +91,7 @@ class Publishers:
         """Descriptor, closures, raster, marker and place of each keyframe."""
         for item in described:
             self._publish(item)
+            self.on_published(item)
         self.draw()
 
     @stage("publish")
