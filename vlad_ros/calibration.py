@@ -128,8 +128,10 @@ class Calibration:
 
     def probability(self, evidence: Evidence) -> float:
         """The probability that the loop is right, 0..1; 0 where there is a `refusal`."""
-        if refusal(evidence) is not None:
-            return 0.0
+        return 0.0 if refusal(evidence) is not None else self.regression(evidence)
+
+    def regression(self, evidence: Evidence) -> float:
+        """The probability without the limits: for loops that others will confirm or contradict."""
         return float(self.model(evidence).probabilities(features(evidence)[None])[0])
 
     def reason(self, evidence: Evidence, min_probability: float) -> RejectReason:

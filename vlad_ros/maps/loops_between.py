@@ -18,7 +18,7 @@ from vlad_ros.loops.verification import Verifier
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.maps.parts import Loops, Part, Rows
 from vlad_ros.poses import inverse
-from vlad_ros.types import LoopClosure
+from vlad_ros.types import LoopClosure, RejectReason
 
 SPACING = 2.0  # m between two keyframes that are searched
 MOST = 3000  # searched in one pair of maps; of larger ones the spacing grows
@@ -52,6 +52,7 @@ def find_loops(
         judge = judges.setdefault(drive, Judge(verifier, calibration, ALL))
         for closure in _closures(databases, query, match, int(rows.id[row]), judge):
             other = at[match].get(closure.match_id)
+            closure = _weighed(closure, calibration)
             if closure.accepted and other is not None and rows.part[other] != rows.part[row]:
                 found.append((other, row, closure))
     return _loops(found)
@@ -78,6 +79,15 @@ def _closures(
         keyframe = dataclasses.replace(keyframe, session=searched.next_session())
     candidates = searched.search(keyframe, ALL.top_k, ALL_TIME, 0.0)
     yield from judge.judge(-1, keyframe, candidates, searched) if candidates else ()
+
+
+def _weighed(closure: LoopClosure, calibration: Calibration) -> LoopClosure:
+    """A loop that a low overlap alone has ruled out is judged by all its evidence: two sensors with different fields of
+    view cover little of each other wherever they are, and here many loops must agree before one is believed."""
+    if closure.reject_reason != RejectReason.LOW_OVERLAP or closure.evidence is None:
+        return closure
+    probability = calibration.regression(closure.evidence)
+    return dataclasses.replace(closure, probability=probability, accepted=probability >= PROBABLE)
 
 
 def _loops(found: Found) -> Loops:
