@@ -159,6 +159,7 @@ def robot(command: str, folder: Path) -> None:
     first, *_, last = command.split()
     place = folder / "ws" if (folder / "ws").exists() else folder
     if first == "pip":
+        place = ROOT if (ROOT / last).exists() else place
         answer = bash(f"python -m pip install --dry-run --no-index -r {last}", place)
         assert "satisfied" in answer and "Would install" not in answer
         return
@@ -166,6 +167,14 @@ def robot(command: str, folder: Path) -> None:
         copy_source(folder / "clone")
         command = command.replace("git clone <this repository>", f"cp -r {folder}/clone")
     bash(f"{SHELL}{command} && {PROOFS[first]}", place, HOME=str(folder))
+
+
+def milvus(command: str, folder: Path) -> None:
+    """Its server takes these options; test/fleet starts one."""
+    pytest.importorskip("milvus_lite")
+    _, action, *words = command.split()
+    known = bash(f"milvus-lite {action} --help", folder)
+    assert all(word in known for word in words if word.startswith("--"))
 
 
 def torchrun(command: str, folder: Path) -> None:
@@ -207,6 +216,7 @@ RUNNERS: dict[str, Callable[[str, Path], None]] = {
     "ros2": launch,
     "python": script,
     "torchrun": torchrun,
+    "milvus-lite": milvus,
 }
 
 
