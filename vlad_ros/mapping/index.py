@@ -20,7 +20,7 @@ TAIL = 4096  # of more rows, at least these newest ones are
 SEGMENT = 8192  # least rows of a graph
 LARGEST = 131072  # most rows of a graph
 MERGED = 8  # graphs of less than a MERGED-th of LARGEST that are made one
-LINKS, BUILD_EFFORT, EFFORT = 16, 80, 64  # of HNSW (Malkov and Yashunin, 2018): M, efConstruction, efSearch
+LINKS, BUILD_EFFORT, EFFORT = 32, 80, 192  # of HNSW (Malkov and Yashunin, 2018): M, efConstruction, efSearch
 FAISS: Any = faiss  # its stubs know no graphs
 HALF = faiss.ScalarQuantizer.QT_fp16
 
