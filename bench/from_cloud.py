@@ -13,7 +13,6 @@ are. Verified: the share that the most probable of the ten loops puts within 5 m
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from table import stream
 from tqdm import tqdm
 
 from vlad_ros.calibration import Calibration
@@ -206,15 +206,11 @@ def main() -> int:
     torch.set_num_threads(1)
     describer, metadata = Describer.from_pretrained(None, "cpu")
     trials = [*([] if arguments.no_real else real()), *(simulated(kind, SEED) for kind in arguments.worlds)]
-    print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
-    table = []
-    for trial in trials:
-        for line in rows(trial, describer, metadata.calibrated(None), arguments.spacing, arguments.queries):
-            print("| " + " | ".join(line) + " |", flush=True)
-            table.append(line)
-    if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            csv.writer(file).writerows([HEADER, *table])
+    calibration = metadata.calibrated(None)
+    lines = (
+        line for trial in trials for line in rows(trial, describer, calibration, arguments.spacing, arguments.queries)
+    )
+    stream(HEADER, lines, arguments.csv)
     return 0
 
 

@@ -14,7 +14,6 @@ are, seen from the nearest of the first day's, median and greatest.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from table import stream
 
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
@@ -187,14 +187,7 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
-    table = []
-    for line in rows(arguments):
-        print("| " + " | ".join(line) + " |", flush=True)
-        table.append(line)
-    if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            csv.writer(file).writerows([HEADER, *table])
+    stream(HEADER, rows(arguments), arguments.csv)
     return 0
 
 

@@ -14,7 +14,6 @@ all that is told there is wrong. "Seconds" are those between the scans and the C
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from table import stream
 from tqdm import tqdm
 
 from vlad_ros.config import RecognizerConfig
@@ -260,14 +260,7 @@ def main() -> int:
         print("relocalise: VLAD_DATA names no folder with sequences: simulated worlds only", file=sys.stderr)
     torch.set_num_threads(1)  # the CPU's seconds are then not those of threads that wait for each other
     recognizer = PlaceRecognizer.from_pretrained(arguments.weights, "cpu", CONFIG)
-    print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
-    table = []
-    for line in rows(arguments, recognizer):
-        print("| " + " | ".join(line) + " |", flush=True)
-        table.append(line)
-    if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            csv.writer(file).writerows([HEADER, *table])
+    stream(HEADER, rows(arguments, recognizer), arguments.csv)
     return 0
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +28,15 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> str:
     """`rows` with the columns of the first one, as Markdown."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def stream(header: Sequence[str], rows: Iterable[Sequence[str]], path: Path | None) -> None:
+    """Print `rows` as Markdown while they come; at the end write them to the CSV file `path`, if there is one."""
+    print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
+    table = []
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+        table.append(row)
+    if path is not None:
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([header, *table])

@@ -94,8 +94,7 @@ def pack_geometry(geometry: Geometry) -> bytes:
     sizes = len(features), features.shape[1], len(cloud)
     check_sizes(*sizes)
     steps = [_step(features), _step(cloud)]
-    cells = cloud // np.int16(steps[1]) // np.int16(CELL)
-    places = cloud // np.int16(steps[1]) - cells * np.int16(CELL)
+    cells, places = np.divmod(cloud // np.int16(steps[1]), np.int16(CELL))
     moves = np.diff(cells, axis=0, prepend=np.int16(0) * cells[:1])
     zigzag = ((moves << 1) ^ (moves >> 15)).astype("<u2")
     parts = [
