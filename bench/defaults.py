@@ -4,11 +4,13 @@
 
     VLAD_DATA=folder python bench/defaults.py                                # loop_mid360, all values
     VLAD_DATA=folder python bench/defaults.py --only keyframe_distance --scans 500
+    python bench/defaults.py --only keyframe_distance --simulated            # 16 held-out simulated drives, summed
 
-One drive with odometry that drifts by 1 %, at walking pace of a robot; and, for `scan_descriptor_distance`, its second
+Drives with odometry that drifts by 1 %, at walking pace of a robot; and, for `scan_descriptor_distance`, its second
 part in a session of its own against a map of its first part, one of them with odometry and one without. A revisit is
 a scan with an earlier place within 5 m that may be matched; it is closed by a right edge of a keyframe up to 3 m of
-travel away. CPU seconds are those of the whole pipeline, without ROS (bench/cost.py measures the node).
+travel away. CPU seconds are those of the whole pipeline, without ROS (bench/cost.py measures the node). Scans of the
+simulated drives lie 1.6 m apart: a keyframe is one of them, so that 1, 2 and 4 m mean 1.6, 3.2 and 4.8.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -28,6 +34,7 @@ from tqdm import tqdm
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.drive.travel import path_length
+from vlad_ros.evaluation.drives import judging_drives
 from vlad_ros.evaluation.edges import edge_error, is_right, revisits
 from vlad_ros.files.sequence import Sequence, load_sequence
 from vlad_ros.loops.described import Described
@@ -44,6 +51,34 @@ VALUES = {
     "max_edges": (1, 2, 3, 0),
     "scan_descriptor_distance": (0.0, 3.0, 5.0, 10.0, 1000.0),
 }
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What came of drives: counts, CPU seconds and kilometres."""
+
+    keyframes: int
+    revisits: int
+    closed: int
+    edges: int
+    wrong: int
+    cpu: float
+    km: float
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def row(self) -> dict[str, object]:
+        """A row of the table."""
+        return {
+            "keyframes": self.keyframes,
+            "revisits": self.revisits,
+            "closed": f"{self.closed / self.revisits:.3f}" if self.revisits else "",
+            "edges": self.edges,
+            "wrong": self.wrong,
+            "CPU [ms/keyframe]": f"{1000 * self.cpu / self.keyframes:.0f}",
+            "CPU [s/km]": f"{self.cpu / self.km:.1f}",
+        }
 
 
 class Run:
@@ -63,7 +98,7 @@ class Run:
             out += place.step(self.scans[i], int(self.stamps[i]), T_odom_base=T)
         return out + place.finish(), time.process_time() - began
 
-    def numbers(self, described: list[Described], scans: range, sessions: Ints, cpu: float) -> dict[str, object]:
+    def tally(self, described: list[Described], scans: range, sessions: Ints, cpu: float) -> Tally:
         """Closed revisits among `scans`, edges, and what they cost."""
         at = {int(stamp): i for i, stamp in enumerate(self.stamps)}
         closed_at, edges, wrong = [], 0, 0
@@ -86,54 +121,55 @@ class Run:
         there = [i for i in scans if asked[i]]
         near = [np.min(np.abs(np.array(closed_at) - self.travel[i]), initial=np.inf) <= CLOSE for i in there]
         km = (self.travel[scans.stop - 1] - self.travel[scans.start]) / 1000.0
-        return {
-            "keyframes": len(described),
-            "revisits": len(there),
-            "closed": f"{np.mean(near):.3f}" if near else "",
-            "edges": edges,
-            "wrong": wrong,
-            "CPU [ms/keyframe]": f"{1000 * cpu / len(described):.0f}",
-            "CPU [s/km]": f"{cpu / km:.1f}",
-        }
+        return Tally(len(described), len(there), sum(near), edges, wrong, cpu, km)
 
 
-def one_drive(run: Run, config: RecognizerConfig) -> dict[str, object]:
+def one_drive(run: Run, config: RecognizerConfig) -> Tally:
     """All scans as one session with odometry."""
     scans = range(len(run.scans))
     described, cpu = run.drive(PlaceRecognizer.from_pretrained(None, "cpu", config), scans, True)
-    return run.numbers(described, scans, np.zeros(len(scans), np.int64), cpu)
+    return run.tally(described, scans, np.zeros(len(scans), np.int64), cpu)
 
 
-def two_drives(run: Run, config: RecognizerConfig, of_map: bool, of_query: bool) -> dict[str, object]:
+def two_drives(run: Run, config: RecognizerConfig, of_map: bool, of_query: bool) -> Tally:
     """The second part against a map of the first."""
     place = PlaceRecognizer.from_pretrained(None, "cpu", config)
     split, end = min(SPLIT, len(run.scans) // 2), len(run.scans)
     run.drive(place, range(split), of_map)
     place.open_session()
     described, cpu = run.drive(place, range(split, end), of_query)
-    return run.numbers(described, range(split, end), (np.arange(end) >= split).astype(np.int64), cpu)
+    return run.tally(described, range(split, end), (np.arange(end) >= split).astype(np.int64), cpu)
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(VALUES))
-    parser.add_argument("--scans", type=int, default=100_000, help="of the sequence at most")
+    parser.add_argument("--scans", type=int, default=100_000, help="of a sequence at most")
+    parser.add_argument("--simulated", action="store_true", help="the simulated drives instead of the sequence")
     args = parser.parse_args()
-    if not os.environ.get("VLAD_DATA"):
+    if args.simulated:
+        runs = [Run(drive, args.scans) for drive in tqdm(judging_drives(), total=16, unit="drive", disable=None)]
+    elif os.environ.get("VLAD_DATA"):
+        runs = [Run(load_sequence(Path(os.environ["VLAD_DATA"]) / f"{SEQUENCE}.npz"), args.scans)]
+    else:
         print("defaults: VLAD_DATA must name the folder with the sequences", file=sys.stderr)
         return 2
-    run = Run(load_sequence(Path(os.environ["VLAD_DATA"]) / f"{SEQUENCE}.npz"), args.scans)
     rows: list[dict[str, object]] = []
     for name in VALUES if args.only is None else [args.only]:
         for value in VALUES[name]:
             config = RecognizerConfig(**{name: value})
-            kinds = {"one drive": lambda config=config: one_drive(run, config)}
+            kinds: dict[str, Callable[[Run], Tally]] = {"one drive": partial(one_drive, config=config)}
             if name == "scan_descriptor_distance":
-                kinds["map without odometry, asked with"] = lambda config=config: two_drives(run, config, False, True)
-                kinds["map with odometry, asked without"] = lambda config=config: two_drives(run, config, True, False)
+                kinds["map without odometry, asked with"] = partial(
+                    two_drives, config=config, of_map=False, of_query=True
+                )
+                kinds["map with odometry, asked without"] = partial(
+                    two_drives, config=config, of_map=True, of_query=False
+                )
             for kind, measure in kinds.items():
-                rows.append({"": kind, name if args.only else "value": f"{name} {value:g}", **measure()})
+                whole = reduce(add, (measure(run) for run in runs))
+                rows.append({"": kind, name if args.only else "value": f"{name} {value:g}", **whole.row()})
                 print(markdown([rows[-1]]).splitlines()[-1] if len(rows) > 1 else markdown(rows), flush=True)
     return 0
 

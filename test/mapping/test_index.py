@@ -67,20 +67,31 @@ def test_search_equals_numpy(seed: int, data: st.DataObject) -> None:
     assert not removed & {id for _, id in found}
 
 
-def test_beyond_the_exact_range_what_is_excluded_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs of a smaller map, and one made of several; every similarity told is right, and hardly one is missed."""
+@pytest.mark.parametrize(("spread", "axes"), [(1.0, DIM), (2.0, 4)])
+def test_beyond_the_exact_range_what_is_excluded_stays_so(
+    monkeypatch: pytest.MonkeyPatch, spread: float, axes: int
+) -> None:
+    """Graphs of a smaller map, and one made of several; every similarity told is right, and hardly one is missed,
+    whether the descriptors need all their axes or only some."""
+
+    def made(count: int) -> np.ndarray:
+        rows = unit(rng, count) * spread ** -np.arange(DIM, dtype=np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
     for name, value in {"BLOCK": 64, "EXACT": 256, "TAIL": 128, "SEGMENT": 128, "LARGEST": 1024, "MERGED": 3}.items():
         monkeypatch.setattr(module, name, value)
     rng, index = np.random.default_rng(4), DescriptorIndex(DIM)
-    ids, rows = np.cumsum(rng.integers(1, 4, 3000)), unit(rng, 3000)
+    ids, rows = np.cumsum(rng.integers(1, 4, 3000)), made(3000)
     for at in range(0, 3000, 50):
         index.add(ids[at : at + 50].tolist(), rows[at : at + 50])
     index.settle()
-    assert any(piece.is_graph for piece in index._pieces)
+    graphs = [piece for piece in index._pieces if piece.is_graph]
+    assert graphs and len({piece.level for piece in graphs}) > 1
+    assert len(module.principal_axes(rows)) == axes
     assert [piece.begin for piece in index._pieces[1:]] == [piece.end for piece in index._pieces[:-1]]
     hits = total = 0
     for _ in range(100):
-        query, gone = unit(rng, 1)[0], np.sort(rng.choice(ids, 300, replace=False))
+        query, gone = made(1)[0], np.sort(rng.choice(ids, 300, replace=False))
         exact = np.where(np.isin(ids, gone), -np.inf, rows.astype(np.float64) @ query)
         found = search(index, query, 10, gone)
         true = dict(zip(ids.tolist(), exact.tolist(), strict=True))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import threading
 from array import array
 from collections.abc import Sequence
@@ -16,11 +17,14 @@ from vlad_ros.types import F32, Ints
 
 BLOCK = 2048  # rows
 EXACT = 16384  # rows; up to here all are compared exactly
-TAIL = 4096  # of more rows, at least these newest ones are
-SEGMENT = 8192  # least rows of a graph
-LARGEST = 131072  # most rows of a graph
-MERGED = 8  # graphs of less than a MERGED-th of LARGEST that are made one
+TAIL = 2048  # of more rows, at least these newest ones are
+SEGMENT = 4096  # least rows of a graph
+LARGEST = 524288  # most rows of a graph
+MERGED = 4  # neighbouring graphs of about one size that are made one
 LINKS, BUILD_EFFORT, EFFORT = 32, 80, 192  # of HNSW (Malkov and Yashunin, 2018): M, efConstruction, efSearch
+ENERGY = 0.96  # of the descriptors' squares, in the principal axes that a graph keeps
+WALKED = 150  # rows that a graph finds by these, to be compared whole
+SEEN = 16384  # rows that the axes are found by
 FAISS: Any = faiss  # its stubs know no graphs
 HALF = faiss.ScalarQuantizer.QT_fp16
 
@@ -32,6 +36,11 @@ class _Piece(NamedTuple):
     end: int
     index: Any
     is_graph: bool
+
+    @property
+    def level(self) -> int:
+        """How often graphs of the least size have been made one for it."""
+        return int(math.log(max((self.end - self.begin) / SEGMENT, 1.0), MERGED))
 
 
 class Job(NamedTuple):
@@ -46,15 +55,22 @@ class Job(NamedTuple):
     def run(self) -> list[tuple[float, int]]:
         """(similarity, id) of up to `k` best rows; FAISS skips the excluded ones before it keeps anything."""
         size = self.piece.end - self.piece.begin
-        graph = self.piece.is_graph
-        parameters = FAISS.SearchParametersHNSW(efSearch=EFFORT) if graph else FAISS.SearchParameters()
+        k, graph = min(self.k, size), self.piece.is_graph
+        selected: dict[str, Any] = {}
         if len(self.excluded):
             allowed = np.ones(size, np.bool_)
             allowed[self.excluded - self.piece.begin] = False
             bits = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(size, faiss.swig_ptr(bits))  # keeps no reference to `bits`
-            parameters.sel = selector
-        found = self.piece.index.search(self.descriptor[None], min(self.k, size), params=parameters)
+            selected["sel"] = faiss.IDSelectorBitmap(size, faiss.swig_ptr(bits))  # keeps no reference to `bits`
+        if graph:
+            walk = FAISS.SearchParametersHNSW(efSearch=max(EFFORT, k), **selected)
+            parameters = FAISS.IndexRefineSearchParameters(
+                k_factor=max(WALKED / k, 1.0),
+                base_index_params=FAISS.SearchParametersPreTransform(index_params=walk),
+            )
+        else:
+            parameters = FAISS.SearchParameters(**selected)
+        found = self.piece.index.search(self.descriptor[None], k, params=parameters)
         begin = self.piece.begin
         return [(float(s), self.ids[begin + row]) for s, row in zip(found[0][0], found[1][0], strict=True) if row >= 0]
 
@@ -64,7 +80,8 @@ class DescriptorIndex:
 
     New ones go to flat indexes of `BLOCK` rows: one that grows in place would copy all its data from time to time, and
     FAISS runs a single query in a single thread. Of more than `EXACT` rows the older ones are moved, by a thread
-    of its own, into HNSW graphs over float16 numbers, which are never changed but only made one when there are many.
+    of its own, into HNSW graphs, which are never changed but only made one when there are many. A graph is walked in
+    the descriptors' principal axes, a fifth of their numbers; the best rows found so are compared whole, in float16.
     """
 
     def __init__(self, dim: int) -> None:
@@ -84,7 +101,9 @@ class DescriptorIndex:
             with self._changing:
                 last = self._pieces[-1] if self._pieces else None
                 if last is None or last.is_graph or last.end - last.begin >= BLOCK:
-                    last = _Piece(len(self.ids), len(self.ids), faiss.IndexFlatIP(self.dim), False)
+                    exact = len(self.ids) < EXACT
+                    index = faiss.IndexFlatIP(self.dim) if exact else _half(self.dim)
+                    last = _Piece(len(self.ids), len(self.ids), index, False)
                     self._pieces.append(last)
                 room = BLOCK - (last.end - last.begin)
                 last.index.add(np.ascontiguousarray(descriptors[:room], np.float32))
@@ -97,8 +116,7 @@ class DescriptorIndex:
         """Append many rows (N, D) of a map of many at once, in float16."""
         for at in range(0, len(ids), BLOCK):
             some = np.ascontiguousarray(descriptors[at : at + BLOCK], np.float32)
-            index = faiss.IndexScalarQuantizer(self.dim, HALF, faiss.METRIC_INNER_PRODUCT)
-            index.train(some[:1])
+            index = _half(self.dim)
             index.add(some)
             with self._changing:
                 begin = len(self.ids)
@@ -148,9 +166,10 @@ class DescriptorIndex:
 
     def _next(self) -> list[_Piece]:
         """The neighbouring pieces that are to become one graph; empty if there is nothing to do."""
-        small = [p for p in self._pieces if p.is_graph and p.end - p.begin <= LARGEST // MERGED]
-        if len(small) >= MERGED:
-            return small[:MERGED]
+        graphs = [piece for piece in self._pieces if piece.is_graph]
+        for some in (graphs[at : at + MERGED] for at in range(len(graphs) - MERGED + 1)):
+            if len({piece.level for piece in some}) == 1 and some[-1].end - some[0].begin <= LARGEST:
+                return some
         flat = [piece for piece in self._pieces if not piece.is_graph]
         rows, chosen = sum(piece.end - piece.begin for piece in flat) - TAIL, list[_Piece]()
         if len(self.ids) <= EXACT or rows < SEGMENT:
@@ -174,11 +193,35 @@ class DescriptorIndex:
                 self._pieces[at : at + len(chosen)] = [graph]
 
     def _graph(self, pieces: list[_Piece]) -> _Piece:
-        index = FAISS.IndexHNSWSQ(self.dim, HALF, LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = BUILD_EFFORT
-        index.train(np.zeros((1, self.dim), np.float32))
+        rows = _half(self.dim)
         for piece in pieces:
-            storage = piece.index.storage if piece.is_graph else piece.index
+            stored = FAISS.downcast_index(piece.index.refine_index) if piece.is_graph else piece.index
             for at in range(0, piece.end - piece.begin, BLOCK):
-                index.add(storage.reconstruct_n(at, min(BLOCK, piece.end - piece.begin - at)))
-        return _Piece(pieces[0].begin, pieces[-1].end, index, True)
+                rows.add(stored.reconstruct_n(at, min(BLOCK, piece.end - piece.begin - at)))
+        some = rows.reconstruct_batch(np.linspace(0, rows.ntotal - 1, min(SEEN, rows.ntotal)).astype(np.int64))
+        axes = principal_axes(some)
+        transform = FAISS.LinearTransform(self.dim, len(axes), False)
+        FAISS.copy_array_to_vector(axes.ravel(), transform.A)
+        transform.is_trained = True
+        graph = FAISS.IndexHNSWSQ(len(axes), HALF, LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = BUILD_EFFORT
+        graph.train(np.zeros((1, len(axes)), np.float32))
+        walked = FAISS.IndexPreTransform(transform, graph)
+        for at in range(0, rows.ntotal, BLOCK):
+            walked.add(rows.reconstruct_n(at, min(BLOCK, rows.ntotal - at)))
+        return _Piece(pieces[0].begin, pieces[-1].end, FAISS.IndexRefine(walked, rows), True)
+
+
+def _half(dim: int) -> Any:
+    index = faiss.IndexScalarQuantizer(dim, HALF, faiss.METRIC_INNER_PRODUCT)
+    index.train(np.zeros((1, dim), np.float32))  # learns nothing, but FAISS asks for it
+    return index
+
+
+def principal_axes(rows: F32) -> F32:
+    """(d, D) orthonormal, d <= D: those that keep `ENERGY` of the squares of `rows` (N, D), and nearly their inner
+    products; the mean is not taken off, for it belongs to them."""
+    values, vectors = np.linalg.eigh(rows.T @ rows)  # ascending
+    share = np.cumsum(values[::-1]) / max(values.sum(), np.finfo(np.float32).tiny)
+    kept = int(np.searchsorted(share, ENERGY)) + 1
+    return np.ascontiguousarray(vectors[:, ::-1][:, :kept].T, np.float32)
