@@ -2,6 +2,7 @@
 """The keyframe database by its size: on disk, opening, memory, searching, recall, adding.
 
     python bench/search.py [--keyframes 1000 10000 100000 1000000] [--queries 200] [--csv docs/maps.csv]
+    python bench/search.py --draw docs/maps.png     # of docs/maps.csv, and docs/maps_30a5116.csv (search_before.py)
 
 The keyframes are those of two real drives (`VLAD_DATA`), described once: every fourth is kept back to ask with. A map
 of many is made of copies of the drives at other places: the principal components of the descriptors change their signs
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from table import write_csv
+from table import read_csv, write_csv
 from tqdm import tqdm
 
 from vlad_ros.config import BevConfig, RecognizerConfig
@@ -42,6 +43,15 @@ NEW = 2**31  # the session of queries, and of what is added
 MAKE = {"model_hash": "0" * 64, "bev": BevConfig()}
 CONFIG = RecognizerConfig()
 COUNT = CONFIG.top_k
+
+PANELS = {  # a column of the table: its title, and what was aimed at by the number of keyframes
+    "resident_MB": ("resident memory [MB]", {1e5: 600, 1e6: 3000}),
+    "open_s": ("opening [s]", {1e5: 5, 1e6: 60}),
+    "file_kB_each": ("file, kB a keyframe", {1e5: 16, 1e6: 16}),
+    "search_p50_ms": ("search, p50 [ms]", {1e5: 1, 1e6: 5}),
+    "recall": ("recall of the true ten", {1e5: 0.99, 1e6: 0.99}),
+    "add_max_ms": ("slowest add [ms]", {1e5: 50, 1e6: 50}),
+}
 
 
 @dataclasses.dataclass
@@ -196,14 +206,44 @@ def adding(drives: Drives, database: KeyframeDatabase, first: int, count: int) -
         time.sleep(max(0.01 - took, 0.0))
 
 
+def draw(path: Path) -> None:
+    """Both tables that lie beside `path`, by size; dashed what was aimed at, for 100,000 and 1,000,000 keyframes."""
+    from matplotlib.figure import Figure
+
+    from vlad_ros.plots.style import BLUE, GREY, ORANGE, save
+
+    tables = {
+        "this": (read_csv(path.with_suffix(".csv")), BLUE),
+        "30a5116": (read_csv(path.with_name(f"{path.stem}_30a5116.csv")), ORANGE),
+    }
+    figure = Figure(figsize=(11.0, 6.0), layout="constrained")
+    for axes, (name, (label, aims)) in zip(figure.subplots(2, 3, sharex=True).flat, PANELS.items(), strict=True):
+        for map, (rows, colour) in tables.items():
+            if name in rows[0]:
+                axes.plot([r["keyframes"] for r in rows], [r[name] for r in rows], "o-", color=colour, label=map)
+        for size, aim in aims.items():
+            axes.plot([size / 2, size * 2], [aim, aim], color=GREY, ls="--")
+        axes.set(title=label, xscale="log", yscale="linear" if name == "recall" else "log")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        if name == "recall":
+            axes.set_ylim(0.9, 1.005)
+    figure.supxlabel("keyframes")
+    save(figure, path)
+
+
 def main() -> None:
     """Print the table; keep it as CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keyframes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--csv", type=Path, help="write the table here too")
-    parser.add_argument("--folder", type=Path, help="where the maps are made (26 GB for a million)")
+    parser.add_argument("--folder", type=Path, help="where the maps are made (17 GB for a million)")
+    parser.add_argument("--draw", type=Path, help="only this picture, of the tables beside it")
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw(arguments.draw)
+        return
     drives = real_drives()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         table = []

@@ -15,7 +15,6 @@ keyframe keeps. Exit status 1 where messages were lost.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from cost import ROOT, Tree, cpu_seconds, memory, parameter, running
-from table import write_csv
+from table import read_csv, write_csv
 from tqdm import tqdm
 
 from vlad_ros.config import RecognizerConfig, ReplayConfig
@@ -231,12 +230,6 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     save(figure, path)
 
 
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """The samples of an earlier run."""
-    with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,7 +252,7 @@ def main() -> int:
     """Play, sample, write the CSV and, from it, the picture beside it."""
     args = arguments()
     if args.draw:
-        draw(read_rows(args.draw), args.draw.with_suffix(".png"))
+        draw(read_csv(args.draw), args.draw.with_suffix(".png"))
         return 0
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -268,7 +261,7 @@ def main() -> int:
     size = kept(street)
     rows, counts = soak(street, args)
     write_csv(args.csv, rows)
-    draw(read_rows(args.csv), args.csv.with_suffix(".png"))
+    draw(read_csv(args.csv), args.csv.with_suffix(".png"))
     last, (per, _), fine = rows[-1], slope(rows), sum(not row["diagnostics level"] for row in rows)
     print(
         f"{last['keyframes']:.0f} keyframes, {last['clouds']:.0f} clouds, {last['stamp [s]']:.0f} s of stamps in "

@@ -17,6 +17,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def read_csv(path: Path) -> list[dict[str, float]]:
+    """The rows of an earlier run, of numbers alone."""
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
 def print_table(rows: Sequence[Mapping[str, float]], width: int) -> None:
     """Print `rows` with four significant digits, in columns of `width` characters."""
     print(" ".join(f"{name:>{width}}" for name in rows[0]))
