@@ -110,10 +110,10 @@ class DescriptorIndex:
                 self.ids.extend(ids[:room])
                 self._pieces[-1] = last._replace(end=len(self.ids))
             ids, descriptors = ids[room:], descriptors[room:]
-        self._tend()
+        self.tend()
 
     def fill(self, ids: Ints, descriptors: F32) -> None:
-        """Append many rows (N, D) of a map of many at once, in float16."""
+        """Append many rows (N, D) of a map of many at once, in float16; `tend` after the last of them."""
         for at in range(0, len(ids), BLOCK):
             some = np.ascontiguousarray(descriptors[at : at + BLOCK], np.float32)
             index = _half(self.dim)
@@ -122,7 +122,6 @@ class DescriptorIndex:
                 begin = len(self.ids)
                 self.ids.extend(ids[at : at + BLOCK].tolist())
                 self._pieces.append(_Piece(begin, len(self.ids), index, False))
-        self._tend()
 
     def remove(self, id: int) -> None:
         """Never find `id` again, if it is here. Its numbers stay until the map is opened anew."""
@@ -158,7 +157,8 @@ class DescriptorIndex:
 
     # -- graphs -------------------------------------------------------------------------------------------------------
 
-    def _tend(self) -> None:
+    def tend(self) -> None:
+        """Have graphs built where there are rows enough."""
         with self._changing:
             if self._builder is None and self._next():
                 self._builder = threading.Thread(target=self._build, name="vlad_index", daemon=True)

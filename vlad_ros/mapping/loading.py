@@ -49,6 +49,8 @@ def _take_in(contents: MapContents, connection: sqlite3.Connection, name: str) -
     with _part(contents, f"keyframe of {name}", "left out") as lost:
         for batch in batches.read_keyframes(connection, contents.dim):
             lost += batch.damaged + _add(contents, batch, count)
+        for index in (contents.local, contents.local_scan, contents.single):
+            index.tend()  # not before: building would take the processor from reading
     if (count or lost) and not len(contents):
         raise MapError(f"the map {name} is damaged: none of its {count or len(lost)} keyframes can be read")
     if len(contents) + len(lost) < count:
