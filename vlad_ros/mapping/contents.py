@@ -8,6 +8,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
+import faiss
 import numpy as np
 
 from vlad_ros.mapping.corrections import Corrections
@@ -21,7 +22,8 @@ from vlad_ros.types import F32, F64, Candidate, Ints, Keyframe
 
 SINGLE_SCANS = 0.1  # share; fewer keyframes without a local map are those of gaps in the odometry
 THREADS = min(4, len(os.sched_getaffinity(0)))  # more do not help: the search is limited by memory bandwidth
-_POOL = ThreadPoolExecutor(THREADS, "search")
+# FAISS would fork threads of its own for a single query, and wait for a busy core.
+_POOL = ThreadPoolExecutor(THREADS, "search", lambda: faiss.omp_set_num_threads(1))
 
 
 class MapContents:
@@ -99,8 +101,7 @@ class MapContents:
         if scan is not None:
             meets.append((self.single, self.checked(scan)))
         jobs = [job for index, descriptor in meets for job in index.jobs(descriptor, k, excluded)]
-        run = map if len(jobs) < 2 else _POOL.map
-        found = itertools.chain.from_iterable(run(lambda job: job.run(), jobs))
+        found = itertools.chain.from_iterable(_POOL.map(lambda job: job.run(), jobs))
         best = sorted(found, key=lambda pair: (-pair[0], pair[1]))[:k]
         return [Candidate(id, *self.rows[id][:2], similarity) for similarity, id in best]
 
