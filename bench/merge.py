@@ -30,7 +30,8 @@ from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.files.sequence import Sequence, load_sequence
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.maps.merge import merge, open_maps
+from vlad_ros.maps.inputs import open_maps
+from vlad_ros.maps.merge import merge
 from vlad_ros.model.weights import read_metadata
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import inverse
