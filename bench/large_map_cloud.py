@@ -90,7 +90,7 @@ def main() -> int:
     count = len(stands) * len(made) / len(some)
     print(f"keyframes     {each:.2f} s each: {each * len(stands) / 3600:.1f} h for {len(stands)}, on one thread")
     print(f"map           {size / 1e3:.1f} kB each: {size * count / 1e6:.0f} MB for {count:.0f}")
-    print(f"memory        {memory():.1f} GB at most, {before:.1f} of them before the cloud was read")
+    print(f"memory        {memory():.2f} GB at most, {before:.2f} of them before the cloud was read")
     return 0
 
 
