@@ -30,10 +30,11 @@ class Guests:
         self._frames: dict[UUID, F64] = {}  # of the map that a drive's robot has corrected, in this one
         self.faults: list[str] = []
         for number, (uuid, name) in database.identities.items():
-            if name != robot and ROBOT.fullmatch(name):
+            rows = [database.keyframe(id) for id in database.ids(number).tolist()]
+            driven = any(row.travel is not None for row in rows)  # nor made from a cloud, and named after its file
+            if name != robot and ROBOT.fullmatch(name) and driven:
                 self.numbers.setdefault(uuid, []).append(number)
-                stamps = (database.keyframe(id).stamp for id in database.ids(number).tolist())
-                self._held.setdefault(uuid, set()).update(stamps)
+                self._held.setdefault(uuid, set()).update(row.stamp for row in rows)
 
     def has(self, key: Key) -> bool:
         """Whether the map holds this keyframe; from any thread."""

@@ -172,7 +172,10 @@ class Fleet:
             self._tell(number, ids)
 
     def _tell(self, session: int, ids: list[int]) -> None:
-        """The odometry of keyframes of another robot."""
+        """The odometry of keyframes of another robot, unless its place in the map is known: then a pose there tells
+        more."""
+        if self._database.sessions[session] is not None:
+            return
         rows = [self._database.keyframe(id) for id in ids]
         poses = [(row.stamp, row.T_odom_base) for row in rows if row.T_odom_base is not None]
         if poses:
