@@ -22,7 +22,7 @@ from vlad_ros.covariance_conventions import adjoint
 from vlad_ros.graph.chain import JUMP_TRAVEL, Chain, Node, diagonal, strayed
 from vlad_ros.graph_config import PoseGraphConfig
 from vlad_ros.poses import inverse, log
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Ints
 
 CHI2 = 27.9  # of six degrees of freedom: exceeded by one true loop of 10,000
 SLACK_METRES, SLACK_RADIANS = 0.2, np.radians(1.0)  # more than an edge's own covariance says: it knows one alignment
@@ -100,6 +100,7 @@ class Ways:
         self._number = 0  # of stations
         self._newest: dict[int, tuple[int, float]] = {}  # of each drive: its last station, and the travel there
         self._joined: dict[tuple[int, int], float] = {}  # stations of a drive that follow each other, and the travel
+        self._along: tuple[Ints, F64] = np.empty((0, 2), np.int64), np.empty(0)  # the same as arrays
         self._loops: Counter[tuple[int, int]] = Counter()
 
     def extend(self) -> None:
@@ -156,10 +157,11 @@ class Ways:
         return (min(a, b), max(a, b)) in self._joined
 
     def _matrix(self) -> Any:
-        along = np.array([*self._joined], np.int64).reshape(-1, 2)
+        if len(self._along[1]) != len(self._joined):
+            self._along = np.array([*self._joined], np.int64).reshape(-1, 2), np.array([*self._joined.values()])
         over = [pair for pair in self._loops if pair[0] != pair[1] and not self._are_joined(*pair)]
-        ends = np.concatenate([along, np.array(over, np.int64).reshape(-1, 2)])
-        weights = np.array([*self._joined.values(), *(LOOP_TRAVEL for _ in over)])
+        ends = np.concatenate([self._along[0], np.array(over, np.int64).reshape(-1, 2)])
+        weights = np.concatenate([self._along[1], np.full(len(over), LOOP_TRAVEL)])
         return csr_matrix((weights, (ends[:, 0], ends[:, 1])), (self._number, self._number))
 
     def carries(self, loop: Loop, used: Iterable[tuple[int, int]]) -> bool:
