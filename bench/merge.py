@@ -5,20 +5,22 @@
     python bench/merge.py --folder merged --csv merge.csv
 
 Simulated towns, driven on two days by drifting odometry, each with its own sensor, parked cars and side of the road;
-the second day shares 20, 50 or 100 % of its way with the first, in the same direction or the other. Aliased worlds: the
-two drives never meet, but are between copies of the same blocks, trees or pillars. `loop_mid360` (in the folder that
-VLAD_DATA names): its first half and its second. "Off": how far the second day's keyframes lie from where they truly
-are, seen from the nearest of the first day's, median and greatest.
+the second day shares 20, 50 or 100 % of its way with the first, in the same direction or the other. Strangers: the
+first days of two towns. Aliased worlds: the two drives never meet, but are between copies of the same blocks, trees or
+pillars. `loop_mid360` (in the folder that VLAD_DATA names): its first half and its second. "Off": how far the second
+day's keyframes lie from where they truly are, seen from the nearest of the first day's, median and greatest.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +30,8 @@ from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.files.sequence import Sequence, load_sequence
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.maps.merge import merge, open_maps
+from vlad_ros.maps.inputs import open_maps
+from vlad_ros.maps.merge import merge
 from vlad_ros.model.weights import read_metadata
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import inverse
@@ -36,13 +39,34 @@ from vlad_ros.simulation.aliased_drives import aliased_drive
 from vlad_ros.simulation.aliased_worlds import ALIASED
 from vlad_ros.simulation.days import DRIFT, SPACING, Day, make_day, overlapping
 from vlad_ros.simulation.routes import plan_route
-from vlad_ros.simulation.sensors import dome, spinning
+from vlad_ros.simulation.sensors import Sensor, dome, spinning
 from vlad_ros.simulation.world import World
 from vlad_ros.simulation.worlds import make_world
 from vlad_ros.stamps import SECOND
 from vlad_ros.types import F64
 
-TOWNS = {"street": (5, "line", spinning(32), spinning(16)), "campus": (6, "loop", spinning(64), dome())}
+
+class Town(NamedTuple):
+    """A world's kind and seed, the shape of the way through it, and the sensors of the two days."""
+
+    kind: str
+    seed: int
+    shape: str
+    first: Sensor
+    second: Sensor
+
+
+TOWNS = {
+    "street": Town("street", 5, "line", spinning(32), spinning(16)),
+    "campus": Town("campus", 6, "loop", spinning(64), dome()),
+    "street 2": Town("street", 105, "line", dome(), spinning(32)),
+    "campus 2": Town("campus", 105, "line", spinning(16), spinning(128)),
+    "park": Town("park", 105, "loop", spinning(64), spinning(32)),
+    "carpark": Town("carpark", 105, "loop", dome(), spinning(16)),
+    "indoor": Town("indoor", 105, "line", spinning(16), dome()),
+    "plaza": Town("plaza", 105, "line", spinning(32), spinning(64)),
+    "riverside": Town("riverside", 105, "line", spinning(64), spinning(16)),
+}
 SHARES = (0.2, 0.5, 1.0)
 SIZE, LENGTH, LONGEST = 420.0, 250.0, 140  # m, m, scans
 ALIAS_SEED, ALIAS_LENGTH, ALIAS_SPACING = 1000, 280.0, 1.4
@@ -61,25 +85,24 @@ HEADER = (
 
 def town_day(kind: str, share: float, name: str) -> Day:
     """The first day ("a") in a town, or the second, in the same direction ("b") or the other ("r")."""
-    world, way = _town(kind)
+    town = TOWNS[kind]
+    world, way = _way(town)
     first, second = (part[:LONGEST] if share == 1.0 else part for part in overlapping(way, share))
-    sensor, other = TOWNS[kind][2:]
     if name == "a":
-        return make_day(world, first, sensor, 1, aside=0.7)
+        return make_day(world, first, town.first, 1, aside=0.7)
     if name == "b":
-        return make_day(world, second, other, 2, aside=-0.7)
-    return make_day(world, second, other, 3, back=True, aside=0.7)
+        return make_day(world, second, town.second, 2, aside=-0.7)
+    return make_day(world, second, town.second, 3, back=True, aside=0.7)
 
 
-def _town(kind: str) -> tuple[World, F64]:
-    seed, shape = TOWNS[kind][:2]
-    for each in range(seed, seed + 50):
+def _way(town: Town) -> tuple[World, F64]:
+    for each in range(town.seed, town.seed + 50):
         try:
-            world = make_world(kind, each, size=SIZE)
-            return world, plan_route(world, each, SPACING, (), 0.0, LENGTH, shape).poses
+            world = make_world(town.kind, each, size=SIZE)
+            return world, plan_route(world, each, SPACING, (), 0.0, LENGTH, town.shape).poses
         except ValueError:
             continue
-    raise ValueError(f"none of 50 {kind} worlds has such a way")
+    raise ValueError(f"none of 50 {town.kind} worlds has such a way")
 
 
 def aliased_day(kind: str, share: float, name: str) -> Day:
@@ -168,11 +191,14 @@ def rows(arguments: argparse.Namespace) -> Iterator[list[str]]:
         return paths[0], paths[1]
 
     for kind in arguments.towns:
-        for share in SHARES:
+        for share in arguments.shares:
             for names, way in (("ab", "same direction"), ("ar", "other direction")):
                 yield row(f"{kind}, {share:.0%} shared, {way}", pair(names, town_day, kind, share))
     if os.environ.get("VLAD_DATA"):
         yield row("loop_mid360, its halves", pair("ab", half, "loop_mid360"))
+    for kinds in itertools.combinations(arguments.strangers, 2):
+        first, second = (pair("aa", town_day, kind, arguments.shares[0])[0] for kind in kinds)
+        yield row(f"{kinds[0]} and {kinds[1]}, strangers", (first, second))
     for kind in arguments.aliased:
         yield row(f"{kind}, aliased, none shared", pair("ab", aliased_day, kind))
 
@@ -182,6 +208,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the maps are kept")
     parser.add_argument("--towns", nargs="*", default=list(TOWNS), choices=list(TOWNS))
+    parser.add_argument("--shares", nargs="*", type=float, default=SHARES, choices=SHARES)
+    parser.add_argument("--strangers", nargs="*", default=list(TOWNS), choices=list(TOWNS), help="each two of them")
     parser.add_argument("--aliased", nargs="*", default=list(ALIASED), choices=list(ALIASED))
     parser.add_argument("--csv", type=Path, help="write the table here too")
     arguments = parser.parse_args()

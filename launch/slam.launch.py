@@ -70,6 +70,7 @@ def generate_launch_description() -> LaunchDescription:
             ("odom", LaunchConfiguration("odom")),
             ("keyframes", "vlad/keyframes"),
             ("loop_closures", "vlad/loop_closures"),
+            ("guests", "vlad/guests"),
             ("pose", "vlad/pose"),
         ],
         additional_env={},

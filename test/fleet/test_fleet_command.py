@@ -67,7 +67,20 @@ def test_a_map_goes_up_and_its_drives_come_down(running: FleetServer, town: Path
     ("words", "why"),
     [
         (("info", "--fleet-uri", "ftp://x"), "the fleet must be http://HOST:PORT"),
-        (("info", "--fleet-uri", "http://127.0.0.1:1"), "cannot be used"),
+        (("info", "--fleet-uri", "http://127.0.0.1:1"), "cannot be used: no Milvus answers there; is it running"),
+        (("info", "--fleet-uri", "{folder}/out.map.db"), "out.map.db: a first vehicle, or vlad fleet push, begins it"),
+        (
+            ("pull", "--around", f"red/{uuid4()}", "-o", "{out}", "--fleet-uri", "{folder}/out.map.db"),
+            "there is no fleet",
+        ),
+        (
+            ("push", "{town}", "--fleet-uri", "{folder}/file.db", "--robot", "red"),
+            "file.db is a file of another program",
+        ),
+        (
+            ("push", "{town}", "--fleet-uri", "{folder}/no/x.db", "--robot", "red"),
+            "is the folder that it lies in there",
+        ),
         (("push", "{town}", "--fleet-uri", "{uri}", "--robot", "a b"), "robot 'a b'"),
         (("push", "{town}", "--fleet-uri", "{uri}"), "robot ''"),
         (("push", "{out}", "--fleet-uri", "{uri}", "--robot", "red"), "there is no map at"),
@@ -79,7 +92,9 @@ def test_a_map_goes_up_and_its_drives_come_down(running: FleetServer, town: Path
 def test_bad_input_is_one_sentence(
     running: FleetServer, town: Path, tmp_path: Path, capsys, words: tuple[str, ...], why: str
 ) -> None:
-    out = tmp_path / "out.map"
-    status, said, error = vlad(capsys, *(word.format(town=town, out=out, uri=running.uri) for word in words))
-    assert status == 2 and said == "" and why in error and error.count("\n") == 1
-    assert not out.exists()
+    out, file = tmp_path / "out.map", tmp_path / "file.db"
+    file.write_bytes(b"SQLite format 3")
+    at = {"town": town, "out": out, "uri": running.uri, "folder": tmp_path}
+    status, said, error = vlad(capsys, *(word.format(**at) for word in words))
+    assert status == 2 and said == "" and why in error and error.count("\n") == 1 and "Exception" not in error
+    assert list(tmp_path.glob("*")) == [file]

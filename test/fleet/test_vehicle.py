@@ -45,10 +45,12 @@ class Robot:
         self.warnings: list[str] = []
         self.news: list[str] = []
         self.jobs: list[Callable[[], None]] = []
+        self.met: list[tuple[int, np.ndarray, np.ndarray]] = []
         self.place = recogniser(half=0.9, max_edges=1, **config)
         if map_path is not None:
             self.place.extend_map(map_path)
-        self.fleet = Fleet(uri, name, self.place, Voice(self.warnings.append, self.news.append, self.jobs.append))
+        voice = Voice(self.warnings.append, self.news.append, self.jobs.append, lambda *one: self.met.append(one))
+        self.fleet = Fleet(uri, name, self.place, voice)
 
     def drive(self, xs: Sequence[float], start: float = 0.0, patient: bool = False) -> list[Described]:
         """A keyframe a metre; `patient`: each question is answered before the next one."""
@@ -114,12 +116,33 @@ def test_one_robots_drive_answers_another(running: FleetServer, tmp_path: Path) 
     assert client.count() == len(red.keys()) + len(blue.keys())
     number = len(database)
     red.close(), blue.close()
+    told = {(number, stamp) for number, stamps, _ in blue.met for stamp in stamps.tolist()}
+    assert told == {(one, database.keyframe(id).stamp) for one in guests for id in database.ids(one).tolist()}
+    for one, stamps, poses in blue.met:  # as red's odometry had it
+        at = {database.keyframe(id).stamp: database.keyframe(id).T_odom_base for id in database.ids(one).tolist()}
+        np.testing.assert_array_equal(poses, [at[stamp] for stamp in stamps.tolist()])
     again = Robot(running.uri, "blue", np.eye(4), tmp_path / "blue.map")  # the map knows whose sessions are whose
+    assert {(number, stamp) for number, stamps, _ in again.met for stamp in stamps.tolist()} == told
     assert len(again.place.database) == number
     assert {again.fleet._guests.robot_of(one) for one in guests} == {"red"}
     again.drive(THERE[:5], start=9000.0)
     assert client.count("red", uuid) == len(red.keys())
     again.close()
+
+
+def test_a_map_made_from_a_cloud_is_no_robot_and_a_placed_drive_needs_no_odometry(tmp_path: Path) -> None:
+    place = recogniser(accumulation_m=0.0)
+    (one,) = place.step(view(pose(0.0)), SECOND, None, pose(0.0), is_keyframe=True)
+    database = recogniser().database
+    for session, travel in enumerate((None, 5.0)):
+        database.add(dataclasses.replace(one.keyframe, session=session, travel=travel))
+    for session, name in enumerate(("site.pcd", "red")):
+        database.name_session(session, name)
+    database.set_T_map_odom(1, np.eye(4))  # as `vlad map merge` places it
+    database.save(tmp_path / "site.map")
+    robot = Robot("http://127.0.0.1:1", "blue", np.eye(4), tmp_path / "site.map")
+    assert [robot.fleet._guests.robot_of(session) for session in (0, 1)] == ["", "red"] and robot.met == []
+    robot.close()
 
 
 def test_a_lost_server_costs_one_warning_and_no_keyframe(server: FleetServer, ros_home: Path) -> None:

@@ -287,3 +287,97 @@ def test_without_gtsam_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gtsam", None)
     with pytest.raises(ValueError, match="needs gtsam, which is not installed: pip install gtsam"):
         LiveGraph(CONFIG)
+
+
+# -- other robots -----------------------------------------------------------------------------------------------------
+
+
+RED, BLUE = 7, 0  # sessions
+RED_START = from_xyz_rpy((300.0, -50.0, 2.0, 0.0, 0.0, 1.0))  # its odometry frame, as this robot cannot know
+
+
+def apart() -> tuple[F64, F64, F64, F64, list[Edge]]:
+    """A robot that goes from one end of a block to the other far away around it, and another that has taken the short
+    way: the truth and the odometry of both, and edges (i of the other, j of the one) where both have been."""
+    whole = town(0)
+    blue, red = whole[:330:STEP], whole[402:318:-STEP]  # the block's fourth side, and a bit of the first and third
+    red = np.concatenate([whole[40:0:-STEP], red])
+    blue_odo, red_odo = odometry(blue, 11, scale=0.02, yaw=1.0), RED_START @ odometry(red, 12)
+    rng, edges = np.random.default_rng(4), []
+    for j, T in enumerate(blue):
+        away = np.linalg.norm(red[:, :2, 3] - T[:2, 3], axis=1)
+        if (i := int(np.argmin(away))) >= 0 and away[i] < 2.5:
+            off = from_xyz_rpy((*rng.normal(0, 0.05, 3), 0.0, 0.0, float(rng.normal(0, 0.003))))
+            edges.append(Edge(i, j, off @ inverse(red[i]) @ T, np.diag([0.06] * 3 + [0.004] * 3) ** 2))
+    return blue, blue_odo, red, red_odo, edges
+
+
+def meeting(graph: LiveGraph, blue_odo: F64, red_odo: F64, edges: list[Edge], chunk: int = 9) -> LiveGraph:
+    """The one drives; the other's odometry comes down in pieces, before the edges into it."""
+    down = 0
+    for j, T in enumerate(blue_odo):
+        graph.add_node(stamp(j), T)
+        for edge in (edge for edge in edges if edge.j == j):
+            while edge.i >= down:
+                own = slice(down, down + chunk)
+                graph.add_guests(RED, [stamp(k, 10**13) for k in range(len(red_odo))][own], red_odo[own])
+                down += chunk
+            graph.add_loop(LoopEdge((RED, stamp(edge.i, 10**13)), (BLUE, stamp(j)), edge.T, edge.covariance))
+        graph.upkeep()
+    graph.upkeep(budget=30.0)
+    return graph
+
+
+def test_edges_into_another_robots_session_are_edges_like_any_other(tmp_path: Path) -> None:
+    """They close a loop that the robot itself has not driven, by the other's odometry."""
+    blue, blue_odo, _, red_odo, edges = apart()
+    assert {edge.j < 40 for edge in edges} == {True, False}  # at both ends of its way
+    graph = meeting(LiveGraph(CONFIG), blue_odo, red_odo, edges)
+    stamps, found = graph.trajectory()
+    assert stamps.tolist() == [stamp(j) for j in range(len(blue))]  # nothing of the other's is in it
+    alone, ends = np.linalg.norm(blue_odo[-1, :3, 3] - (inverse(blue[0]) @ blue[-1])[:3, 3]), found[-1]
+    assert np.linalg.norm(ends[:3, 3] - (inverse(blue[0]) @ blue[-1])[:3, 3]) < 0.5 * alone and alone > 3.0
+    assert sum(loop.on for loop in graph.beliefs.loops) > 0.9 * len(edges) and not graph.counters
+    assert any("another robot's drive 1 was found in the map" in news for news in graph.take_news())
+    save_graph(graph, tmp_path / "graph")
+    again = resume(tmp_path / "graph", CONFIG)
+    np.testing.assert_allclose(again.poses(), graph.poses(), atol=5e-3)
+    assert again.guests == {1} and again.sessions == {BLUE: 0, RED: 1} and again.drive == 2
+    number = len(again.chain)
+    again.add_guests(RED, [stamp(k, 10**13) for k in range(len(red_odo))], red_odo)
+    assert len(again.chain) >= number and len(again.chain.drive(1)) == len(red_odo)
+
+
+def test_edges_into_it_at_one_end_alone_or_wrong_ones_do_no_harm() -> None:
+    blue, blue_odo, _, red_odo, edges = apart()
+    aside = from_xyz_rpy((0.0, 30.0, 0.0, 0.0, 0.0, 1.0))
+    wrong = [dataclasses.replace(edge, T=aside @ edge.T) if edge.j >= 40 else edge for edge in edges]
+    for some in ([edge for edge in edges if edge.j < 40], wrong):
+        graph = meeting(LiveGraph(CONFIG), blue_odo, red_odo, some)
+        believed = {graph.chain.nodes[loop.j].stamp for loop in graph.beliefs.loops if loop.on}
+        assert len(believed) > 5 and max(believed) < stamp(40)
+        assert rmse(graph.trajectory()[1], blue) < 1.1 * rmse(blue_odo, blue)
+
+
+def test_where_keyframes_of_another_robot_are_missing_its_odometry_says_nothing() -> None:
+    _, blue_odo, _, red_odo, _ = apart()
+    graph = LiveGraph(CONFIG)
+    graph.add_node(stamp(0), blue_odo[0])
+    graph.add_guests(RED, [1, 2, 3], red_odo[[0, 1, 11]])
+    a, b, c = graph.chain.drive(1)
+    assert graph.chain.way(a, b) is not None and graph.chain.way(b, c) is None
+
+
+def test_bad_odometry_of_another_robot_is_refused() -> None:
+    _, blue_odo, _, red_odo, _ = apart()
+    graph = LiveGraph(CONFIG)
+    graph.add_node(stamp(0), blue_odo[0])
+    graph.add_node(stamp(1), blue_odo[1])
+    graph.add_loop(LoopEdge((BLUE, stamp(0)), (BLUE, stamp(1)), np.eye(4), np.eye(6)))
+    with pytest.raises(ValueError, match="session 0 is the vehicle's own"):
+        graph.add_guests(BLUE, [5], red_odo[:1])
+    bad = red_odo[:2].copy()
+    bad[1, 0, 0] = 3.0
+    with pytest.raises(ValueError, match="a pose of another robot"):
+        graph.add_guests(RED, [5, 6], bad)
+    assert len(graph.chain) == 2

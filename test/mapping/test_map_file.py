@@ -204,6 +204,13 @@ FOREIGN = {
 }
 
 
+def test_there_is_no_map_in_a_pipe_or_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.map")
+    for path in (tmp_path / "pipe.map", Path("/dev/null")):
+        with pytest.raises(MapError, match=f"there is no map at {path}$"):
+            KeyframeDatabase.open(path)
+
+
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN.keys())
 def test_what_is_no_map_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"

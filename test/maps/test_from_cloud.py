@@ -60,6 +60,18 @@ def test_the_ground_is_the_road_but_no_wall_roof_bench_or_kerb():
     assert not (bench & road).any()
 
 
+def test_points_that_stray_far_away_do_not_count_and_another_unit_is_a_sentence():
+    strays = np.array([[9e7, -9e7, 0, 0], [-2e5, 1e3, 5, 0], [10, 4, 1e6, 0]], np.float32)
+    with_them, without = drivable(np.concatenate([strays, YARD])), drivable(YARD)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(with_them, without, strict=True))
+    for points in (YARD[:40], YARD * np.float32(1000.0)):  # millimetres
+        with pytest.raises(ValueError, match=r"nowhere 50 points in 20 m x 20 m: .* are these metres"):
+            drivable(points)
+    dense = np.concatenate([YARD, YARD + np.float32([20_000, 20_000, 0, 0])])
+    with pytest.raises(ValueError, match=r"20060 m x 20024 m large; are these metres\? Cut it into pieces of 25 km"):
+        drivable(dense)
+
+
 def test_places_are_spread_and_leave_no_hole():
     ground = drivable(YARD)
     for spacing in (2.0, 5.0):

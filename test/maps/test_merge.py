@@ -11,9 +11,13 @@ from heaps import Street, drive, make_map, recogniser, way
 from map_rows import equal, make
 
 from vlad_ros import cli
+from vlad_ros.fleet.guests import Guests
+from vlad_ros.fleet.names import Key
+from vlad_ros.fleet.packed import pack
 from vlad_ros.loops.relocalisation import Relocaliser
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.maps.merge import merge, open_maps
+from vlad_ros.maps.inputs import open_maps
+from vlad_ros.maps.merge import merge
 from vlad_ros.poses import inverse
 from vlad_ros.types import F64
 
@@ -113,6 +117,54 @@ def test_split_is_the_way_back(merged, days, tmp_path, capsys):
     assert status == 2 and "exists already" in capsys.readouterr().err
 
 
+def with_guests(host: Path, drive: Path, out: Path) -> Path:
+    """The map of `host` that has met the robot red, whose `drive` came down in two stretches, the later one first."""
+    database, red = KeyframeDatabase.open(host), KeyframeDatabase.open(drive)
+    key, guests = Key("red", red.identities[0][0], 0), Guests(database, "blue")
+    down = [pack(key._replace(stamp=one.stamp), one, None) for one in map(red.whole, red.ids().tolist())]
+    for some in (down[20:], down[2:15]):
+        guests.take(some, None, 1)
+    assert [name for _, name in database.identities.values()] == ["", "red", "red"]
+    database.save(out)
+    return out
+
+
+def test_stretches_of_a_drive_are_placed_as_one_and_split_as_one(days, tmp_path):
+    met = with_guests(days["other"], days["back"], tmp_path / "met.map")
+    made = merge(open_maps([days["first"], met]), recogniser().calibration)
+    assert [part.sessions for part in made.parts] == [(0,), (0,), (1, 2)] and made.apart == [1]
+    database, back = made.database, KeyframeDatabase.open(days["back"])
+    assert [database.identities[number] for number in (2, 3)] == 2 * [(back.identities[0][0], "red")]
+    for session in (2, 3):
+        stamps = np.array([database.keyframe(id).stamp for id in database.ids(session).tolist()])
+        truth = BACK[np.round(stamps / 1e9).astype(int) - 200_000]
+        errors = np.linalg.norm((inverse(inverse(FIRST[0]) @ truth) @ poses(database, session))[:, :3, 3], axis=1)
+        assert errors.max() < 1.0
+    database.save(tmp_path / "town.map")
+    assert cli.main(["map", "split", str(tmp_path / "town.map"), "-o", str(tmp_path / "days")]) == 0
+    assert sorted(path.name for path in (tmp_path / "days").glob("*.map")) == [f"session_{n}.map" for n in (0, 1, 2)]
+    one = KeyframeDatabase.open(tmp_path / "days" / "session_2.map")
+    stamps = [one.keyframe(id).stamp for id in one.ids().tolist()]
+    all_of_it = [back.keyframe(id).stamp for id in back.ids().tolist()]
+    assert stamps == [*all_of_it[2:15], *all_of_it[20:]]
+    assert one.identities == {2: (back.identities[0][0], "red")} and np.array_equal(one.sessions[2], np.eye(4))
+    for id in one.ids().tolist():  # bent by its drift
+        assert np.linalg.norm((one.T_map_base(id) - one.keyframe(id).T_odom_base)[:3, 3]) < 1.5
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_two_maps_hold_is_taken_once_from_the_one_that_has_the_whole_drive(days, tmp_path, order):
+    met = with_guests(days["first"], days["back"], tmp_path / "met.map")
+    told: list[str] = []
+    paths = [met, days["back"]][::order]
+    made = merge(open_maps(paths, told.append), recogniser().calibration)
+    first, back = (KeyframeDatabase.open(days[name]) for name in ("first", "back"))
+    assert made.apart == [] and len(made.database) == len(first) + len(back)
+    assert list(made.database.identities.values()) == [first.identities[0], back.identities[0]][::order]
+    number = len(KeyframeDatabase.open(met)) - len(first)
+    assert told == [f"{met}: {number} keyframes are in another of these maps, too, and taken once"]
+
+
 def test_one_town_of_equal_blocks_is_not_another(tmp_path):
     """No block overlaps: the second drive went through others, which look the same."""
     blocks = Street(3, period=25.0)
@@ -140,6 +192,7 @@ def test_what_cannot_be_merged_is_said(days, merged, tmp_path, capsys):
     (tmp_path / "half.map").write_bytes(first.read_bytes()[:5000])
     refused = [
         ([first], "is one map"),
+        ([tmp_path / "nowhere.map"], "is one map"),
         ([first, first], "not merged with itself"),
         ([merged[0], back], "not merged with itself"),
         ([first, tmp_path / "empty.map"], "descriptors of length"),

@@ -12,7 +12,8 @@ from real_data import data_file
 from vlad_ros.config import RecognizerConfig
 from vlad_ros.drive.drift import drifting_odometry
 from vlad_ros.files.sequence import load_sequence
-from vlad_ros.maps.merge import Merged, merge, open_maps
+from vlad_ros.maps.inputs import open_maps
+from vlad_ros.maps.merge import Merged, merge
 from vlad_ros.model.weights import read_metadata
 from vlad_ros.pipeline import PlaceRecognizer
 from vlad_ros.poses import inverse

@@ -24,12 +24,14 @@ from graph_drives import Edge, loops, odometry, rmse, town  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from nav_msgs.msg import Path as PathMessage  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from ros_harness import Robot, time_of, wait_for  # noqa: E402
+from ros_harness import SECOND, Robot, time_of, wait_for  # noqa: E402
 from sensor_msgs.msg import PointCloud2  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from vlad_ros.poses import decode_pose  # noqa: E402
 from vlad_ros.ros.outputs.messages import closures_message, to_pose  # noqa: E402
+from vlad_ros.ros.outputs.trajectory_messages import path_bytes  # noqa: E402
+from vlad_ros.ros.qos import GUESTS  # noqa: E402
 from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402
 from vlad_ros.stamps import stamp_of  # noqa: E402
 from vlad_ros.types import F64, LoopClosure  # noqa: E402
@@ -219,6 +221,19 @@ def test_a_file_is_resumed_after_deactivation(live: tuple[World, NodeProcess, Pa
     world.step(START + 10**12, np.eye(4), [])
     wait_for(lambda: "has no pose in the map yet" in world.message, world.message)
     assert not world.odometry
+
+
+def test_odometry_of_another_robot_makes_nodes_of_its_own(live: tuple[World, NodeProcess, Path]) -> None:
+    world, process, _ = live
+    world.wait_report()
+    nodes = world.diagnostics["nodes"]
+    publisher = world.node.create_publisher(PathMessage, "guests", GUESTS)
+    stamps, poses = START + np.arange(5) * SECOND, a_drive()[0][:5]
+    for frame in ("session_41", "map", "session_41"):  # what is known already is known
+        publisher.publish(path_bytes(frame, stamps, poses))
+    wait_for(lambda: world.count("bad_guests") == 1, f"the wrong frame is not counted: {process.tail()}", 30)
+    world.wait_report()
+    assert world.diagnostics["nodes of other robots"] == "5" and world.diagnostics["nodes"] == nodes
 
 
 def test_what_is_missing_or_misspelt_is_one_sentence(tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from fleet_server import FleetServer  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
+from nav_msgs.msg import Path as PathMessage  # noqa: E402
 from ros_harness import SECOND, Robot, cloud, live_node, time_of, wait_for  # noqa: E402
 from untrained import similarity_alone  # noqa: E402
 
 from vlad_ros.model.weights import default_weights_path, load_weights, save_weights  # noqa: E402
 from vlad_ros.poses import from_xyz_rpy, inverse, to_quaternion  # noqa: E402
+from vlad_ros.ros.graph_inputs import guests_of  # noqa: E402
 from vlad_ros.ros.outputs.messages import stamps_of, transform_of  # noqa: E402
+from vlad_ros.ros.qos import GUESTS  # noqa: E402
 from vlad_ros.simulation.routes import Route, plan_route, record  # noqa: E402
 from vlad_ros.simulation.sensors import spinning  # noqa: E402
 from vlad_ros.simulation.worlds import make_world  # noqa: E402
@@ -52,6 +55,11 @@ def drive(robot: Robot, scans: Sequence[np.ndarray], poses: F64, first: int, pat
             robot.wait_report()
 
 
+def _keys(path: PathMessage) -> tuple[list[int], list[float], list[float]]:
+    _, stamps, poses = guests_of(path)
+    return stamps, poses[:, 0, 3].tolist(), poses[:, 1, 3].tolist()
+
+
 def test_a_robot_meets_one_that_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_HOME", str(tmp_path / "ros"))
     network, _ = load_weights(default_weights_path())
@@ -74,6 +82,8 @@ def test_a_robot_meets_one_that_has_gone(tmp_path: Path, monkeypatch: pytest.Mon
             wait_for(lambda: robot.diagnostics["waiting for the fleet"] == "0", "the queue does not empty")
             assert robot.count("internal_error") == 0
         with live_node(tmp_path / "blue.log", **settings, robot="blue") as (robot, process):
+            met: list[PathMessage] = []
+            robot.node.create_subscription(PathMessage, "/vlad/guests", met.append, GUESTS)
             drive(robot, scans[COUNT:], ELSEWHERE @ poses[COUNT:], 2000, patient=True)
             edges = [row for _, rows in robot.closures for row in rows if row["accepted"] and row["match_session"]]
             assert len(edges) > COUNT // 3
@@ -82,6 +92,10 @@ def test_a_robot_meets_one_that_has_gone(tmp_path: Path, monkeypatch: pytest.Mon
                 query, match = (truth[stamp // SECOND] for stamp in stamps_of(row))
                 assert np.linalg.norm((inverse(inverse(match) @ query) @ transform_of(row))[:3, 3]) < 1.0
                 assert robot.diagnostics[f"session {row['match_session']}"].startswith("red/")
+            told = {(guests_of(path)[0], *one) for path in met for one in zip(*_keys(path), strict=True)}
+            assert {(row["match_session"], stamps_of(row)[1]) for row in edges} <= {key[:2] for key in told}
+            for _, stamp, x, y in told:  # as red's odometry had it
+                np.testing.assert_allclose((x, y), truth[stamp // SECOND][:2, 3], atol=1e-6)
             assert "the fleet knows this place" in process.log.read_text()
             assert robot.diagnostics["fleet"] == "answers" and robot.count("internal_error") == 0
     finally:

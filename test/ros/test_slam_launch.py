@@ -26,6 +26,7 @@ def test_both_nodes_are_started_and_hear_each_other() -> None:
         "odom:=/wheel",
         "keyframes:=vlad/keyframes",
         "loop_closures:=vlad/loop_closures",
+        "guests:=vlad/guests",
         "pose:=vlad/pose",
     ]
     assert rules(graph, "-p") == ["graph_path:='/maps/it''s.graph'", "autostart:=True"]

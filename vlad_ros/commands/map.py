@@ -100,13 +100,15 @@ def _rebuild(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from vlad_ros.maps.merge import merge, open_maps, text
+    from vlad_ros.maps.inputs import open_maps
+    from vlad_ros.maps.merge import merge, text
     from vlad_ros.maps.new_map import write_new
     from vlad_ros.model.weights import read_metadata
 
     if len(args.map) < 2:
         raise ValueError(f"{args.map[0]} is one map; merge it with another")
-    databases = open_maps(args.map)
+    notes: list[str] = []
+    databases = open_maps(args.map, notes.append)
     metadata = read_metadata(args.weights or None)
     if metadata.sha256 != databases[0].model_hash:
         raise ValueError(
@@ -118,7 +120,7 @@ def _merge(args: argparse.Namespace) -> int:
     merged = merge(databases, metadata.calibrated(args.weights or None), lambda rows: _bar(rows, "keyframe"))
     write_new(merged.database, args.out)
     print(f"{args.out}: {len(merged.database)} keyframes in {len(merged.database.sessions)} sessions")
-    print(*text(merged, args.map), sep="\n")
+    print(*notes, *text(merged, args.map), sep="\n")
     return APART if merged.apart else 0
 
 
@@ -153,7 +155,7 @@ def _split(args: argparse.Namespace) -> int:
     from vlad_ros.maps.split import split
 
     database = KeyframeDatabase.open(args.map)
-    print(*split(database, args.out, _bar(list(database.sessions), "session")), sep="\n")
+    print(*split(database, args.out, lambda sessions: _bar(sessions, "session")), sep="\n")
     return 0
 
 

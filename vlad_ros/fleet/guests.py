@@ -30,10 +30,11 @@ class Guests:
         self._frames: dict[UUID, F64] = {}  # of the map that a drive's robot has corrected, in this one
         self.faults: list[str] = []
         for number, (uuid, name) in database.identities.items():
-            if name != robot and ROBOT.fullmatch(name):
+            rows = [database.keyframe(id) for id in database.ids(number).tolist()]
+            driven = any(row.travel is not None for row in rows)  # nor made from a cloud, and named after its file
+            if name != robot and ROBOT.fullmatch(name) and driven:
                 self.numbers.setdefault(uuid, []).append(number)
-                stamps = (database.keyframe(id).stamp for id in database.ids(number).tolist())
-                self._held.setdefault(uuid, set()).update(stamps)
+                self._held.setdefault(uuid, set()).update(row.stamp for row in rows)
 
     def has(self, key: Key) -> bool:
         """Whether the map holds this keyframe; from any thread."""
@@ -44,11 +45,11 @@ class Guests:
         uuid, name = self._database.identities[session]
         return name if uuid in self.numbers else ""
 
-    def take(self, keyframes: Sequence[Packed], T_map_odom: F64 | None, free: int) -> list[int]:
+    def take(self, keyframes: Sequence[Packed], T_map_odom: F64 | None, free: int) -> dict[int, list[int]]:
         """Add `keyframes`, sorted by session and stamp, all of one session, unless they are there; `T_map_odom` is the
         place of its odometry frame, None where it is not known, `free` the least number of a new session. Returns the
-        numbers that have grown."""
-        grown: dict[int, None] = {}
+        ids that are new, by the numbers of their sessions."""
+        grown: dict[int, list[int]] = {}
         for packed in keyframes:
             if self.has(packed.key) or packed.key.robot == self._robot:
                 continue
@@ -66,8 +67,8 @@ class Guests:
                 continue
             self._held.setdefault(packed.key.session, set()).add(packed.key.stamp)
             self._place(id, T_told)
-            grown[number] = None
-        return list(grown)
+            grown.setdefault(number, []).append(id)
+        return grown
 
     def _stretch(self, key: Key) -> int | None:
         """The session of the database that ends last before this keyframe."""

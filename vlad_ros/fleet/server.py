@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vlad_ros.fleet import schema
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CONNECT, TIMEOUT = 3.0, 10.0  # s, to connect, and of one call
+BEGIN = "a first vehicle, or vlad fleet push, begins it"
 GRAPH = {"M": 16, "efConstruction": 200}  # of HNSW
 # The client's own options, read from the environment: MILVUS_TOKEN, MILVUS_CA_PEM_PATH and so on.
 OPTIONS = (
@@ -55,23 +57,32 @@ class Server:
             return do(self._connected())
         except failures as error:
             self.close()
-            raise FleetError(f"the fleet {self.uri} cannot be used: {self._without_token(str(error))}") from None
+            raise FleetError(f"the fleet {self.uri} cannot be used: {self._without_token(cause(error))}") from None
         except FleetError:
             self.close()
             raise
 
     def _connected(self) -> MilvusClient:
         if self._client is None:
+            if not self.uri.startswith("http"):
+                self._check_file(Path(self.uri))
             self._client = connect(self.uri, self._options)
             self._check_fleet(self._client)
         return self._client
+
+    def _check_file(self, path: Path) -> None:
+        """Milvus Lite would make a fleet of any name."""
+        if self._wanted is None and not path.exists():
+            raise RefusedError(f"there is no fleet at {path}: {BEGIN}")
+        if path.exists() and not path.is_dir():
+            raise RefusedError(f"{path} is a file of another program, not an embedded fleet, which is a folder")
 
     def _check_fleet(self, client: MilvusClient) -> None:
         """Create what is missing, refuse what is different, and have the collections loaded."""
         names = (schema.KEYFRAMES, schema.PAYLOADS, schema.CATALOGUE)
         missing = [name for name in names if not client.has_collection(name, timeout=TIMEOUT)]
         if missing and self._wanted is None:
-            raise RefusedError(f"there is no fleet at {self.uri}: a first vehicle, or vlad fleet push, begins it")
+            raise RefusedError(f"there is no fleet at {self.uri}: {BEGIN}")
         for name in missing:
             create(client, name, int((self._wanted or {})["dim"]))
         for name in names:
@@ -110,11 +121,21 @@ class Server:
             raise RefusedError(f"the fleet {self.uri}: the fields of {name} are not those of this version")
 
     def _without_token(self, text: str) -> str:
-        """What the client says, in one short line."""
+        """`text` in one short line."""
         text = " ".join(text.split())
         for secret in filter(None, [self._options.get("token"), *self._options.get("token", "").split(":")[1:]]):
             text = text.replace(secret, "***")
-        return text[:300]
+        return text[:200]
+
+
+def cause(error: Exception) -> str:
+    """Why a call has failed, without the client's ornaments, and the remedy where it is known."""
+    text = str(getattr(error, "message", "") or (error.details() if hasattr(error, "details") else "") or error)
+    if "Fail connecting" in text:
+        return "no Milvus answers there; is it running, and is this its address?"
+    if "Open local milvus failed" in text:
+        return "it cannot be opened; is the folder that it lies in there, and does no other process have it open?"
+    return text
 
 
 def create(client: MilvusClient, name: str, dim: int) -> None:
@@ -144,7 +165,8 @@ def import_client() -> tuple[type[Exception], ...]:
         raise RefusedError(
             f"a fleet needs {error.name}, which is not installed: pip install -r requirements-fleet.txt"
         ) from error
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+    for name in ("pymilvus", "milvus_lite"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     return MilvusException, grpc.RpcError, OSError
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from vlad_ros.mapping.database import KeyframeDatabase, made
 from vlad_ros.mapping.tables import Correction, Session
 from vlad_ros.poses import inverse, rotation_angle
 from vlad_ros.stopwatch import stage
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Ints
 
 UNANSWERED = 3  # keyframes in a row that the vehicle's own map does not answer
 EDGE, GROW = 25.0, 100.0  # m; a stretch whose end is this near grows by what lies this far around
@@ -36,11 +37,13 @@ MOVED, TURNED = 0.1, 0.01  # m, rad; a pose corrected by less does not go up aga
 
 class Voice(NamedTuple):
     """How the fleet speaks: `warn` and `inform` are told a sentence, from any thread; `later` has the thread that owns
-    the map do something."""
+    the map do something; `met` is told the odometry of another robot in there: its session's number, stamps (N,) [ns]
+    and poses (N, 4, 4)."""
 
     warn: Callable[[str], None]
     inform: Callable[[str], None]
     later: Callable[[Callable[[], None]], None]
+    met: Callable[[int, Ints, F64], None] = lambda session, stamps, poses: None
 
 
 class Fleet:
@@ -119,6 +122,8 @@ class Fleet:
         self._unanswered, self._asked = 0, -1
         self._told: dict[int, F64] = {}  # corrected poses by keyframe, as they went up
         database.on_corrected = self._on_corrected
+        for number in itertools.chain.from_iterable(self._guests.numbers.values()):
+            self._tell(number, database.ids(number).tolist())
 
     def _name(self, session: int) -> UUID:
         """The UUID of the vehicle's own session, which is named after it."""
@@ -161,8 +166,20 @@ class Fleet:
         if grown and keyframes[0].key.session not in known:
             robot, session, _ = keyframes[0].key
             self._voice.inform(
-                f"the fleet knows this place: robot {robot}'s session {session} is {grown[0]} of this map"
+                f"the fleet knows this place: robot {robot}'s session {session} is {min(grown)} of this map"
             )
+        for number, ids in grown.items():
+            self._tell(number, ids)
+
+    def _tell(self, session: int, ids: list[int]) -> None:
+        """The odometry of keyframes of another robot, unless its place in the map is known: then a pose there tells
+        more."""
+        if self._database.sessions[session] is not None:
+            return
+        rows = [self._database.keyframe(id) for id in ids]
+        poses = [(row.stamp, row.T_odom_base) for row in rows if row.T_odom_base is not None]
+        if poses:
+            self._voice.met(session, np.array([at for at, _ in poses]), np.stack([T for _, T in poses]))
 
     def _on_trouble(self, sentence: str) -> None:
         self._voice.warn(f"{sentence}; keyframes wait in {self._queue.path}, and go up when it answers")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import bisect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,34 +50,50 @@ def diagonal(metres: float, radians: float) -> F64:
 
 
 class Chain:
-    """All nodes by index, in the order of their making; a later drive's follow an earlier one's."""
+    """All nodes by index, in the order of their making; those of several drives may be interleaved."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self._index: dict[tuple[int, int], int] = {}
-        self._starts: list[int] = []  # index of each drive's first node
+        self._drives: dict[int, list[int]] = {}
+        self._before: list[int | None] = []
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     def add(self, node: Node) -> int:
-        """Append a node; returns its index. ValueError unless it follows the last one."""
-        if self.nodes and (node.drive, node.stamp) <= self.nodes[-1][:2]:
-            raise ValueError(f"node (drive, stamp) {node[:2]} does not follow {self.nodes[-1][:2]}")
-        if not self.nodes or node.drive != self.nodes[-1].drive:
-            self._starts.append(len(self.nodes))
+        """Append a node; returns its index. ValueError unless it follows its drive's last one."""
+        own, last = self._drives.setdefault(node.drive, []), self.newest(node.drive)
+        if last is not None and node.stamp <= self.nodes[last].stamp:
+            raise ValueError(f"node (drive, stamp) {node[:2]} does not follow {self.nodes[last][:2]}")
+        index = len(self.nodes)
         self.nodes.append(node)
-        self._index[node[:2]] = len(self.nodes) - 1
-        return len(self.nodes) - 1
+        self._before.append(last)
+        self._index[node[:2]] = index
+        own.append(index)
+        return index
 
     def find(self, drive: int, stamp: int) -> int | None:
         """Index of the node of this key, None if there is none."""
         return self._index.get((drive, stamp))
 
-    def drive(self, number: int) -> range:
-        """Indices of a drive's nodes."""
-        begin = bisect.bisect_left(self.nodes, number, key=lambda node: node.drive)
-        return range(begin, bisect.bisect_right(self.nodes, number, key=lambda node: node.drive))
+    def drive(self, number: int) -> Sequence[int]:
+        """Indices of a drive's nodes, ascending."""
+        return self._drives.get(number, ())
+
+    def newest(self, number: int) -> int | None:
+        """Index of a drive's last node, None if it has none."""
+        own = self._drives.get(number)
+        return own[-1] if own else None
+
+    def before(self, index: int) -> int | None:
+        """Index of the node before this one in its drive, None for the first."""
+        return self._before[index]
+
+    @property
+    def next_drive(self) -> int:
+        """The first number above those of all drives."""
+        return max(self._drives, default=-1) + 1
 
     def way(self, i: int, j: int) -> tuple[F64, float] | None:
         """T_i_j (4, 4) by odometry and the travel [m] between the two; None where odometry does not lead there."""

@@ -19,10 +19,10 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 
 from vlad_ros.covariance_conventions import adjoint
-from vlad_ros.graph.chain import JUMP_TRAVEL, Chain, diagonal, strayed
+from vlad_ros.graph.chain import JUMP_TRAVEL, Chain, Node, diagonal, strayed
 from vlad_ros.graph_config import PoseGraphConfig
 from vlad_ros.poses import inverse, log
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Ints
 
 CHI2 = 27.9  # of six degrees of freedom: exceeded by one true loop of 10,000
 SLACK_METRES, SLACK_RADIANS = 0.2, np.radians(1.0)  # more than an edge's own covariance says: it knows one alignment
@@ -97,29 +97,33 @@ class Ways:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._station: list[int] = []  # of each node
-        self._joints: list[float] = []  # travel to each station from the one before
-        self._begun = 0.0  # travel at which the newest station begins
+        self._number = 0  # of stations
+        self._newest: dict[int, tuple[int, float]] = {}  # of each drive: its last station, and the travel there
+        self._joined: dict[tuple[int, int], float] = {}  # stations of a drive that follow each other, and the travel
+        self._along: tuple[Ints, F64] = np.empty((0, 2), np.int64), np.empty(0)  # the same as arrays
         self._loops: Counter[tuple[int, int]] = Counter()
 
     def extend(self) -> None:
         """Take over the chain's new nodes."""
         for index in range(len(self._station), len(self._chain)):
-            node = self._chain.nodes[index]
-            before = self._chain.nodes[index - 1] if index else None
-            if before is None or node.drive != before.drive:
-                self._open(np.inf)
-            elif node.part != before.part:
-                self._open(JUMP_TRAVEL)
-            elif node.travel - self._begun >= STATION:
-                self._open(node.travel - self._begun)
+            node, before = self._chain.nodes[index], self._chain.before(index)
+            last, begun = self._newest.get(node.drive, (-1, 0.0))
+            if before is None:
+                self._open(node)
+            elif node.part != self._chain.nodes[before].part:
+                self._joined[last, self._open(node)] = JUMP_TRAVEL
+            elif node.travel - begun >= STATION:
+                self._joined[last, self._open(node)] = node.travel - begun
             else:
-                self._station.append(len(self._joints) - 1)
-                continue
-            self._begun = node.travel
-            self._station.append(len(self._joints) - 1)
+                self._station.append(last)
 
-    def _open(self, travel: float) -> None:
-        self._joints.append(travel)
+    def _open(self, node: Node) -> int:
+        """A new station begins at a new node."""
+        number = self._number
+        self._number += 1
+        self._newest[node.drive] = number, node.travel
+        self._station.append(number)
+        return number
 
     def add(self, loop: Loop) -> None:
         """A loop that is believed from now on."""
@@ -138,25 +142,27 @@ class Ways:
     def shortest(self, loop: Loop) -> tuple[float, set[tuple[int, int]]]:
         """Travel [m] of the shortest way between the ends of a loop that is not believed yet (inf where none leads
         there), and the stations that the believed loops on it join."""
-        number = len(self._joints)
         source, target = self._station[loop.j], self._station[loop.i]
         distances, before = dijkstra(
-            self._matrix(number), directed=False, indices=source, return_predecessors=True, limit=JUMP_TRAVEL * 10
+            self._matrix(), directed=False, indices=source, return_predecessors=True, limit=JUMP_TRAVEL * 10
         )
         used, at = set(), target
         while at != source and before[at] >= 0:
-            if abs(int(before[at]) - at) != 1:
+            if not self._are_joined(int(before[at]), at):
                 used.add((int(before[at]), at))
             at = int(before[at])
         return float(distances[target]) + STATION, used | {(b, a) for a, b in used}
 
-    def _matrix(self, number: int) -> Any:
-        joints = np.array(self._joints)
-        along = np.flatnonzero(np.isfinite(joints[1:]))
-        ends = np.array([pair for pair in self._loops if abs(pair[0] - pair[1]) > 1], np.int64).reshape(-1, 2)
-        rows, columns = np.concatenate([along, ends[:, 0]]), np.concatenate([along + 1, ends[:, 1]])
-        weights = np.concatenate([joints[along + 1], np.full(len(ends), LOOP_TRAVEL)])
-        return csr_matrix((weights, (rows, columns)), (number, number))
+    def _are_joined(self, a: int, b: int) -> bool:
+        return (min(a, b), max(a, b)) in self._joined
+
+    def _matrix(self) -> Any:
+        if len(self._along[1]) != len(self._joined):
+            self._along = np.array([*self._joined], np.int64).reshape(-1, 2), np.array([*self._joined.values()])
+        over = [pair for pair in self._loops if pair[0] != pair[1] and not self._are_joined(*pair)]
+        ends = np.concatenate([self._along[0], np.array(over, np.int64).reshape(-1, 2)])
+        weights = np.concatenate([self._along[1], np.full(len(over), LOOP_TRAVEL)])
+        return csr_matrix((weights, (ends[:, 0], ends[:, 1])), (self._number, self._number))
 
     def carries(self, loop: Loop, used: Iterable[tuple[int, int]]) -> bool:
         """Whether a believed loop joins two of the stations."""

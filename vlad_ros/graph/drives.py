@@ -50,6 +50,7 @@ class Drives:
         self.chain = Chain()
         self.drive = 0  # the current drive's number
         self.placed: set[int] = set()  # drives with a pose in the map
+        self.guests: set[int] = set()  # drives of other robots
         self.anchors: list[Anchor] = []
         self.counters: Counter[str] = Counter()
         self._known: F64 = np.empty((0, 4, 4))
@@ -73,7 +74,7 @@ class Drives:
         """A node at `stamp` [ns]; `part` counts the odometry's jumps before it. False, counted, for one that comes too
         late. ValueError unless the pose is rigid. A stamp set back by more than 1 s begins a drive."""
         T_odom_base = check_rigid(T_odom_base)
-        last = self.chain.nodes[-1] if self.chain.nodes and self.chain.nodes[-1].drive == self.drive else None
+        last = self.newest
         if last is not None and stamp <= last.stamp:
             if last.stamp - stamp <= LATE:
                 self.counters["late_node"] += 1
@@ -93,45 +94,47 @@ class Drives:
     def _append(self, node: Node, step: F64) -> None:
         """The next node, `step` (4, 4) after the last one of its drive."""
         index = self.chain.add(node)
-        if not self.placed:
+        before = self.chain.before(index)
+        if not self.placed and node.drive == self.drive:
             self.placed.add(self.drive)
             self._insert(index, node.T_odom_base)
             self._hold(Anchor(index, node.T_odom_base, FIRM))
-        elif self.drive in self.placed:
-            self._insert(index, self.smoother.pose(index - 1) @ step)
+        elif node.drive in self.placed and before is not None:
+            self._insert(index, self.smoother.pose(before) @ step)
         self.smoother.settle(steps=1, refresh=False)  # odometry alone changes no pose
 
     def begin_drive(self) -> None:
         """What comes from now on is another drive, with odometry of its own."""
-        self.drive = self.chain.nodes[-1].drive + 1 if self.chain.nodes else 0
+        self.drive = self.chain.next_drive
 
     def _insert(self, index: int, T_map_base: F64) -> None:
         """Hand a node to the smoother, with the odometry that leads to it."""
         self.smoother.add_node(index, T_map_base)
-        node = self.chain.nodes[index]
-        before = self.chain.nodes[index - 1] if index else None
-        if before is None or before.drive != node.drive:
+        last = self.chain.before(index)
+        if last is None:
             return
+        before, node = self.chain.nodes[last], self.chain.nodes[index]
         if before.part != node.part:
-            self.smoother.add_between(index - 1, index, np.eye(4), diagonal(JUMP_METRES, JUMP_RADIANS))
+            self.smoother.add_between(last, index, np.eye(4), diagonal(JUMP_METRES, JUMP_RADIANS))
             return
         covariance = diagonal(*walked(node.travel - before.travel, self.config))
-        self.smoother.add_between(index - 1, index, inverse(before.T_odom_base) @ node.T_odom_base, covariance)
+        self.smoother.add_between(last, index, inverse(before.T_odom_base) @ node.T_odom_base, covariance)
 
     def _hold(self, anchor: Anchor) -> None:
         self.anchors.append(anchor)
         self.smoother.add_prior(anchor.node, anchor.T_map_base, anchor.covariance)
 
-    def place(self, T_map_odom: F64, anchor: Anchor | None = None) -> None:
-        """Hand the current drive, which had no pose in the map, to the smoother: it begins at `T_map_odom` (4, 4), held
-        by `anchor` or, without one, by its loops alone."""
-        rows = self.chain.drive(self.drive)
+    def place(self, drive: int, T_map_odom: F64, anchor: Anchor | None = None) -> None:
+        """Hand a drive, which had no pose in the map, to the smoother: it begins at `T_map_odom` (4, 4), held by
+        `anchor` or, without one, by its loops alone."""
+        rows = self.chain.drive(drive)
         for index in rows:
             self._insert(index, T_map_odom @ self.chain.nodes[index].T_odom_base)
         first = T_map_odom @ self.chain.nodes[rows[0]].T_odom_base
         self._hold(anchor or Anchor(rows[0], first, LOOSE))
-        self.placed.add(self.drive)
+        self.placed.add(drive)
         self.smoother.settle()
+        self.poses()  # from which `recover` would begin anew
 
     def find_at(self, index: int, T_map_base: F64, covariance: F64) -> bool:
         """The pose of a node of the current drive in a loaded map, its covariance (6, 6) along the body's own axes.
@@ -141,10 +144,11 @@ class Drives:
         if before:
             return self._confirm(anchor, before[-1])
         if self.drive not in self.placed:
-            self.place(anchor.T_map_base @ inverse(self.chain.nodes[index].T_odom_base), anchor)
-        elif len(self.placed) == 1:  # its own frame was the map's until now
+            self.place(self.drive, anchor.T_map_base @ inverse(self.chain.nodes[index].T_odom_base), anchor)
+        elif self.placed - self.guests == {self.drive}:  # its own frame was the map's until now
             T = anchor.T_map_base @ inverse(self.smoother.pose(index))
-            self.anchors = [anchor]
+            others = [other for other in self.anchors if self.chain.nodes[other.node].drive != self.drive]
+            self.anchors = [anchor, *(other._replace(T_map_base=T @ other.T_map_base) for other in others)]
             self.rebuild(T @ self.poses())
         else:
             return False
@@ -194,18 +198,25 @@ class Drives:
         poses = np.full((len(self.chain), 4, 4), np.nan)
         poses[: len(self._known)] = self._known
         for index in range(len(self._known), len(poses)):
-            node, before = self.chain.nodes[index], self.chain.nodes[max(index - 1, 0)]
-            if index and before.drive == node.drive:
-                poses[index] = poses[index - 1] @ inverse(before.T_odom_base) @ node.T_odom_base
+            before = self.chain.before(index)
+            if before is not None:
+                step = inverse(self.chain.nodes[before].T_odom_base) @ self.chain.nodes[index].T_odom_base
+                poses[index] = poses[before] @ step
         self.rebuild(poses)
 
     # What comes out.
 
     @property
+    def newest(self) -> Node | None:
+        """The newest node of the current drive, None where it has none."""
+        last = self.chain.newest(self.drive)
+        return None if last is None else self.chain.nodes[last]
+
+    @property
     def T_map_odom(self) -> F64 | None:
         """(4, 4) at the newest node; None while the current drive has no pose in the map."""
-        last = len(self.chain) - 1
-        if last < 0 or self.chain.nodes[last].drive != self.drive or self.drive not in self.placed:
+        last = self.chain.newest(self.drive)
+        if last is None or self.drive not in self.placed:
             return None
         return self.smoother.pose(last) @ inverse(self.chain.nodes[last].T_odom_base)
 
@@ -218,6 +229,6 @@ class Drives:
         """Stamps (M,) [ns] and T_map_base (M, 4, 4) of a drive's nodes, by default the current one's; none while it has
         no pose in the map."""
         number = self.drive if drive is None else drive
-        rows = self.chain.drive(number) if number in self.placed else range(0)
+        rows = self.chain.drive(number) if number in self.placed else ()
         stamps = np.array([self.chain.nodes[k].stamp for k in rows], np.int64)
-        return stamps, self.poses()[rows.start : rows.stop] if len(rows) else np.empty((0, 4, 4))
+        return stamps, self.poses()[list(rows)] if len(rows) else np.empty((0, 4, 4))

@@ -78,6 +78,7 @@ def pack(graph: LiveGraph) -> tuple[Arrays, dict[str, str]]:
         "format": FORMAT,
         "sha256": _digest(arrays),
         "sessions": json.dumps(list(graph.sessions.items())),
+        "guests": json.dumps(sorted(graph.guests)),
         "edits": json.dumps(edits),
         "config": json.dumps(dataclasses.asdict(graph.config)),
     }
@@ -118,6 +119,7 @@ def _unpack(arrays: Arrays, metadata: Mapping[str, str], config: PoseGraphConfig
     for (drive, stamp, part), T, travel in rows:
         graph.chain.add(Node(drive, stamp, T, travel, part))
     graph.sessions = {int(session): int(drive) for session, drive in json.loads(metadata["sessions"])}
+    graph.guests = set(json.loads(metadata.get("guests", "[]")))
     for match, query, forced, reason, numbers in json.loads(metadata["edits"]):
         T = None if numbers is None else np.array(numbers, np.float64)
         edit = Edit((match[0], match[1]), (query[0], query[1]), forced, reason, T)

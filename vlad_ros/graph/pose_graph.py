@@ -14,16 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlad_ros.graph.chain import Node
 from vlad_ros.graph.consistency import Loop, pair_agrees
 from vlad_ros.graph.drives import Drives, body_axes
 from vlad_ros.graph.edits import BY_HAND, Edit, Key
 from vlad_ros.graph_config import PoseGraphConfig
-from vlad_ros.poses import check_rigid, inverse
+from vlad_ros.poses import check_all_rigid, check_rigid, inverse
 from vlad_ros.types import F64
 
 WAITING = 1000  # loops whose nodes are not known yet; beyond that the oldest is dropped
 REMEMBERED = 10_000  # loops that the place node has refused, for a person who knows better
-AGREEING = 3  # loops from different keyframes that place a drive among earlier ones
+AGREEING = 3  # loops from different keyframes that place a drive among others
+RECENT = 20  # loops of a drive, the newest, of which so many must agree
+GAP = 10.0  # m between two keyframes of another robot, from which on others between them are missing here
 
 
 class LoopEdge(NamedTuple):
@@ -45,7 +48,7 @@ def check_edge(edge: LoopEdge) -> None:
 
 
 class LiveGraph(Drives):
-    """Feed it `add_node`, `add_loop`, `relocalise` and `set_edits`, in the order of arrival."""
+    """Feed it `add_node`, `add_loop`, `add_guests`, `relocalise` and `set_edits`, in the order of arrival."""
 
     def __init__(self, config: PoseGraphConfig) -> None:
         super().__init__(config)
@@ -90,7 +93,7 @@ class LiveGraph(Drives):
                 self._use(edge, ends)
             else:
                 self.waiting.append(edge)
-        if self.waiting and self.drive not in self.placed:
+        if self.waiting and not {self.drive, *self.guests} <= self.placed:
             self._place_by_loops()
 
     def rebuild_with(self, poses: F64, loops: list[tuple[Loop, int, bool]]) -> None:
@@ -125,6 +128,8 @@ class LiveGraph(Drives):
     def _find(self, key: Key) -> int | None:
         """A keyframe's node. A session of the place node's is learnt by its stamps: those of the current drive."""
         session, stamp = key
+        if self.sessions.get(session) in self.guests:
+            return self.chain.find(self.sessions[session], stamp)
         index = self.chain.find(self.drive, stamp)
         if index is not None and self.sessions.get(session, self.drive) != self.drive:
             known = self.chain.find(self.sessions[session], stamp)
@@ -136,18 +141,50 @@ class LiveGraph(Drives):
         return self.chain.find(self.sessions[session], stamp) if session in self.sessions else None
 
     def _place_by_loops(self) -> None:
-        """Place the current drive by loops into placed ones, once enough of them agree."""
-        leading = []
+        """Place the current drive, or another robot's, once enough of the loops between it and placed ones agree."""
+        leading: dict[int, list[Loop]] = {}
         for edge in self.waiting:
             ends = self.ends(edge.match, edge.query)
-            if ends is not None and self.chain.nodes[ends[0]].drive in self.placed:
-                leading.append(Loop(*ends, edge.T_match_query, edge.covariance, edge.probability))
-        for loop in reversed(leading):
-            agreeing = {o.j for o in leading if o is loop or pair_agrees(o, loop, self.chain, self.config)}
-            if len(agreeing) >= AGREEING:
-                self.place(self.smoother.pose(loop.i) @ loop.T @ inverse(self.chain.nodes[loop.j].T_odom_base))
-                self.say(f"drive {self.drive} was found in the map by {len(agreeing)} loops that agree")
-                return self._retry()
+            if ends is not None:
+                new = {self.chain.nodes[end].drive for end in ends} - self.placed
+                if len(new) == 1:
+                    loop = Loop(*ends, edge.T_match_query, edge.covariance, edge.probability)
+                    leading.setdefault(new.pop(), []).append(loop)
+        for drive, loops in leading.items():
+            for loop in reversed(loops[-RECENT:]):
+                agreeing = {o.j for o in loops[-RECENT:] if o is loop or pair_agrees(o, loop, self.chain, self.config)}
+                if len(agreeing) >= AGREEING:
+                    self.place(drive, self._T_map_odom_by(loop, drive))
+                    whose = "another robot's drive" if drive in self.guests else "drive"
+                    self.say(f"{whose} {drive} was found in the map by {len(agreeing)} loops that agree")
+                    return self._retry()
+
+    def _T_map_odom_by(self, loop: Loop, drive: int) -> F64:
+        """Where a loop puts the odometry frame of the `drive` of one of its ends."""
+        i, j = self.chain.nodes[loop.i], self.chain.nodes[loop.j]
+        if j.drive == drive:
+            return self.smoother.pose(loop.i) @ loop.T @ inverse(j.T_odom_base)
+        return self.smoother.pose(loop.j) @ inverse(i.T_odom_base @ loop.T)
+
+    def add_guests(self, session: int, stamps: Sequence[int], poses: F64) -> None:
+        """Odometry of another robot: poses (N, 4, 4) at `stamps` (N,) [ns] of its keyframes in the place node's map,
+        as its `session` there. They are nodes of a drive of its own, which has no pose in the map until loops lead
+        there. ValueError for a session that is the vehicle's own, or a pose that is not rigid."""
+        drive = self.sessions.setdefault(session, max(self.chain.next_drive, self.drive + 1))
+        if drive not in self.guests and len(self.chain.drive(drive)):
+            raise ValueError(f"session {session} is the vehicle's own, not another robot's")
+        self.guests.add(drive)
+        for stamp, T in zip(stamps, check_all_rigid(poses, "a pose of another robot"), strict=True):
+            last = self.chain.newest(drive)
+            if last is None:
+                self._append(Node(drive, int(stamp), T, 0.0, 0), np.eye(4))
+            elif stamp > (before := self.chain.nodes[last]).stamp:
+                step = inverse(before.T_odom_base) @ T
+                metres = float(np.linalg.norm(step[:3, 3]))
+                apart = metres > GAP
+                travel = before.travel + (0.0 if apart else metres)
+                self._append(Node(drive, int(stamp), T, travel, before.part + apart), step)
+        self._retry()
 
     def relocalise(self, stamp: int, T_map_base: F64, covariance: F64) -> bool:
         """A pose that the place node has found, of a PoseWithCovariance. Whether it was used: only one of keyframes

@@ -37,7 +37,7 @@ def readable(path: PathLike) -> Iterator[Path]:
     """The map at `path`, or a temporary copy: converted where it is of version 2, and where it has a log, or wants one,
     that this process can neither use nor make. ValueError, OSError or sqlite3.Error when there is no map."""
     real = Path(os.path.realpath(path))
-    if not real.exists():
+    if not (real.is_file() or real.is_dir()):  # a pipe would be waited for
         raise MapError(f"there is no map at {os.fspath(path)}")
     old, writable = not is_database(real), os.access(real.parent, os.W_OK)
     if not old and writable:

@@ -18,7 +18,10 @@ GAP = 1.5  # m; so wide a gap between two points of ground is ground
 STEP = 0.2  # m between neighbouring cells; more is a kerb that nobody drives over, or a wall
 LOW, HIGH = 0.3, 1.0  # m above the ground: what stands in the way; a map maker's own trail hangs higher
 CLEARANCE = 0.8  # m from everything
+TILE, FEW = 20.0, 50  # m; a tile with fewer points is no ground: some stray far away, and would blow up the grid
+MOST = 100_000_000  # cells, 25 km^2: some gigabytes
 LEAST_AREA = 100.0  # m^2 of ground that hangs together; less is a roof or a wall's top
+NO_GROUND = "no ground that hangs together; is z up, and are these metres?"
 DIRECTIONS = 16  # headings that are tried
 REACH = 12.0  # m along each of them
 
@@ -42,9 +45,15 @@ class Ground(NamedTuple):
 
 def drivable(points: F32) -> Ground:
     """The drivable ground under `points` (N, >=3) [m], z up. ValueError where there is none."""
+    points = _dense(points)
     corner = np.floor(points[:, :2].min(axis=0)) - CELL
-    sides = np.ceil((points[:, :2].max(axis=0) - corner) / CELL).astype(int) + 2
-    shape = int(sides[0]), int(sides[1])
+    reach = points[:, :2].max(axis=0) - corner
+    shape = int(np.ceil(reach[0] / CELL)) + 2, int(np.ceil(reach[1] / CELL)) + 2
+    if shape[0] * shape[1] > MOST:
+        raise ValueError(
+            f"the cloud is {reach[0]:.0f} m x {reach[1]:.0f} m large; are these metres? Cut it into pieces of "
+            f"{MOST * CELL**2 / 1e6:.0f} km^2, or name its way with --trajectory"
+        )
     low = _lowest(points, corner, shape)
     known = np.isfinite(low)
     apart, (i, j) = distance_transform_edt(~known, sampling=CELL, return_indices=True)
@@ -54,6 +63,16 @@ def drivable(points: F32) -> Ground:
     free = level & ~blocked
     room = np.asarray(distance_transform_edt(free, sampling=CELL))
     return Ground(corner, height, free & (room >= CLEARANCE), room)
+
+
+def _dense(points: F32) -> F32:
+    """Without the points of nearly empty tiles. ValueError where none are left."""
+    tiles = np.floor(points[:, :2].astype(np.float64) / TILE).astype(np.int64)
+    _, number, count = np.unique(tiles @ [1, 1 << 31], return_inverse=True, return_counts=True)
+    kept = points[count[number] >= FEW]
+    if not len(kept):
+        raise ValueError(f"nowhere {FEW} points in {TILE:.0f} m x {TILE:.0f} m: {NO_GROUND}")
+    return kept
 
 
 @kernel
@@ -93,7 +112,7 @@ def _hangs_together(height: F64) -> Bools:
     group = group.reshape(height.shape)
     cells = np.bincount(group[np.isfinite(height)].ravel())
     if not len(cells) or cells.max() < 2:
-        raise ValueError("no ground that hangs together; is z up, and are these metres?")
+        raise ValueError(NO_GROUND)
     large = cells >= min(LEAST_AREA / CELL**2, cells.max())
     return np.asarray(np.isfinite(height) & large[np.minimum(group, len(cells) - 1)])
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from vlad_ros.calibration import Calibration
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.mapping.lock import MapError
 from vlad_ros.maps.loops_between import Bar, find_loops, towards
 from vlad_ros.maps.new_map import fill
 from vlad_ros.maps.parts import Loops, Part, Rows, parts_of, rows_of
@@ -33,23 +32,6 @@ class Merged:
     def apart(self) -> list[int]:
         """The parts that could not be placed."""
         return [number for number, meeting in self.meetings.items() if meeting.refusal]
-
-
-def open_maps(paths: Sequence[PathLike]) -> list[KeyframeDatabase]:
-    """The maps, of one make. MapError when one cannot be read, was made differently, holds nothing, or shares a session
-    with another."""
-    first = KeyframeDatabase.open(paths[0])
-    make = {"dim": first.dim, "model_hash": first.model_hash, "bev": first.bev, "kind": first.kind}
-    databases = [first, *(KeyframeDatabase.load(path, **make) for path in paths[1:])]  # type: ignore[arg-type]
-    known: dict[object, PathLike] = {}
-    for path, database in zip(paths, databases, strict=True):
-        if not len(database):
-            raise MapError(f"{path} holds no keyframes, so there is nothing to merge")
-        for uuid, _ in database.identities.values():
-            if uuid in known:
-                raise MapError(f"{path} holds a session of {known[uuid]}: a map is not merged with itself or its copy")
-        known |= {uuid: path for uuid, _ in database.identities.values()}
-    return databases
 
 
 def merge(databases: Sequence[KeyframeDatabase], calibration: Calibration, bar: Bar = iter) -> Merged:
@@ -121,9 +103,9 @@ def _write(
         for session, new in numbers[number].items():
             if session not in root:
                 made.set_T_map_odom(new, _T_map_odom(made, new))
-    new = numbers[0][parts[0].sessions[0]]
-    if made.sessions[new] is None:
-        made.set_T_map_odom(new, np.eye(4))
+    for new in (numbers[0][session] for session in parts[0].sessions):
+        if made.sessions[new] is None:
+            made.set_T_map_odom(new, np.eye(4))
     return made
 
 

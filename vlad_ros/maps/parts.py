@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import numpy as np
 
@@ -17,8 +18,8 @@ NO_SESSION = -1
 
 @dataclass(frozen=True)
 class Part:
-    """What shares a frame: all sessions of one map whose T_map_odom is known, or one whose is not. `map`: number of
-    the map; `sessions`: their numbers there."""
+    """What shares a frame: all sessions of one map whose T_map_odom is known, or the stretches of a drive whose is not.
+    `map`: number of the map; `sessions`: their numbers there."""
 
     map: int
     sessions: tuple[int, ...]
@@ -26,8 +27,9 @@ class Part:
 
 @dataclass(eq=False)
 class Rows:
-    """Keyframes that have a pose in the frame of their part (N,): `map`, `id` there, `session` over all maps, `part`;
-    `poses` (N, 4, 4) T_part_base, and `travel` [m] of the session, NaN where unknown."""
+    """Keyframes that have a pose in the frame of their part (N,): `map`, `id` there, `session` over all maps (of a
+    drive's stretches the first one), `part`; `poses` (N, 4, 4) T_part_base, and `travel` [m] of the session, NaN where
+    unknown."""
 
     map: Ints
     id: Ints
@@ -52,13 +54,22 @@ class Rows:
         return np.asarray(np.where(one, travelled, straight))
 
 
+def drives_of(database: KeyframeDatabase) -> dict[int, int]:
+    """Of each session the first one of its UUID: stretches of another robot's drive are sessions of their own."""
+    first: dict[UUID, int] = {}
+    return {session: first.setdefault(uuid, session) for session, (uuid, _) in database.identities.items()}
+
+
 def parts_of(databases: Sequence[KeyframeDatabase]) -> list[Part]:
     """Those of each map in turn, the one with its first session first."""
     found = []
     for number, database in enumerate(databases):
         known = tuple(session for session, T in database.sessions.items() if T is not None)
-        alone = [(session,) for session, T in database.sessions.items() if T is None]
-        found += [Part(number, sessions) for sessions in ([known] if known else []) + alone]
+        alone: dict[int, list[int]] = {}
+        for session, drive in drives_of(database).items():
+            if database.sessions[session] is None:
+                alone.setdefault(drive, []).append(session)
+        found += [Part(number, tuple(sessions)) for sessions in ([known] if known else []) + [*alone.values()]]
     return found
 
 
@@ -69,13 +80,15 @@ def rows_of(databases: Sequence[KeyframeDatabase], parts: Sequence[Part], number
     travels: list[float] = []
     for number, part in enumerate(parts):
         database = databases[part.map]
+        drives = drives_of(database)
         for session in part.sessions:
             for id in database.ids(session).tolist():
                 row = database.keyframe(id)
                 T = row.T_odom_base if database.sessions[session] is None else database.T_map_base(id)
                 if T is None:
                     continue
-                for column, value in zip(columns, (part.map, id, numbers[part.map][session], number), strict=True):
+                drive = numbers[part.map][drives[session]]
+                for column, value in zip(columns, (part.map, id, drive, number), strict=True):
                     column.append(value)
                 poses.append(T)
                 travels.append(np.nan if row.travel is None else row.travel)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,34 +12,39 @@ import numpy as np
 from vlad_ros.atomic import withdrawing
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.maps.new_map import check_free, fill, write_new
+from vlad_ros.maps.parts import drives_of
 from vlad_ros.poses import inverse
+from vlad_ros.types import F64
+
+Bar = Callable[[list[int]], Iterable[int]]
 
 
-def alone(database: KeyframeDatabase, session: int) -> KeyframeDatabase:
-    """A new map of one session, with its number, UUID and name, in its own odometry frame: poses that came from a
-    back-end or from merging keep their shape."""
+def alone(database: KeyframeDatabase, sessions: Sequence[int]) -> KeyframeDatabase:
+    """A new map of one drive, `sessions` being its stretches, with the first one's number, UUID and name, in its own
+    odometry frame: poses that came from a back-end or from merging keep their shape."""
     made = KeyframeDatabase(database.dim, model_hash=database.model_hash, bev=database.bev, kind=database.kind)
-    ids = database.ids(session).tolist()
-    fill(made, database, ((id, database.whole(id)) for id in ids), {session: session})
-    T_map_odom = made.sessions[session]
-    back = np.eye(4) if T_map_odom is None else inverse(T_map_odom)
-    made.set_T_map_odom(session, np.eye(4))
-    for id in made.ids().tolist():
-        T_map_base = made.corrected(id)
-        if T_map_base is not None:
-            made.place(id, back @ T_map_base)
+    ids = sorted((database.keyframe(id).stamp, id) for session in sessions for id in database.ids(session).tolist())
+
+    def told(id: int) -> F64 | None:
+        T_map_base, T_map_odom = database.corrections.told(id), database.sessions[database.keyframe(id).session]
+        return T_map_base if T_map_base is None or T_map_odom is None else inverse(T_map_odom) @ T_map_base
+
+    numbers = dict.fromkeys(sessions, sessions[0])
+    fill(made, database, ((id, database.whole(id)) for _, id in ids), numbers, told)
+    made.set_T_map_odom(sessions[0], np.eye(4))
     return made
 
 
-def split(database: KeyframeDatabase, folder: str | os.PathLike[str], bar: Iterable[int]) -> list[Path]:
-    """Write `folder`/session_N.map for each session N of `bar`; all or nothing. MapError where the folder exists."""
+def split(database: KeyframeDatabase, folder: str | os.PathLike[str], bar: Bar = iter) -> list[Path]:
+    """Write `folder`/session_N.map for each session N, the stretches of one drive together under the first one's
+    number; all or nothing. MapError where the folder exists."""
     check_free(folder)
-    paths = []
+    drives, paths = drives_of(database), []
     with withdrawing(folder):
         Path(folder).mkdir(parents=True)
-        for session in bar:
-            paths.append(Path(folder) / f"session_{session}.map")
-            made = alone(database, session)
+        for first in bar(sorted(set(drives.values()))):
+            paths.append(Path(folder) / f"session_{first}.map")
+            made = alone(database, [session for session, drive in drives.items() if drive == first])
             write_new(made, paths[-1])
             made.close()
     return paths

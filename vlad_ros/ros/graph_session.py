@@ -15,19 +15,19 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 
-from vlad_ros.covariance_conventions import from_upper_triangle
 from vlad_ros.graph import graph_file
 from vlad_ros.graph.edits import read_edits
 from vlad_ros.graph.feed import NodeAt, NodeFeed
-from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge
+from vlad_ros.graph.pose_graph import LiveGraph
 from vlad_ros.graph_config import GraphNodeConfig, PoseGraphConfig
 from vlad_ros.poses import decode_pose, rotation_angle
+from vlad_ros.ros.graph_inputs import edges_of, guests_of
 from vlad_ros.ros.graph_outputs import GraphOutputs
-from vlad_ros.ros.outputs.messages import COVARIANCE, ROW, stamps_of, transform_of
-from vlad_ros.ros.qos import RELIABLE, heard
+from vlad_ros.ros.qos import GUESTS, RELIABLE, heard
 from vlad_ros.stamps import stamp_of
 from vlad_ros.types import F64
 
@@ -35,19 +35,6 @@ SAVE = 30.0  # s between two saves while driving
 NAMED = 10.0  # s for which diagnostics name a jump of the correction
 SILENT = 5.0  # s without input until it is named
 SETTLE = 1.0  # s for what the graph has left for later, before a trajectory is written
-
-
-def edges_of(message: PointCloud2) -> Iterator[tuple[LoopEdge, bool]]:
-    """The rows of `~/loop_closures` that have a transform, and whether the place node has accepted them. ValueError for
-    a message that has not these rows."""
-    if len(message.data) % ROW.itemsize or message.point_step != ROW.itemsize:
-        raise ValueError(f"rows of {message.point_step} bytes are not those of ~/loop_closures, {ROW.itemsize}")
-    for row in np.frombuffer(message.data, ROW):
-        if np.isfinite(row["tx"]) and np.isfinite(row["cov_00"]):
-            query, match = stamps_of(row)
-            covariance = from_upper_triangle(np.array([row[name] for name in COVARIANCE]))
-            keys = (int(row["match_session"]), match), (int(row["query_session"]), query)
-            yield LoopEdge(*keys, transform_of(row), covariance, float(row["probability"])), bool(row["accepted"])
 
 
 class GraphSession:
@@ -80,6 +67,7 @@ class GraphSession:
             node.create_subscription(
                 PointCloud2, "loop_closures", self._taking("loop_closures", self._on_closures), RELIABLE
             ),
+            node.create_subscription(PathMessage, "guests", self._taking("guests", self._on_guests), GUESTS),
             node.create_subscription(PoseWithCovarianceStamped, "pose", self._taking("pose", self._on_pose), RELIABLE),
         ]
 
@@ -147,6 +135,10 @@ class GraphSession:
         if accepted:
             self._latencies.append(time.monotonic() - began)
 
+    def _on_guests(self, message: PathMessage) -> None:
+        with self._changing():
+            self.graph.add_guests(*guests_of(message))
+
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         T = decode_pose(message.pose.pose)
         covariance = np.array(message.pose.covariance, np.float64).reshape(6, 6)
@@ -174,10 +166,10 @@ class GraphSession:
         before, after = self.outputs.T_map_odom, self.graph.T_map_odom
         for sentence in self.graph.take_news():
             self._log.info(sentence)
-        if after is None or not len(self.graph.chain):
+        node = self.graph.newest
+        if after is None or node is None:
             self.outputs.T_map_odom = after
             return
-        node = self.graph.chain.nodes[-1]
         if before is None or not np.array_equal(before, after):
             self.outputs.correct(after, node.stamp)
         if before is not None:
@@ -228,7 +220,7 @@ class GraphSession:
         """All drives with a pose in the map, in TUM format; what was done."""
         with self._changing():
             self.graph.upkeep(SETTLE)
-        parts = [self.graph.trajectory(drive) for drive in sorted(self.graph.placed)]
+        parts = [self.graph.trajectory(drive) for drive in sorted(self.graph.placed - self.graph.guests)]
         if not parts:
             raise ValueError("there is no trajectory yet")
         stamps, poses = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -250,9 +242,12 @@ class GraphSession:
         loops = graph.beliefs.loops
         believed = sum(loop.on for loop in loops)
         warnings = list(self._warnings(now)) if self._open else []
+        guests = sum(len(graph.chain.drive(drive)) for drive in graph.guests)
+        nodes = len(graph.chain) - guests
         values = {
             "state": state,
-            "nodes": len(graph.chain),
+            "nodes": nodes,
+            "nodes of other robots": guests,
             "loops believed": believed,
             "loops not believed": len(loops) - believed,
             "loops waiting for their nodes": len(graph.waiting),
@@ -265,7 +260,7 @@ class GraphSession:
         return DiagnosticStatus(
             level=DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK,
             name=f"{self._node.get_fully_qualified_name().lstrip('/')}: pose graph",
-            message="; ".join(warnings) or f"{state}, {len(graph.chain)} nodes, {believed} loops believed",
+            message="; ".join(warnings) or f"{state}, {nodes} nodes, {believed} loops believed",
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
 

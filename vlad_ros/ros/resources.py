@@ -95,7 +95,7 @@ class Resources:
     def _join_fleet(self, undo: contextlib.ExitStack) -> Fleet | None:
         if not self._config.fleet_uri:
             return None
-        voice = Voice(self._listener.warn, self._listener.inform, self._later)
+        voice = Voice(self._listener.warn, self._listener.inform, self._later, self.outputs.tell_guests)
         fleet = Fleet(self._config.fleet_uri, self._config.robot, self.recognizer, voice)
         undo.callback(fleet.close)
         self.outputs.on_published = fleet.observe

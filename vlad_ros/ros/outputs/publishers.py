@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
@@ -22,7 +23,8 @@ from vlad_ros.ros.outputs.adapters import Adapters, BodyFrame
 from vlad_ros.ros.outputs.initial_pose import InitialPose, View
 from vlad_ros.ros.outputs.localisation import Localisation
 from vlad_ros.ros.outputs.markers import MarkerTopic
-from vlad_ros.ros.qos import PICTURES, RELIABLE
+from vlad_ros.ros.outputs.trajectory_messages import GUEST, path_bytes
+from vlad_ros.ros.qos import GUESTS, PICTURES, RELIABLE
 from vlad_ros.ros.statistics import Statistics
 from vlad_ros.stopwatch import stage
 from vlad_ros.types import F32, F64, Ints
@@ -50,6 +52,7 @@ class Publishers:
         self._descriptor = node.create_publisher(PointCloud2, "~/descriptor", RELIABLE)
         self._closures = node.create_publisher(PointCloud2, "~/loop_closures", RELIABLE)
         self._keyframes = node.create_publisher(PoseStamped, "~/keyframes", RELIABLE)
+        self._guests = node.create_publisher(Path, "~/guests", GUESTS)
         recognizer.on_selected = self.select
         self._bev = node.create_publisher(Image, "~/bev", PICTURES)
         self._preview = node.create_publisher(Image, "~/bev_preview", PICTURES)
@@ -60,7 +63,8 @@ class Publishers:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (self._descriptor, self._closures, self._keyframes, self._bev, self._preview):
+        made = (self._descriptor, self._closures, self._keyframes, self._guests, self._bev, self._preview)
+        for publisher in made:
             self._node.destroy_publisher(publisher)
         self._markers.close()
         self.localisation.close()
@@ -86,6 +90,11 @@ class Publishers:
         if at.T_odom_base is not None:
             header = Header(stamp=messages.to_time(at.stamp), frame_id=self.odom_frame)
             self._keyframes.publish(PoseStamped(header=header, pose=messages.to_pose(at.T_odom_base)))
+
+    def tell_guests(self, session: int, stamps: Ints, poses: F64) -> None:
+        """Odometry of another robot: poses (N, 4, 4) at `stamps` (N,) [ns] of the keyframes that have come into the map
+        as this `session`, in a frame named after it."""
+        self._guests.publish(path_bytes(f"{GUEST}{session}", stamps, poses))
 
     def publish(self, described: list[Described]) -> None:
         """Descriptor, closures, raster, marker and place of each keyframe."""

@@ -32,6 +32,7 @@ def _find_tf() -> Any:
 
 
 TF = _find_tf()
+GUEST = "session_"  # the frame of another robot's odometry is called this and the number of its session
 NO_TF = "TF is not published: tf2_msgs is not installed (ros-$ROS_DISTRO-tf2-msgs); ~/odometry tells the same"
 
 
