@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vlad_ros.graph.breaks import Break, find_break
 from vlad_ros.graph.chain import Chain
 from vlad_ros.graph.consistency import CHI2, Cluster, Loop, Ways, disagreement, pair_agrees, tensions
 from vlad_ros.graph.smoother import Smoother
@@ -41,6 +42,7 @@ class Beliefs:
         self._strained = False  # whether to look for clusters that their own graph strains
         self._grown: dict[int, Cluster] = {}  # by `id`: beside these, weaker ones are to stand a trial
         self._settled_last = False  # what `upkeep` has done last
+        self.broken: Break | None = None  # a step of odometry that is not to be believed, found by `upkeep`
 
     def add(self, loop: Loop) -> None:
         """Take a loop into account whose nodes are in the smoother."""
@@ -231,11 +233,27 @@ class Beliefs:
             fits, rivals = self._fits(cluster)
             if fits:
                 return True
+        places = {loop.j for other in out for loop in other.loops}
+        if not rivals and self._finds_break(cluster, len(places)):
+            return False
         for other in out:
             self._believe([loop for loop in other.loops if not loop.forbidden])
         if out:
             self._smoother.settle()
         return False
+
+    def _finds_break(self, cluster: Cluster, against: int) -> bool:
+        """Whether it is odometry that is wrong, where nothing else contradicts a cluster."""
+        leader = cluster.loops[len(cluster.loops) // 2]
+        poses, (way, _) = self._smoother.poses(len(self._chain)), self._ways.shortest(leader)
+        self.broken = find_break(leader, self.loops, against, poses, self._chain, self._config, way)
+        return self.broken is not None
+
+    def admit(self, loops: Iterable[Loop]) -> None:
+        """Believe the clusters of these loops, and then whatever fits."""
+        for number in {loop.cluster for loop in loops}:
+            self._enter(self.clusters[number])
+        self._reconsider()
 
     def _relieve(self) -> bool:
         """Throw out the weakest of the clusters that their own graph strains; whether there was one."""
