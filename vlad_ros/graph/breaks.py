@@ -6,7 +6,7 @@ agree on one offset for the rest of the drive; but so do the wrong loops of an a
 Three things tell them apart, and a step is given up only where all are so:
 
 - The loops that agree are of more than a street.
-- Hardly any that the graph believes speaks for the step: beside an aliased street there are others that do.
+- Hardly any that the graph believes leads across the step: beside an aliased street there are others that do.
 - The vehicle did not leap. The track before the step and the one behind it, moved to where the loops put it, meet. An
   aliased street lies elsewhere: its track meets the other one nowhere.
 
@@ -17,7 +17,7 @@ its surroundings, let in later, hold what it held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +26,10 @@ from vlad_ros.graph.chain import Chain, strayed
 from vlad_ros.graph.consistency import Loop, pair_agrees
 from vlad_ros.graph_config import PoseGraphConfig
 from vlad_ros.poses import inverse, log
-from vlad_ros.types import F64
+from vlad_ros.types import F64, Ints
 
 PLACES, STREET = 10, 50.0  # query nodes, and m of travel, of the loops that must agree
-SPOKEN = 0.25  # share of those places that may speak for the odometry
+ACROSS = 0.25  # believed loops across the step, as a share of those places
 METRES, RADIANS = 5.0, 0.3  # of a vehicle's motion in the step, and of wrong steps beside it
 MEETING = 3.0  # sigmas within which the tracks meet
 
@@ -42,25 +42,49 @@ class Break(NamedTuple):
     loops: list[Loop]
 
 
-def find_break(
-    leader: Loop, loops: Sequence[Loop], against: int, poses: F64, chain: Chain, config: PoseGraphConfig, way: float
-) -> Break | None:
-    """The break that the refused loops among `loops` speak for which agree with `leader`; None unless they suffice.
-    `against`: places whose loops were refused for it; `poses` (N, 4, 4): the graph's; `way` [m]: travel of the way that
-    contradicts."""
+def witnesses(leader: Loop, loops: Sequence[Loop], chain: Chain, config: PoseGraphConfig) -> list[Loop]:
+    """The refused loops that agree with `leader`, in the order of their queries; none unless they are of more than a
+    street."""
     part = chain.part(leader.j)
-    refused = [loop for loop in loops if not loop.on and not loop.forbidden and loop.j in part]
-    if not _is_more_than_a_street(refused, chain):
-        return None
-    agreeing = [loop for loop in refused if loop is leader or pair_agrees(leader, loop, chain, config)]
-    if not _is_more_than_a_street(agreeing, chain):
-        return None
-    first = min(agreeing, key=lambda loop: loop.j)
-    before = max(loop.i if chain.nodes[loop.i].drive == chain.nodes[first.j].drive else -1 for loop in agreeing)
-    steps = np.arange(max(part.start, before) + 1, first.j + 1)
-    steps = steps[_spoken_for(steps, loops, chain, part) + against <= SPOKEN * len({loop.j for loop in agreeing})]
-    if not len(steps):
-        return None
+    found = [loop for loop in loops if not loop.on and not loop.forbidden and loop.j in part]
+    if _is_more_than_a_street(found, chain):
+        found = [loop for loop in found if loop is leader or pair_agrees(leader, loop, chain, config)]
+        if _is_more_than_a_street(found, chain):
+            return sorted(found, key=lambda loop: loop.j)
+    return []
+
+
+def _is_more_than_a_street(loops: Sequence[Loop], chain: Chain) -> bool:
+    places = {loop.j for loop in loops}
+    travels = [chain.nodes[place].travel for place in places]
+    return len(places) >= PLACES and max(travels) - min(travels) >= STREET
+
+
+def suspects(agreeing: Sequence[Loop], loops: Sequence[Loop], chain: Chain) -> tuple[Ints, list[Loop]]:
+    """The steps (K,), by the nodes that they lead to, one of which may be broken by what `witnesses` gave; and the
+    believed ones of all `loops` that lead across any of them."""
+    first, part = agreeing[0].j, chain.part(agreeing[0].j)
+    begin = max(_begin(loop, chain) for loop in agreeing)
+    steps = np.arange(max(part.start, begin) + 1, first + 1)
+    believed = [loop for loop in loops if loop.on and loop.j in part]
+    ends = np.array([(_begin(loop, chain), loop.j) for loop in believed], np.int64).reshape(-1, 2)
+    across = np.searchsorted(np.sort(ends[:, 0]), steps) - np.searchsorted(np.sort(ends[:, 1]), steps)
+    steps = steps[across <= ACROSS * len({loop.j for loop in agreeing})]
+    crossing = np.searchsorted(steps, ends[:, 0], "right") < np.searchsorted(steps, ends[:, 1], "right")
+    return steps, [believed[k] for k in np.flatnonzero(crossing)]
+
+
+def _begin(loop: Loop, chain: Chain) -> int:
+    """A loop's match, or the beginning of its drive where that is in another one."""
+    return max(loop.i, chain.drive(chain.nodes[loop.j].drive).start - 1)
+
+
+def find_break(
+    agreeing: list[Loop], steps: Ints, poses: F64, way: float, chain: Chain, config: PoseGraphConfig
+) -> Break | None:
+    """The one of the `steps` at which the tracks meet, by the graph's `poses` (N, 4, 4) without the loops across; None
+    where they do not. `way` [m]: travel of the shortest way between the ends of the first of the `agreeing`."""
+    first = agreeing[0]
     T_map_odom = poses[first.i] @ first.T @ inverse(chain.nodes[first.j].T_odom_base)
     behind = T_map_odom @ np.stack([chain.nodes[step].T_odom_base for step in steps.tolist()])
     T = inverse(poses[steps - 1]) @ behind
@@ -69,20 +93,3 @@ def find_break(
     if metres[best] > MEETING * np.hypot(METRES, strayed(way, config)[0]):
         return None
     return Break(int(steps[best]), T_map_odom, agreeing)
-
-
-def _is_more_than_a_street(loops: Iterable[Loop], chain: Chain) -> bool:
-    places = {loop.j for loop in loops}
-    travels = [chain.nodes[place].travel for place in places]
-    return len(places) >= PLACES and max(travels) - min(travels) >= STREET
-
-
-def _spoken_for(steps: np.ndarray, loops: Sequence[Loop], chain: Chain, part: range) -> np.ndarray:
-    """How many believed loops lead across each of the steps (K,)."""
-    drive = chain.nodes[part.start].drive
-    across = [
-        (loop.i if chain.nodes[loop.i].drive == drive else -1, loop.j) for loop in loops if loop.on and loop.j in part
-    ]
-    ends = np.sort(np.array(across, np.int64).reshape(-1, 2), axis=1)
-    begun, ended = np.sort(ends[:, 0]), np.sort(ends[:, 1])
-    return np.searchsorted(begun, steps) - np.searchsorted(ended, steps)

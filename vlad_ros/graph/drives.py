@@ -206,8 +206,8 @@ class Drives:
         self.rebuild(poses)
         self.beliefs.admit(broken.loops)
         self.counters["odometry_broken"] += 1
-        travel, places = self.chain.nodes[broken.node].travel, len({loop.j for loop in broken.loops})
-        self.say(f"odometry is not believed at {travel:.0f} m of drive {self.drive}: loops of {places} places agree so")
+        node, places = self.chain.nodes[broken.node], len({loop.j for loop in broken.loops})
+        self.say(f"odometry is not believed at {node.travel:.0f} m of drive {node.drive}: loops of {places} places agree")
 
     def recover(self) -> None:
         """After a failure of the least squares: begin anew at the last poses that were asked for, and by odometry from
