@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives with drifting odometry and loops of known truth, for the pose graph; and loops replaced by wrong ones."""
+"""Drives with drifting odometry and loops of known truth, for the pose graph; loops replaced by wrong ones, and odometry
+that breaks."""
 
 from __future__ import annotations
 
@@ -15,6 +16,11 @@ from vlad_ros.types import F64
 
 BLOCKS = np.array([[0, 0], [120, 0], [120, 80], [0, 80], [0, 0]], np.float64)
 NEIGHBOUR = np.array([[0, 0], [0, -90], [120, -90], [120, 0], [0, 0]], np.float64)
+SCANS = 5  # in which odometry loses itself
+FAULTS = {  # in each of them
+    "turn": from_xyz_rpy((0.0, 0.0, 0.0, 0.0, 0.0, math.radians(115.0) / SCANS)),
+    "leap": from_xyz_rpy((50.0 / SCANS, 0.0, 0.0, 0.0, 0.0, 0.0)),
+}
 SIGMAS = np.array([0.06, 0.06, 0.06, 0.004, 0.004, 0.004])  # m, rad
 
 
@@ -87,6 +93,24 @@ def corrupted(edges: list[Edge], poses: F64, seed: int, share: float = 0.1, firs
             (*rng.uniform(-4, 4, 2), 0.0, 0.0, 0.0, float(rng.uniform(-0.3, 0.3) + math.pi * rng.integers(2)))
         )
         out[k] = dataclasses.replace(edges[k], i=i, T=T, wrong=True)
+    return out
+
+
+def broken(odo: F64, at: int, fault: F64) -> F64:
+    """The odometry with a fault in each of `SCANS` steps, the first one into the row `at`."""
+    out = odo.copy()
+    for k in range(at, len(odo)):
+        out[k] = out[k - 1] @ inverse(odo[k - 1]) @ odo[k] @ (fault if k < at + SCANS else np.eye(4))
+    return out
+
+
+def misled(edges: list[Edge], odo: F64, at: int, number: int = 3) -> list[Edge]:
+    """The first loops behind a break `at` replaced by what the broken odometry says, which makes them believed."""
+    out, rng = list(edges), np.random.default_rng(at)
+    for k in [k for k, edge in enumerate(edges) if edge.j >= at + SCANS][:number]:
+        i, j = edges[k].i, edges[k].j
+        off = from_xyz_rpy((*rng.normal(0.0, 0.1, 3), 0.0, 0.0, 0.0))
+        out[k] = dataclasses.replace(edges[k], T=off @ inverse(odo[i]) @ odo[j], wrong=True)
     return out
 
 
