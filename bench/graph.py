@@ -169,9 +169,10 @@ def breaks(seed: int, step: int) -> list[str]:
     odo, edges = odometry(poses, seed), loops(poses, seed, spacing=1)
     third = next(edge.j for edge in edges if edge.j * step > THIRD)
     cells = [str(seed), str(len(edges)), f"{rmse(odo, poses):.2f}", played(odo, edges, poses)]
-    for fault in FAULTS.values():
-        lost = broken(odo, third + round(INTO / step), fault)
-        cells += [f"{rmse(lost, poses):.1f}", played(lost, misled(edges, lost, third + round(INTO / step)), poses)]
+    for fault, (_, steps) in FAULTS.items():
+        at = third + round(INTO / step)
+        lost = broken(odo, at, fault)
+        cells += [f"{rmse(lost, poses):.1f}", played(lost, misled(edges, lost, at + steps), poses)]
     return cells
 
 
