@@ -8,8 +8,8 @@
 
 Latency: a drive through a town of blocks, a node a metre, a loop wherever it has been before. The first nodes are taken
 as from a resumed file, then `--steps` keyframes come one by one, each with its loop; the time of each loop until the
-correction that TF sends is known. Robustness: the drives of test/helpers/graph_drives.py. Broken: the same drives, whose
-odometry loses itself in the third round, 30 m behind the beginning of its loops; the three loops behind that are wrong.
+correction that TF sends is known. Robustness: the drives of test/helpers/graph_drives.py. Broken: the same drives,
+whose odometry loses itself 30 m behind the beginning of the third round's loops; the next three loops are wrong.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from graph_drives import FAULTS, Edge, block, broken, loops, misled, odometry, r
 
 pytest.importorskip("gtsam", reason="no wheel of gtsam for this Python")
 
-from vlad_ros.drive.jumps import Continuity  # noqa: E402
-from vlad_ros.graph.graph_file import resume, save_graph  # noqa: E402
-from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge  # noqa: E402
-from vlad_ros.graph_config import PoseGraphConfig  # noqa: E402
-from vlad_ros.poses import from_xyz_rpy, inverse  # noqa: E402
-from vlad_ros.types import F64  # noqa: E402
+from vlad_ros.drive.jumps import Continuity
+from vlad_ros.graph.graph_file import resume, save_graph
+from vlad_ros.graph.pose_graph import LiveGraph, LoopEdge
+from vlad_ros.graph_config import PoseGraphConfig
+from vlad_ros.poses import from_xyz_rpy, inverse
+from vlad_ros.types import F64
 
 CONFIG = PoseGraphConfig()
 MS = 1_000_000
@@ -135,9 +135,7 @@ def test_a_long_aliased_street_does_not_break_sound_odometry(seed: int) -> None:
     street = [edge for edge in edges if edge.j < edges[0].j + 70]
     poses_of_first = poses[street[0].i]
     moved = poses_of_first @ offset @ inverse(poses_of_first)  # one offset of the world, whatever the match's heading
-    wrong = [
-        Edge(e.i, e.j, inverse(poses[e.i]) @ moved @ poses[e.i] @ e.T, e.covariance, wrong=True) for e in street
-    ]
+    wrong = [Edge(e.i, e.j, inverse(poses[e.i]) @ moved @ poses[e.i] @ e.T, e.covariance, wrong=True) for e in street]
     assert len(wrong) > 30
     graph = drive(odo, wrong + edges[len(street) :])
     assert not graph.counters["odometry_broken"] and believed(graph, wrong)[0] == 0

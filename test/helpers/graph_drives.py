@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives with drifting odometry and loops of known truth, for the pose graph; loops replaced by wrong ones, and odometry
-that breaks."""
+"""Drives with drifting odometry and loops of known truth, for the pose graph; wrong loops, odometry that breaks."""
 
 from __future__ import annotations
 

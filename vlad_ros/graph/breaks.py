@@ -65,7 +65,7 @@ def suspects(agreeing: Sequence[Loop], loops: Sequence[Loop], chain: Chain) -> t
     believed ones of all `loops` that lead across any of them."""
     first, part = agreeing[0].j, chain.part(agreeing[0].j)
     begin = max(_begin(loop, chain) for loop in agreeing)
-    steps = np.arange(max(part.start, begin) + 1, first + 1)
+    steps: Ints = np.arange(max(part.start, begin) + 1, first + 1)
     believed = [loop for loop in loops if loop.on and loop.j in part]
     ends = np.array([(_begin(loop, chain), loop.j) for loop in believed], np.int64).reshape(-1, 2)
     across = np.searchsorted(np.sort(ends[:, 0]), steps) - np.searchsorted(np.sort(ends[:, 1]), steps)

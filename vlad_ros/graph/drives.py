@@ -207,7 +207,9 @@ class Drives:
         self.beliefs.admit(broken.loops)
         self.counters["odometry_broken"] += 1
         node, places = self.chain.nodes[broken.node], len({loop.j for loop in broken.loops})
-        self.say(f"odometry is not believed at {node.travel:.0f} m of drive {node.drive}: loops of {places} places agree")
+        self.say(
+            f"odometry is not believed at {node.travel:.0f} m of drive {node.drive}: loops of {places} places agree"
+        )
 
     def recover(self) -> None:
         """After a failure of the least squares: begin anew at the last poses that were asked for, and by odometry from
