@@ -20,7 +20,7 @@ JUMP_TRAVEL = 1e5  # m; a way across a jump says nothing about where a loop may 
 
 class Node(NamedTuple):
     """A pose to be estimated: key (drive, stamp [ns]); `T_odom_base` (4, 4), `travel` [m] of its drive, and the `part`
-    of the drive: between two parts odometry has jumped."""
+    of the drive: between two parts odometry has jumped, or is not believed."""
 
     drive: int
     stamp: int
@@ -94,6 +94,17 @@ class Chain:
     def next_drive(self) -> int:
         """The first number above those of all drives."""
         return max(self._drives, default=-1) + 1
+
+    def part(self, index: int) -> range:
+        """Indices of the nodes to which odometry leads from a node."""
+        key = (self.nodes[index].drive, self.nodes[index].part)
+        begin = bisect.bisect_left(self.nodes, key, key=lambda node: (node.drive, node.part))
+        return range(begin, bisect.bisect_right(self.nodes, key, key=lambda node: (node.drive, node.part)))
+
+    def split(self, index: int) -> None:
+        """The node begins another part of its drive: odometry does not lead to it any more."""
+        for k in range(index, self.drive(self.nodes[index].drive).stop):
+            self.nodes[k] = self.nodes[k]._replace(part=self.nodes[k].part + 1)
 
     def way(self, i: int, j: int) -> tuple[F64, float] | None:
         """T_i_j (4, 4) by odometry and the travel [m] between the two; None where odometry does not lead there."""
