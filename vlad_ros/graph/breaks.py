@@ -45,7 +45,7 @@ class Break(NamedTuple):
 def witnesses(leader: Loop, loops: Sequence[Loop], chain: Chain, config: PoseGraphConfig) -> list[Loop]:
     """The refused loops that agree with `leader`, in the order of their queries; none unless they are of more than a
     street."""
-    part = chain.part(leader.j)
+    part = set(chain.part(leader.j))
     found = [loop for loop in loops if not loop.on and not loop.forbidden and loop.j in part]
     if _is_more_than_a_street(found, chain):
         found = [loop for loop in found if loop is leader or pair_agrees(leader, loop, chain, config)]
@@ -65,8 +65,9 @@ def suspects(agreeing: Sequence[Loop], loops: Sequence[Loop], chain: Chain) -> t
     believed ones of all `loops` that lead across any of them."""
     first, part = agreeing[0].j, chain.part(agreeing[0].j)
     begin = max(_begin(loop, chain) for loop in agreeing)
-    steps: Ints = np.arange(max(part.start, begin) + 1, first + 1)
-    believed = [loop for loop in loops if loop.on and loop.j in part]
+    steps: Ints = np.array([step for step in part[1:] if begin < step <= first], np.int64)
+    inside = set(part)
+    believed = [loop for loop in loops if loop.on and loop.j in inside]
     ends = np.array([(_begin(loop, chain), loop.j) for loop in believed], np.int64).reshape(-1, 2)
     across = np.searchsorted(np.sort(ends[:, 0]), steps) - np.searchsorted(np.sort(ends[:, 1]), steps)
     steps = steps[across <= ACROSS * len({loop.j for loop in agreeing})]
@@ -76,7 +77,8 @@ def suspects(agreeing: Sequence[Loop], loops: Sequence[Loop], chain: Chain) -> t
 
 def _begin(loop: Loop, chain: Chain) -> int:
     """A loop's match, or the beginning of its drive where that is in another one."""
-    return max(loop.i, chain.drive(chain.nodes[loop.j].drive).start - 1)
+    drive = chain.nodes[loop.j].drive
+    return loop.i if chain.nodes[loop.i].drive == drive else chain.drive(drive)[0] - 1
 
 
 def find_break(
@@ -87,7 +89,8 @@ def find_break(
     first = agreeing[0]
     T_map_odom = poses[first.i] @ first.T @ inverse(chain.nodes[first.j].T_odom_base)
     behind = T_map_odom @ np.stack([chain.nodes[step].T_odom_base for step in steps.tolist()])
-    T = inverse(poses[steps - 1]) @ behind
+    before = [chain.before(step) for step in steps.tolist()]
+    T = inverse(poses[before]) @ behind
     metres, radians = np.linalg.norm(T[:, :3, 3], axis=1), np.linalg.norm(log(T)[:, 3:], axis=1)
     best = int(np.argmin((metres / METRES) ** 2 + (radians / RADIANS) ** 2))
     if metres[best] > MEETING * np.hypot(METRES, strayed(way, config)[0]):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -95,15 +96,17 @@ class Chain:
         """The first number above those of all drives."""
         return max(self._drives, default=-1) + 1
 
-    def part(self, index: int) -> range:
-        """Indices of the nodes to which odometry leads from a node."""
-        key = (self.nodes[index].drive, self.nodes[index].part)
-        begin = bisect.bisect_left(self.nodes, key, key=lambda node: (node.drive, node.part))
-        return range(begin, bisect.bisect_right(self.nodes, key, key=lambda node: (node.drive, node.part)))
+    def part(self, index: int) -> Sequence[int]:
+        """Indices of the nodes to which odometry leads from a node, ascending."""
+        drive, part = self.nodes[index].drive, self.nodes[index].part
+        own = self._drives[drive]
+        begin = bisect.bisect_left(own, part, key=lambda k: self.nodes[k].part)
+        return own[begin : bisect.bisect_right(own, part, key=lambda k: self.nodes[k].part)]
 
     def split(self, index: int) -> None:
         """The node begins another part of its drive: odometry does not lead to it any more."""
-        for k in range(index, self.drive(self.nodes[index].drive).stop):
+        own = self._drives[self.nodes[index].drive]
+        for k in own[bisect.bisect_left(own, index) :]:
             self.nodes[k] = self.nodes[k]._replace(part=self.nodes[k].part + 1)
 
     def way(self, i: int, j: int) -> tuple[F64, float] | None:

@@ -204,8 +204,8 @@ class Drives:
 
     def _break(self, broken: Break) -> None:
         """Believe odometry no more in one step; what lies behind it is placed by its loops."""
-        poses, rows = self.poses().copy(), range(broken.node, self.chain.part(broken.node).stop)
-        poses[rows.start : rows.stop] = broken.T_map_odom @ np.stack([self.chain.nodes[k].T_odom_base for k in rows])
+        poses, rows = self.poses().copy(), [k for k in self.chain.part(broken.node) if k >= broken.node]
+        poses[rows] = broken.T_map_odom @ np.stack([self.chain.nodes[k].T_odom_base for k in rows])
         self.chain.split(broken.node)
         self.rebuild(poses)
         self.beliefs.admit(broken.loops)
