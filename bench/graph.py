@@ -4,10 +4,12 @@
 
     python bench/graph.py latency --nodes 1000 10000
     python bench/graph.py robustness --seeds 100 101 102
+    python bench/graph.py broken --seeds 100 101 102
 
 Latency: a drive through a town of blocks, a node a metre, a loop wherever it has been before. The first nodes are taken
 as from a resumed file, then `--steps` keyframes come one by one, each with its loop; the time of each loop until the
-correction that TF sends is known. Robustness: the drives of test/helpers/graph_drives.py.
+correction that TF sends is known. Robustness: the drives of test/helpers/graph_drives.py. Broken: the same drives,
+whose odometry loses itself 30 m behind the beginning of the third round's loops; the next three loops are wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +28,19 @@ from tqdm import tqdm
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "test" / "helpers")]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from graph_drives import SIGMAS, Edge, corrupted, loops, odometry, rmse, smooth, town  # noqa: E402
+from graph_drives import (  # noqa: E402
+    FAULTS,
+    SIGMAS,
+    Edge,
+    broken,
+    corrupted,
+    loops,
+    misled,
+    odometry,
+    rmse,
+    smooth,
+    town,
+)
 
 from vlad_ros.graph.chain import Node  # noqa: E402
 from vlad_ros.graph.consistency import Loop  # noqa: E402
@@ -40,6 +54,7 @@ BLOCK, MS = 60.0, 1_000_000
 UPKEEP = 3  # nodes, 0.6 s, between two upkeeps; the node has one each 0.5 s
 TURNS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
 COLUMNS = ("nodes", "loops", "timed", "loop to TF p50 / p99 / max [ms]", "of it processor", "node", "upkeep")
+THIRD, INTO = 750.0, 30.0  # m of travel: before the third round; between its first loop and where odometry breaks
 ROWS = ("as they are", "10 % wrong", "10 % wrong, a street first")
 
 
@@ -130,18 +145,34 @@ def robustness(seed: int, step: int) -> list[str]:
     odo, edges = odometry(poses, seed), loops(poses, seed, spacing=1)
     cells = [str(seed), str(len(edges)), f"{rmse(odo, poses):.2f}"]
     kinds = (edges, corrupted(edges, poses, seed), corrupted(edges, poses, seed, first=True))
-    for some in kinds:
-        graph, wrong = LiveGraph(PoseGraphConfig()), {(edge.i, edge.j): edge.wrong for edge in some}
-        by_query = {edge.j: edge for edge in some}
-        for k, T in enumerate(odo):
-            graph.add_node(stamp(k), T)
-            graph.upkeep()
-            if k in by_query:
-                edge = by_query[k]
-                graph.add_loop(LoopEdge((0, stamp(edge.i)), (0, stamp(k)), edge.T, edge.covariance))
-        graph.upkeep(budget=60.0)
-        believed = [wrong[loop.i, loop.j] for loop in graph.beliefs.loops if loop.on]
-        cells.append(f"{rmse(graph.poses(), poses):.3f}; {sum(believed)} wrong, {len(believed) - sum(believed)} right")
+    return cells + [played(odo, some, poses) for some in kinds]
+
+
+def played(odo: F64, edges: list[Edge], poses: F64) -> str:
+    """A cell of the table: RMSE [m] of the graph of a drive, and the edges that it believes."""
+    graph, wrong = LiveGraph(PoseGraphConfig()), {(edge.i, edge.j): edge.wrong for edge in edges}
+    by_query = {edge.j: edge for edge in edges}
+    for k, T in enumerate(odo):
+        graph.add_node(stamp(k), T)
+        graph.upkeep()
+        if k in by_query:
+            edge = by_query[k]
+            graph.add_loop(LoopEdge((0, stamp(edge.i)), (0, stamp(k)), edge.T, edge.covariance))
+    graph.upkeep(budget=60.0)
+    believed = [wrong[loop.i, loop.j] for loop in graph.beliefs.loops if loop.on]
+    return f"{rmse(graph.poses(), poses):.3f}; {sum(believed)} wrong, {len(believed) - sum(believed)} right"
+
+
+def breaks(seed: int, step: int) -> list[str]:
+    """A row of the table for a drive: with sound odometry, and for each of `FAULTS` RMSE [m] of odometry and graph."""
+    poses = town(seed)[::step]
+    odo, edges = odometry(poses, seed), loops(poses, seed, spacing=1)
+    third = next(edge.j for edge in edges if edge.j * step > THIRD)
+    cells = [str(seed), str(len(edges)), f"{rmse(odo, poses):.2f}", played(odo, edges, poses)]
+    for fault, (_, steps) in FAULTS.items():
+        at = third + round(INTO / step)
+        lost = broken(odo, at, fault)
+        cells += [f"{rmse(lost, poses):.1f}", played(lost, misled(edges, lost, at + steps), poses)]
     return cells
 
 
@@ -154,7 +185,7 @@ def spread(times: list[float]) -> str:
 def main() -> None:
     """Print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("latency", "robustness"))
+    parser.add_argument("what", choices=("latency", "robustness", "broken"))
     parser.add_argument("--nodes", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102])
@@ -164,6 +195,12 @@ def main() -> None:
         print("| seed | loops | odometry | " + " | ".join(ROWS) + " |\n|" + "---|" * (3 + len(ROWS)))
         for seed in args.seeds:
             print("| " + " | ".join(robustness(seed, args.step)) + " |", flush=True)
+        return
+    if args.what == "broken":
+        head = [name for fault in FAULTS for name in (f"odometry, {fault}", f"graph, {fault}")]
+        print("| " + " | ".join(("seed", "loops", "odometry", "graph", *head)) + " |\n|" + "---|" * (4 + len(head)))
+        for seed in args.seeds:
+            print("| " + " | ".join(breaks(seed, args.step)) + " |", flush=True)
         return
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for nodes in args.nodes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives with drifting odometry and loops of known truth, for the pose graph; and loops replaced by wrong ones."""
+"""Drives with drifting odometry and loops of known truth, for the pose graph; wrong loops, odometry that breaks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from vlad_ros.types import F64
 
 BLOCKS = np.array([[0, 0], [120, 0], [120, 80], [0, 80], [0, 0]], np.float64)
 NEIGHBOUR = np.array([[0, 0], [0, -90], [120, -90], [120, 0], [0, 0]], np.float64)
+FAULTS = {  # of odometry that loses itself: what it adds to a step, and for how many steps
+    "turn": (from_xyz_rpy((0.0, 0.0, 0.0, 0.0, 0.0, math.radians(115.0) / 5)), 5),
+    "leap": (from_xyz_rpy((50.0, 0.0, 0.0, 0.0, 0.0, 0.0)), 1),
+}
 SIGMAS = np.array([0.06, 0.06, 0.06, 0.004, 0.004, 0.004])  # m, rad
 
 
@@ -31,8 +35,17 @@ class Edge:
 
 def town(seed: int) -> F64:
     """True poses (S, 4, 4), 1 m apart: around two neighbouring blocks, again, and once in the other direction."""
+    return along([BLOCKS, NEIGHBOUR, BLOCKS, NEIGHBOUR[::-1]], seed)
+
+
+def block(seed: int) -> F64:
+    """True poses (S, 4, 4), 1 m apart: around a block, and half of it again."""
+    return along([BLOCKS, BLOCKS[:3]], seed)
+
+
+def along(rounds: list[F64], seed: int) -> F64:
+    """True poses (S, 4, 4), 1 m apart, along corners (K, 2), each round a little aside."""
     rng = np.random.default_rng(seed)
-    rounds = [BLOCKS, NEIGHBOUR, BLOCKS, NEIGHBOUR[::-1]]
     corners = np.concatenate([round + rng.uniform(-0.7, 0.7, 2) for round in rounds])
     away = np.cumsum(np.r_[0.0, np.linalg.norm(np.diff(corners, axis=0), axis=1)])
     at = np.arange(0.0, away[-1], 1.0)
@@ -87,6 +100,24 @@ def corrupted(edges: list[Edge], poses: F64, seed: int, share: float = 0.1, firs
             (*rng.uniform(-4, 4, 2), 0.0, 0.0, 0.0, float(rng.uniform(-0.3, 0.3) + math.pi * rng.integers(2)))
         )
         out[k] = dataclasses.replace(edges[k], i=i, T=T, wrong=True)
+    return out
+
+
+def broken(odo: F64, at: int, fault: str) -> F64:
+    """The odometry with one of the `FAULTS`, the first step of it into the row `at`."""
+    out, (more, steps) = odo.copy(), FAULTS[fault]
+    for k in range(at, len(odo)):
+        out[k] = out[k - 1] @ inverse(odo[k - 1]) @ odo[k] @ (more if k < at + steps else np.eye(4))
+    return out
+
+
+def misled(edges: list[Edge], odo: F64, at: int, number: int = 3) -> list[Edge]:
+    """The first loops from the row `at` on replaced by what the broken odometry says, which makes them believed."""
+    out, rng = list(edges), np.random.default_rng(at)
+    for k in [k for k, edge in enumerate(edges) if edge.j >= at][:number]:
+        i, j = edges[k].i, edges[k].j
+        off = from_xyz_rpy((*rng.normal(0.0, 0.1, 3), 0.0, 0.0, 0.0))
+        out[k] = dataclasses.replace(edges[k], T=off @ inverse(odo[i]) @ odo[j], wrong=True)
     return out
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vlad_ros.graph.breaks import Break, find_break, suspects, witnesses
 from vlad_ros.graph.chain import Chain
 from vlad_ros.graph.consistency import CHI2, Cluster, Loop, Ways, disagreement, pair_agrees, tensions
 from vlad_ros.graph.smoother import Smoother
@@ -41,6 +42,7 @@ class Beliefs:
         self._strained = False  # whether to look for clusters that their own graph strains
         self._grown: dict[int, Cluster] = {}  # by `id`: beside these, weaker ones are to stand a trial
         self._settled_last = False  # what `upkeep` has done last
+        self.broken: Break | None = None  # a step of odometry that is not to be believed, found by `upkeep`
 
     def add(self, loop: Loop) -> None:
         """Take a loop into account whose nodes are in the smoother."""
@@ -137,8 +139,10 @@ class Beliefs:
             self._reconsider()
 
     def _weigh(self, cluster: Cluster) -> None:
-        """Let a cluster in if it fits by now, or outweighs what contradicts it."""
+        """Let a cluster in if it fits by now, or outweighs what contradicts it, unless that is broken odometry."""
         fits, rivals = self._fits(cluster)
+        if not fits and self._finds_break(cluster):
+            return
         if fits or self._outweighs(cluster, rivals):
             self._enter(cluster)
             self._reconsider()
@@ -236,6 +240,28 @@ class Beliefs:
         if out:
             self._smoother.settle()
         return False
+
+    def _finds_break(self, cluster: Cluster) -> bool:
+        """Whether it is odometry that contradicts a cluster wrongly. The loops across the break are out then."""
+        leader = cluster.loops[len(cluster.loops) // 2]
+        agreeing = witnesses(leader, self.loops, self._chain, self._config)
+        steps, across = suspects(agreeing, self.loops, self._chain) if agreeing else (np.empty(0, np.int64), [])
+        if not len(steps):
+            return False
+        self._doubt(across)
+        self._smoother.settle()
+        if not self._fits(cluster)[0]:
+            poses, (way, _) = self._smoother.poses(len(self._chain)), self._ways.shortest(agreeing[0])
+            self.broken = find_break(agreeing, steps, poses, way, self._chain, self._config)
+        self._believe([loop for loop in across if not loop.on and (self.broken is None or loop.j < self.broken.node)])
+        self._smoother.settle()
+        return self.broken is not None
+
+    def admit(self, loops: Iterable[Loop]) -> None:
+        """Believe the clusters of these loops, and then whatever fits."""
+        for number in {loop.cluster for loop in loops}:
+            self._enter(self.clusters[number])
+        self._reconsider()
 
     def _relieve(self) -> bool:
         """Throw out the weakest of the clusters that their own graph strains; whether there was one."""

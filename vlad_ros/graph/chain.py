@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ JUMP_TRAVEL = 1e5  # m; a way across a jump says nothing about where a loop may 
 
 class Node(NamedTuple):
     """A pose to be estimated: key (drive, stamp [ns]); `T_odom_base` (4, 4), `travel` [m] of its drive, and the `part`
-    of the drive: between two parts odometry has jumped."""
+    of the drive: between two parts odometry has jumped, or is not believed."""
 
     drive: int
     stamp: int
@@ -94,6 +95,19 @@ class Chain:
     def next_drive(self) -> int:
         """The first number above those of all drives."""
         return max(self._drives, default=-1) + 1
+
+    def part(self, index: int) -> Sequence[int]:
+        """Indices of the nodes to which odometry leads from a node, ascending."""
+        drive, part = self.nodes[index].drive, self.nodes[index].part
+        own = self._drives[drive]
+        begin = bisect.bisect_left(own, part, key=lambda k: self.nodes[k].part)
+        return own[begin : bisect.bisect_right(own, part, key=lambda k: self.nodes[k].part)]
+
+    def split(self, index: int) -> None:
+        """The node begins another part of its drive: odometry does not lead to it any more."""
+        own = self._drives[self.nodes[index].drive]
+        for k in own[bisect.bisect_left(own, index) :]:
+            self.nodes[k] = self.nodes[k]._replace(part=self.nodes[k].part + 1)
 
     def way(self, i: int, j: int) -> tuple[F64, float] | None:
         """T_i_j (4, 4) by odometry and the travel [m] between the two; None where odometry does not lead there."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlad_ros.graph.beliefs import Beliefs
+from vlad_ros.graph.breaks import Break
 from vlad_ros.graph.chain import JUMP_METRES, JUMP_RADIANS, Chain, Node, diagonal, strayed, walked
 from vlad_ros.graph.consistency import CHI2, Loop
 from vlad_ros.graph.smoother import Smoother
@@ -49,6 +50,7 @@ class Drives:
         self.config = config
         self.chain = Chain()
         self.drive = 0  # the current drive's number
+        self._jumps = 0  # of odometry, as they were last told
         self.placed: set[int] = set()  # drives with a pose in the map
         self.guests: set[int] = set()  # drives of other robots
         self.anchors: list[Anchor] = []
@@ -83,8 +85,10 @@ class Drives:
             self.say(f"the clock was set back: drive {self.drive} begins")
             last = None
         step = np.eye(4) if last is None else inverse(last.T_odom_base) @ T_odom_base
-        jumped = last is not None and part != last.part
+        jumped = last is not None and part != self._jumps
+        self._jumps = part
         travel = 0.0 if last is None else last.travel + (0.0 if jumped else float(np.linalg.norm(step[:3, 3])))
+        part = 0 if last is None else last.part + jumped
         self._append(Node(self.drive, stamp, T_odom_base, travel, part), np.eye(4) if jumped else step)
         if jumped:
             self.counters["odometry_jump"] += 1
@@ -189,8 +193,27 @@ class Drives:
     def upkeep(self, budget: float = 0.0) -> None:
         """What the graph has left for later (see `Beliefs.upkeep`), one piece at least, for `budget` seconds."""
         end = time.monotonic() + budget
-        while self.beliefs.upkeep() and time.monotonic() < end:
+        while self._keep_up() and time.monotonic() < end:
             pass
+
+    def _keep_up(self) -> bool:
+        more = self.beliefs.upkeep()
+        if self.beliefs.broken is not None:
+            self._break(self.beliefs.broken)
+        return more
+
+    def _break(self, broken: Break) -> None:
+        """Believe odometry no more in one step; what lies behind it is placed by its loops."""
+        poses, rows = self.poses().copy(), [k for k in self.chain.part(broken.node) if k >= broken.node]
+        poses[rows] = broken.T_map_odom @ np.stack([self.chain.nodes[k].T_odom_base for k in rows])
+        self.chain.split(broken.node)
+        self.rebuild(poses)
+        self.beliefs.admit(broken.loops)
+        self.counters["odometry_broken"] += 1
+        node, places = self.chain.nodes[broken.node], len({loop.j for loop in broken.loops})
+        self.say(
+            f"odometry is not believed at {node.travel:.0f} m of drive {node.drive}: loops of {places} places agree"
+        )
 
     def recover(self) -> None:
         """After a failure of the least squares: begin anew at the last poses that were asked for, and by odometry from
