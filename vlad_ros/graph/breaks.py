@@ -89,8 +89,8 @@ def find_break(
     first = agreeing[0]
     T_map_odom = poses[first.i] @ first.T @ inverse(chain.nodes[first.j].T_odom_base)
     behind = T_map_odom @ np.stack([chain.nodes[step].T_odom_base for step in steps.tolist()])
-    before = [chain.before(step) for step in steps.tolist()]
-    T = inverse(poses[before]) @ behind
+    part = chain.part(first.j)
+    T = inverse(poses[np.array(part)[np.searchsorted(part, steps) - 1]]) @ behind
     metres, radians = np.linalg.norm(T[:, :3, 3], axis=1), np.linalg.norm(log(T)[:, 3:], axis=1)
     best = int(np.argmin((metres / METRES) ** 2 + (radians / RADIANS) ** 2))
     if metres[best] > MEETING * np.hypot(METRES, strayed(way, config)[0]):
