@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
+from table import stream
 from tqdm import tqdm
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "test" / "helpers")]
@@ -191,20 +192,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102])
     parser.add_argument("--step", type=int, default=3, help="metres between the nodes of the robustness drives")
     args = parser.parse_args()
-    if args.what == "robustness":
-        print("| seed | loops | odometry | " + " | ".join(ROWS) + " |\n|" + "---|" * (3 + len(ROWS)))
-        for seed in args.seeds:
-            print("| " + " | ".join(robustness(seed, args.step)) + " |", flush=True)
-        return
-    if args.what == "broken":
+    if args.what == "latency":
+        stream(COLUMNS, (latency(nodes, args.steps, args.seeds[0]) for nodes in args.nodes), None)
+    elif args.what == "robustness":
+        stream(("seed", "loops", "odometry", *ROWS), (robustness(seed, args.step) for seed in args.seeds), None)
+    else:
         head = [name for fault in FAULTS for name in (f"odometry, {fault}", f"graph, {fault}")]
-        print("| " + " | ".join(("seed", "loops", "odometry", "graph", *head)) + " |\n|" + "---|" * (4 + len(head)))
-        for seed in args.seeds:
-            print("| " + " | ".join(breaks(seed, args.step)) + " |", flush=True)
-        return
-    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
-    for nodes in args.nodes:
-        print("| " + " | ".join(latency(nodes, args.steps, args.seeds[0])) + " |", flush=True)
+        rows = (breaks(seed, args.step) for seed in args.seeds)
+        stream(("seed", "loops", "odometry", "graph", *head), rows, None)
 
 
 if __name__ == "__main__":

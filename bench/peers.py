@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from cost import drive_of, travel
-from table import markdown
+from table import stream
 from tqdm import tqdm
 
 from vlad_ros.evaluation import scan_context
@@ -100,6 +101,16 @@ def ours(drive: Sequence) -> float:
     return time.process_time() - begin
 
 
+def rows(python: Path, scans: int) -> Iterator[list[str]]:
+    """The table, row by row."""
+    for name in ROWS:
+        drive = drive_of(name, scans)
+        odometry, closures = theirs(python, drive)
+        spent = {"kiss-icp": odometry, "MapClosures": closures, "Scan Context": by_scan_context(drive)}
+        for program, cpu in {**spent, "vlad_ros": ours(drive)}.items():
+            yield [name, program, f"{1000 * cpu / len(drive):.1f}", f"{1000 * cpu / travel(drive)[-1]:.1f}"]
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,15 +120,7 @@ def main() -> int:
     if not os.environ.get("VLAD_DATA"):
         print("peers: VLAD_DATA must name the folder with the sequences", file=sys.stderr)
         return 2
-    rows: list[dict[str, object]] = []
-    for name in ROWS:
-        drive = drive_of(name, args.scans)
-        odometry, closures = theirs(args.python, drive)
-        spent = {"kiss-icp": odometry, "MapClosures": closures, "Scan Context": by_scan_context(drive)}
-        for program, cpu in {**spent, "vlad_ros": ours(drive)}.items():
-            each, km = f"{1000 * cpu / len(drive):.1f}", travel(drive)[-1] / 1000
-            rows.append({"drive": name, "": program, "CPU [ms/scan]": each, "CPU [s/km]": f"{cpu / km:.1f}"})
-            print(markdown(rows).splitlines()[-1] if len(rows) > 1 else markdown(rows), flush=True)
+    stream(("drive", "program", "CPU [ms/scan]", "CPU [s/km]"), rows(args.python, args.scans), None)
     return 0
 
 

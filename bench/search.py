@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from table import read_csv, write_csv
+from table import print_table, read_csv
 from tqdm import tqdm
 
 from vlad_ros.config import BevConfig, RecognizerConfig
@@ -206,6 +206,18 @@ def adding(drives: Drives, database: KeyframeDatabase, first: int, count: int) -
         time.sleep(max(0.01 - took, 0.0))
 
 
+def rows(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """The table, row by row."""
+    drives = real_drives()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for count in arguments.keyframes:
+            path = Path(folder) / f"{count}.map"
+            write(drives, count, path)
+            with multiprocessing.get_context("spawn").Pool(1) as alone:  # where no other row has left memory behind
+                yield alone.apply(measure, (drives, count, path, arguments.queries))
+            path.unlink()
+
+
 def draw(path: Path) -> None:
     """Both tables that lie beside `path`, by size; dashed what was aimed at, for 100,000 and 1,000,000 keyframes."""
     from matplotlib.figure import Figure
@@ -244,20 +256,7 @@ def main() -> None:
     if arguments.draw:
         draw(arguments.draw)
         return
-    drives = real_drives()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        table = []
-        for count in arguments.keyframes:
-            path = Path(folder) / f"{count}.map"
-            write(drives, count, path)
-            with multiprocessing.get_context("spawn").Pool(1) as alone:  # where no other row has left memory behind
-                table.append(alone.apply(measure, (drives, count, path, arguments.queries)))
-            path.unlink()
-            if len(table) == 1:
-                print(" ".join(f"{name:>13}" for name in table[0]))
-            print(" ".join(f"{value:13.4g}" for value in table[-1].values()), flush=True)
-    if arguments.csv:
-        write_csv(arguments.csv, table)
+    print_table(rows(arguments), 13, arguments.csv)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from search import DRIVES, SCANS, SESSION, queries, real_drives
-from table import write_csv
+from table import print_table
 
 # What runs in the old checkout: its modules have other names.
 INSIDE = """
@@ -93,6 +94,20 @@ def inside(tree: Path, folder: Path, task: str) -> dict[str, float]:
     return dict(json.loads(told.splitlines()[-1]))
 
 
+def rows(arguments: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """The table, row by row."""
+    drives = real_drives()
+    for count in arguments.keyframes:
+        with tempfile.TemporaryDirectory() as name:
+            folder, size = Path(name), len(drives.kept)
+            copies = [drives.copy(drives.kept, copy) for copy in range((count - 1) // size + 1)]
+            np.save(folder / "rows.npy", np.concatenate(copies)[:count])
+            asked = queries(drives, arguments.queries, count)
+            np.save(folder / "asked.npy", np.stack([query.descriptor for query in asked]))
+            told = inside(arguments.tree, folder, "write") | inside(arguments.tree, folder, "use")
+        yield {"keyframes": float(count)} | {name: told[name] for name in COLUMNS}
+
+
 def main() -> None:
     """Print the table; keep it as CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,22 +116,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--csv", type=Path, help="write the table here too")
     arguments = parser.parse_args()
-    drives = real_drives()
-    table = []
-    for count in arguments.keyframes:
-        with tempfile.TemporaryDirectory() as name:
-            folder, size = Path(name), len(drives.kept)
-            rows = [drives.copy(drives.kept, copy) for copy in range((count - 1) // size + 1)]
-            np.save(folder / "rows.npy", np.concatenate(rows)[:count])
-            asked = queries(drives, arguments.queries, count)
-            np.save(folder / "asked.npy", np.stack([query.descriptor for query in asked]))
-            told = inside(arguments.tree, folder, "write") | inside(arguments.tree, folder, "use")
-        table.append({"keyframes": float(count)} | {name: told[name] for name in COLUMNS})
-        if len(table) == 1:
-            print(" ".join(f"{name:>13}" for name in table[0]))
-        print(" ".join(f"{value:13.4g}" for value in table[-1].values()), flush=True)
-    if arguments.csv:
-        write_csv(arguments.csv, table)
+    print_table(rows(arguments), 13, arguments.csv)
 
 
 if __name__ == "__main__":

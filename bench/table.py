@@ -23,11 +23,17 @@ def read_csv(path: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def print_table(rows: Sequence[Mapping[str, float]], width: int) -> None:
-    """Print `rows` with four significant digits, in columns of `width` characters."""
-    print(" ".join(f"{name:>{width}}" for name in rows[0]))
+def print_table(rows: Iterable[Mapping[str, float]], width: int, path: Path | None = None) -> None:
+    """Print `rows` while they come, with four significant digits, in columns of `width` characters; at the end write
+    them to the CSV file `path`, if there is one."""
+    table: list[Mapping[str, float]] = []
     for row in rows:
-        print(" ".join(f"{value:{width}.4g}" for value in row.values()))
+        if not table:
+            print(" ".join(f"{name:>{width}}" for name in row))
+        print(" ".join(f"{value:{width}.4g}" for value in row.values()), flush=True)
+        table.append(row)
+    if path is not None:
+        write_csv(path, table)
 
 
 def markdown(rows: Sequence[Mapping[str, object]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ F64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 PathLike = str | os.PathLike[str]
+Bar = Callable[[list[int]], Iterable[int]]  # shows how far a loop over these has come; `iter` shows nothing
 
 POINT_SCALE = 0.005  # m per integer of a stored cloud
 

@@ -29,9 +29,11 @@ from untrained import similarity_alone
 from vlad_ros.config import BevConfig, ModelConfig
 from vlad_ros.model.network import PlaceNetwork
 from vlad_ros.model.weights import save_weights
+from vlad_ros.ros.outputs.messages import to_pose
 from vlad_ros.ros.tools.node_client import NodeClient
 from vlad_ros.ros.tools.node_process import NodeProcess
 from vlad_ros.stamps import SECOND
+from vlad_ros.types import F64
 
 MS = 1_000_000
 FLOAT32 = PointField.FLOAT32
@@ -86,6 +88,13 @@ def odometry(
     message.pose.pose.position.x = float(x)
     q = message.pose.pose.orientation
     q.x, q.y, q.z, q.w = map(float, quaternion)
+    return message
+
+
+def odometry_at(stamp: int, T: F64, child: str = "lidar") -> Odometry:
+    """An odometry message of T_odom_child (4, 4)."""
+    message = Odometry(child_frame_id=child)
+    message.header.stamp, message.header.frame_id, message.pose.pose = time_of(stamp), "odom", to_pose(T)
     return message
 
 

@@ -12,9 +12,8 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
-from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
-from ros_harness import SECOND, cloud, live_node, time_of, wait_for  # noqa: E402
+from ros_harness import SECOND, cloud, live_node, odometry_at, wait_for  # noqa: E402
 from untrained import similarity_alone  # noqa: E402
 
 from vlad_ros.config import RecognizerConfig  # noqa: E402
@@ -24,7 +23,7 @@ from vlad_ros.maps.inputs import open_maps  # noqa: E402
 from vlad_ros.maps.merge import merge  # noqa: E402
 from vlad_ros.model.weights import default_weights_path, load_weights, read_metadata, save_weights  # noqa: E402
 from vlad_ros.pipeline import PlaceRecognizer  # noqa: E402
-from vlad_ros.poses import decode_pose, from_xyz_rpy, inverse, rotation_angle, to_quaternion  # noqa: E402
+from vlad_ros.poses import decode_pose, from_xyz_rpy, inverse, rotation_angle  # noqa: E402
 from vlad_ros.simulation.routes import Route, plan_route, record  # noqa: E402
 from vlad_ros.simulation.sensors import spinning  # noqa: E402
 from vlad_ros.simulation.worlds import make_world  # noqa: E402
@@ -56,15 +55,6 @@ def odometry(name: str, drive: Sequence) -> F64:
     return T_ODOM_WORLD.get(name, inverse(poses[0])) @ poses
 
 
-def pose_of(stamp: int, T: F64) -> Odometry:
-    message = Odometry(child_frame_id="lidar")
-    message.header.stamp, message.header.frame_id = time_of(stamp), "odom"
-    p, q = message.pose.pose.position, message.pose.pose.orientation
-    p.x, p.y, p.z = map(float, T[:3, 3])
-    q.x, q.y, q.z, q.w = map(float, to_quaternion(T))
-    return message
-
-
 def merged(weights: Path, drives: dict[str, Sequence], folder: Path) -> Path:
     """The map of the first two days."""
     paths = []
@@ -94,7 +84,7 @@ def test_a_new_drive_finds_itself_while_it_runs(tmp_path: Path) -> None:
         robot.node.create_subscription(PoseWithCovarianceStamped, "/vlad/pose", told.append, QoSProfile(depth=100))
         robot.meet()
         for i, (scan, T) in enumerate(zip(third.scans, odometry("third", third), strict=True)):
-            robot.send(pose_of((1000 + i) * SECOND, T))
+            robot.send(odometry_at((1000 + i) * SECOND, T))
             robot.send(cloud((1000 + i) * SECOND, scan))
             wait_for(lambda i=i: robot.answered > i, "a scan is not answered")
         wait_for(lambda: len(told) >= len(third) // 2, "it does not find itself")

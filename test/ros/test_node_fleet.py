@@ -15,13 +15,12 @@ pytest.importorskip("milvus_lite")
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 from fleet_server import FleetServer  # noqa: E402
-from nav_msgs.msg import Odometry  # noqa: E402
 from nav_msgs.msg import Path as PathMessage  # noqa: E402
-from ros_harness import SECOND, Robot, cloud, live_node, time_of, wait_for  # noqa: E402
+from ros_harness import SECOND, Robot, cloud, live_node, odometry_at, wait_for  # noqa: E402
 from untrained import similarity_alone  # noqa: E402
 
 from vlad_ros.model.weights import default_weights_path, load_weights, save_weights  # noqa: E402
-from vlad_ros.poses import from_xyz_rpy, inverse, to_quaternion  # noqa: E402
+from vlad_ros.poses import from_xyz_rpy, inverse  # noqa: E402
 from vlad_ros.ros.graph_inputs import guests_of  # noqa: E402
 from vlad_ros.ros.outputs.messages import stamps_of, transform_of  # noqa: E402
 from vlad_ros.ros.qos import GUESTS  # noqa: E402
@@ -34,21 +33,12 @@ COUNT, SPACING = 10, 3.0  # scans of each robot, m
 ELSEWHERE = from_xyz_rpy((50.0, -20.0, 0.0, 0.0, 0.0, 1.0))
 
 
-def pose_of(stamp: int, T: F64) -> Odometry:
-    message = Odometry(child_frame_id="lidar")
-    message.header.stamp, message.header.frame_id = time_of(stamp), "odom"
-    p, q = message.pose.pose.position, message.pose.pose.orientation
-    p.x, p.y, p.z = map(float, T[:3, 3])
-    q.x, q.y, q.z, q.w = map(float, to_quaternion(T))
-    return message
-
-
 def drive(robot: Robot, scans: Sequence[np.ndarray], poses: F64, first: int, patient: bool) -> None:
     """Each scan is answered before the next one; `patient`: the fleet has a second to answer what it was asked."""
     robot.wait_connected(odom=True)
     for i, (points, T) in enumerate(zip(scans, poses, strict=True)):
         stamp = (first + i) * SECOND
-        robot.send(pose_of(stamp, T))
+        robot.send(odometry_at(stamp, T))
         robot.send(cloud(stamp, points))
         wait_for(lambda i=i: robot.answered > i, "a scan is not answered")
         if patient or i + 1 == len(scans):

@@ -13,17 +13,17 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped  # noqa: E402
-from nav_msgs.msg import Odometry  # noqa: E402
 from nav_msgs.msg import Path as PathMessage  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
-from ros_harness import SECOND, Robot, cloud, live_node, time_of, wait_for  # noqa: E402
+from ros_harness import SECOND, Robot, cloud, live_node, odometry_at, time_of, wait_for  # noqa: E402
 from untrained import similarity_alone  # noqa: E402
 
 from vlad_ros.config import RecognizerConfig  # noqa: E402
 from vlad_ros.files.sequence import Sequence  # noqa: E402
 from vlad_ros.model.weights import default_weights_path, load_weights, save_weights  # noqa: E402
 from vlad_ros.pipeline import PlaceRecognizer  # noqa: E402
-from vlad_ros.poses import from_quaternion, from_xyz_rpy, inverse, rotation_angle, to_quaternion  # noqa: E402
+from vlad_ros.poses import from_quaternion, from_xyz_rpy, inverse, rotation_angle  # noqa: E402
+from vlad_ros.ros.outputs.messages import to_pose  # noqa: E402
 from vlad_ros.ros.tools.node_process import NodeProcess  # noqa: E402
 from vlad_ros.simulation.routes import Route, plan_route, record  # noqa: E402
 from vlad_ros.simulation.sensors import spinning  # noqa: E402
@@ -56,7 +56,7 @@ class Town:
         for number, i in enumerate(indices):
             self.clock += 1
             stamp = self.clock * SECOND
-            self.robot.send(pose_of(stamp, self.T_odom_map @ self.poses[i]))
+            self.robot.send(odometry_at(stamp, self.T_odom_map @ self.poses[i]))
             self.robot.send(cloud(stamp, self.scans[i]))
             wait_for(lambda n=number: len(self.robot.descriptors) > before + n, "a scan is not answered")
             stamps.append(stamp)
@@ -65,19 +65,6 @@ class Town:
     def heard(self, stamps: list[int]) -> list[int]:
         """Which of these keyframes a pose was told for."""
         return [stamp for stamp in stamps if stamp in {from_time(pose.header.stamp) for pose in self.told}]
-
-
-def pose_of(stamp: int, T: F64) -> Odometry:
-    message = Odometry(child_frame_id="lidar")
-    message.header.stamp, message.header.frame_id = time_of(stamp), "odom"
-    fill(message.pose.pose, T)
-    return message
-
-
-def fill(pose: object, T: F64) -> None:
-    p, q = pose.position, pose.orientation  # type: ignore[attr-defined]
-    p.x, p.y, p.z = map(float, T[:3, 3])
-    q.x, q.y, q.z, q.w = map(float, to_quaternion(T))
 
 
 def twice_along_a_street() -> Sequence:
@@ -151,7 +138,7 @@ def test_the_back_ends_path_corrects_the_session(town: Town) -> None:
     for i, stamp in zip(range(12, 15), stamps, strict=True):
         pose = PoseStamped()
         pose.header.stamp = time_of(stamp)
-        fill(pose.pose, town.poses[town.half + i])
+        pose.pose = to_pose(town.poses[town.half + i])
         path.poses.append(pose)
     publisher.publish(path)
     key = "keyframes that the back-end has placed"

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+import numpy as np
+
 from vlad_ros.fleet.names import ROBOT, Key
 from vlad_ros.fleet.packed import Packed, pose, unpack
 from vlad_ros.mapping.database import KeyframeDatabase
@@ -30,11 +32,12 @@ class Guests:
         self._frames: dict[UUID, F64] = {}  # of the map that a drive's robot has corrected, in this one
         self.faults: list[str] = []
         for number, (uuid, name) in database.identities.items():
-            rows = [database.keyframe(id) for id in database.ids(number).tolist()]
-            driven = any(row.travel is not None for row in rows)  # nor made from a cloud, and named after its file
-            if name != robot and ROBOT.fullmatch(name) and driven:
+            if name == robot or not ROBOT.fullmatch(name):
+                continue
+            travels, stamps = (database.rows.column(column, database.ids(number)) for column in ("travel", "stamp"))
+            if not np.isnan(travels).all():  # else it was made from a cloud, and is named after its file
                 self.numbers.setdefault(uuid, []).append(number)
-                self._held.setdefault(uuid, set()).update(row.stamp for row in rows)
+                self._held.setdefault(uuid, set()).update(stamps.tolist())
 
     def has(self, key: Key) -> bool:
         """Whether the map holds this keyframe; from any thread."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
 from uuid import UUID
 
 import numpy as np
@@ -15,8 +14,7 @@ from vlad_ros.fleet.names import FleetError, Key, check_robot
 from vlad_ros.fleet.packed import Packed, pack
 from vlad_ros.fleet.uploader import MOST
 from vlad_ros.mapping.database import KeyframeDatabase, made
-
-Bar = Callable[[Iterable[int]], Iterable[int]]
+from vlad_ros.types import Bar
 
 
 def push(database: KeyframeDatabase, uri: str, robot: str, bar: Bar = iter) -> int:

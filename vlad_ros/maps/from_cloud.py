@@ -7,7 +7,6 @@ a plain crop of the cloud shows what is behind the houses, too, and looks like n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,15 +19,13 @@ from vlad_ros.maps.visibility import Tiles, seen_from
 from vlad_ros.model.describer import Describer
 from vlad_ros.model.kept_geometry import RADIUS
 from vlad_ros.poses import from_xyz_rpy, inverse, transform
-from vlad_ros.types import F32, F64, Keyframe
+from vlad_ros.types import F32, F64, Bar, Keyframe
 
 VOXEL = 0.25  # m, as local maps are thinned
 FAR = RADIUS  # m that is seen
 EYES = np.array([0.0, -2.0, 2.0, -4.0, 4.0])  # m along the way from the keyframe; the first is itself
 TILE = 20.0  # m
 FEW = 200  # points; who sees less sees nothing
-
-Bar = Callable[[list[int]], Iterable[int]]
 
 
 class Stand(NamedTuple):

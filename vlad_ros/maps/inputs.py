@@ -38,7 +38,8 @@ def _take_once(databases: Sequence[KeyframeDatabase]) -> list[int]:
             of = held.setdefault(uuid, [])
             if not of or of[-1][0] != number:
                 of.append((number, {}))
-            of[-1][1].update((database.keyframe(id).stamp, id) for id in database.ids(session).tolist())
+            own = database.ids(session)
+            of[-1][1].update(zip(database.rows.column("stamp", own).tolist(), own.tolist(), strict=True))
     lost = [0] * len(databases)
     for holders in held.values():
         known: set[int] = set()

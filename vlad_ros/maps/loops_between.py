@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,14 +18,13 @@ from vlad_ros.loops.verification import Verifier
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.maps.parts import Loops, Part, Rows
 from vlad_ros.poses import inverse
-from vlad_ros.types import LoopClosure, RejectReason
+from vlad_ros.types import Bar, LoopClosure, RejectReason
 
 SPACING = 2.0  # m between two keyframes that are searched
 MOST = 3000  # searched in one pair of maps; of larger ones the spacing grows
 PROBABLE = 0.5  # loops below say nothing, neither for a place nor against it
 ALL = RecognizerConfig(top_k=6, max_edges=0, min_probability=PROBABLE, verification_budget=60.0)
 
-Bar = Callable[[list[int]], Iterable[int]]
 Found = list[tuple[int, int, LoopClosure]]  # rows of match and query
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from vlad_ros.calibration import Calibration
 from vlad_ros.mapping.database import KeyframeDatabase
-from vlad_ros.maps.loops_between import Bar, find_loops, towards
+from vlad_ros.maps.loops_between import find_loops, towards
 from vlad_ros.maps.new_map import fill
 from vlad_ros.maps.parts import Loops, Part, Rows, parts_of, rows_of
 from vlad_ros.maps.placing import Meeting, bend, meet
 from vlad_ros.poses import inverse
-from vlad_ros.types import F64, PathLike
+from vlad_ros.types import F64, Bar, PathLike
 
 
 @dataclass(frozen=True, eq=False)

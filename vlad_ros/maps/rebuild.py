@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.maps.new_map import fill
-from vlad_ros.types import Geometry, Keyframe
+from vlad_ros.types import Bar, Geometry, Keyframe
 
 if TYPE_CHECKING:
     from vlad_ros.model.describer import Describer
-
-Bar = Callable[[Iterable[int]], Iterable[int]]
 
 
 def rebuild(database: KeyframeDatabase, describer: Describer, bar: Bar = iter) -> KeyframeDatabase:

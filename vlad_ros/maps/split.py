@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,7 @@ from vlad_ros.mapping.database import KeyframeDatabase
 from vlad_ros.maps.new_map import check_free, fill, write_new
 from vlad_ros.maps.parts import drives_of
 from vlad_ros.poses import inverse
-from vlad_ros.types import F64
-
-Bar = Callable[[list[int]], Iterable[int]]
+from vlad_ros.types import F64, Bar
 
 
 def alone(database: KeyframeDatabase, sessions: Sequence[int]) -> KeyframeDatabase:

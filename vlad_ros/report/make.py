@@ -12,9 +12,10 @@ from vlad_ros.report import pictures, run_figures
 from vlad_ros.report.loop_figures import drawn_rows
 from vlad_ros.report.page import Page
 from vlad_ros.runs.tables import Run, read_run
+from vlad_ros.types import Bar
 
 
-def report(folder: Path, most: int, bar: pictures.Bar = iter) -> Page:
+def report(folder: Path, most: int, bar: Bar = iter) -> Page:
     """The page about a run, with the pictures of at most `most` closures, or about an evaluation.
 
     ValueError, one sentence, where the folder is neither, or is empty, damaged or of another version.
@@ -32,7 +33,7 @@ def of_evaluation(measured: evaluation.Evaluation) -> Page:
     return Page(title, measured.about["protocol"], about, measured.metrics, configuration, panels)
 
 
-def of_run(run: Run, most: int, bar: pictures.Bar = iter) -> Page:
+def of_run(run: Run, most: int, bar: Bar = iter) -> Page:
     """The page about a run."""
     database = _open(run)
     rows = pictures.choose(run, most)

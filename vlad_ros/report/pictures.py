@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -14,12 +13,10 @@ from vlad_ros.plots.closure import draw, explain
 from vlad_ros.report.loop_figures import classes
 from vlad_ros.report.panel import thinned
 from vlad_ros.runs.tables import Run
-from vlad_ros.types import Ints
+from vlad_ros.types import Bar, Ints
 
 DPI, QUALITY = 70, 80
 WORTH = ("accepted, wrong", "missed: refused at a revisit", "refused", "accepted, right", "accepted")
-
-Bar = Callable[[Iterable[int]], Iterable[int]]
 
 
 def choose(run: Run, most: int) -> Ints:
