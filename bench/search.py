@@ -53,6 +53,8 @@ PANELS = {  # a column of the table: its title, and what was aimed at by the num
     "add_max_ms": ("slowest add [ms]", {1e5: 50, 1e6: 50}),
 }
 
+BETWEEN = {"file_kB_each": (0, 50), "recall": (0.9, 1.005)}  # of the axes that are not logarithmic
+
 
 @dataclasses.dataclass
 class Drives:
@@ -225,7 +227,7 @@ def draw(path: Path) -> None:
     from vlad_ros.plots.style import BLUE, GREY, ORANGE, save
 
     tables = {
-        "this": (read_csv(path.with_suffix(".csv")), BLUE),
+        "now": (read_csv(path.with_suffix(".csv")), BLUE),
         "30a5116": (read_csv(path.with_name(f"{path.stem}_30a5116.csv")), ORANGE),
     }
     figure = Figure(figsize=(11.0, 6.0), layout="constrained")
@@ -235,12 +237,14 @@ def draw(path: Path) -> None:
                 axes.plot([r["keyframes"] for r in rows], [r[name] for r in rows], "o-", color=colour, label=map)
         for size, aim in aims.items():
             axes.plot([size / 2, size * 2], [aim, aim], color=GREY, ls="--")
-        axes.set(title=label, xscale="log", yscale="linear" if name == "recall" else "log")
+        axes.set(title=label, xscale="log")
+        if name in BETWEEN:
+            axes.set_ylim(*BETWEEN[name])
+        else:
+            axes.set_yscale("log")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-        if name == "recall":
-            axes.set_ylim(0.9, 1.005)
-    figure.supxlabel("keyframes")
+    figure.supxlabel("keyframes (dashed: what was aimed at)")
     save(figure, path)
 
 
