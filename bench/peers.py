@@ -45,7 +45,7 @@ from map_closures.map_closures import MapClosures
 from map_closures.voxel_map import VoxelMap
 
 scans, config, closer = np.load(sys.argv[1]), KISSConfig(), MapClosuresConfig()
-config.mapping.voxel_size, config.data.max_range = 1.0, 100.0
+config.mapping.voxel_size, config.data.max_range, config.data.deskew = 1.0, 100.0, False  # scans without times
 odometry, maps = KissICP(config), MapClosures(closer)
 local = VoxelMap(voxel_size=closer.density_map_resolution, max_distance=100.0)
 start, number, times = np.eye(4), 0, [0.0, 0.0]
